@@ -1,0 +1,50 @@
+"""The embedded data set: soundscapes synthesised by `synthesis.py`, for a start without any download.
+
+Configs: `quick` and `full`, the same sounds and the same difficulty; `full` has about as many minutes as the paper's data. The
+recordings stay in `data_dir/recordings/soundscapes/`, with their label lists, to be listened to.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from mfl_jax.builder import AnnotatedRecordings, AudioConfig
+
+from . import synthesis
+
+
+@dataclasses.dataclass(eq=False)
+class SoundscapeConfig(AudioConfig):
+    """Recordings of each scene in each split, and the seed of their sounds."""
+
+    development: int = 0
+    evaluation: int = 0
+    seed: int = 0
+
+
+class Builder(AnnotatedRecordings):
+    """4 scenes, 14 events."""
+
+    name = "soundscapes"
+    BUILDER_CONFIGS: ClassVar = [
+        SoundscapeConfig(name="quick", development=18, evaluation=12),
+        SoundscapeConfig(name="full", development=144, evaluation=56),
+    ]
+    SCENES = tuple(synthesis.SCENES)
+    EVENTS = synthesis.EVENTS
+    NEEDS_MANUAL_DIR = False
+    ABOUT = "Synthetic soundscapes with scene and event labels."
+
+    def __init__(self, *, manual_dir=None, data_dir, **settings):
+        """`manual_dir` is not used."""
+        super().__init__(manual_dir=None, data_dir=data_dir, **settings)
+
+    @property
+    def recordings(self):
+        """The recordings, synthesised where they are not there yet."""
+        config = self.builder_config
+        self.root = self.data_path.parents[2] / "recordings" / self.name / config.name / str(self.version)
+        if not self.root.is_dir():
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            amount = {"development": config.development, "evaluation": config.evaluation}
+            synthesis.render(self.root, amount, seed=config.seed)
+        return super().recordings

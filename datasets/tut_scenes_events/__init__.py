@@ -1,0 +1,74 @@
+"""The paper's data: parts of TUT Acoustic Scenes 2016 and 2017 and TUT Sound Events 2016 and 2017, with one set of labels.
+
+    manual_dir/
+      meta/meta_development.txt, meta/meta_evaluation.txt
+      crossvaridation/meta_fold01_development.txt ... meta_fold04_evaluation.txt     (spelled so in the published list)
+      TUT-acoustic-scenes-2016-development/audio/...                                 (and six folders more)
+
+The label lists are those of https://github.com/KeisukeImoto/metadata_SEDandASC01. `fetch.py` beside this file downloads, checks and
+unpacks the audio.
+
+Configs: `full` (development and evaluation), and `fold1` to `fold4`, the cross-validation within development, where
+`evaluation` holds the recordings that the fold holds out.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from mfl_jax import annotations
+from mfl_jax.builder import FOLDS, SPLITS, AnnotatedRecordings, AudioConfig
+
+SCENES = ("city_center", "home", "office", "residential_area")
+EVENTS = (
+    "(object) banging", "(object) impact", "(object) rustling", "(object) snapping", "(object) squeaking",
+    "bird singing", "brakes squeaking", "breathing", "car", "children", "cupboard", "cutlery", "dishes", "drawer", "fan",
+    "glass jingling", "keyboard typing", "large vehicle", "mouse clicking", "mouse wheeling", "people talking",
+    "people walking", "washing dishes", "water tap running", "wind blowing",
+)  # fmt: skip
+# Older copies of the list, made straight from the TUT annotations, know some events under other names.
+RENAMED_EVENTS = {
+    "object banging": "(object) banging",
+    "object impact": "(object) impact",
+    "object rustling": "(object) rustling",
+    "object snapping": "(object) snapping",
+    "object squeaking": "(object) squeaking",
+    "people speaking": "people talking",
+}
+
+
+@dataclasses.dataclass(eq=False)
+class TutConfig(AudioConfig):
+    """`fold` is 1 to 4, or None for the evaluation split of the paper."""
+
+    fold: int | None = None
+
+
+class Builder(AnnotatedRecordings):
+    """4 scenes, 25 events, 266 minutes."""
+
+    name = "tut_scenes_events"
+    BUILDER_CONFIGS: ClassVar = [TutConfig(name="full"), *(TutConfig(name=f"fold{n}", fold=n) for n in range(1, FOLDS + 1))]
+    SCENES = SCENES
+    EVENTS = EVENTS
+    RENAMED_EVENTS = RENAMED_EVENTS
+    ABOUT = "Parts of TUT Acoustic Scenes 2016/2017 and TUT Sound Events 2016/2017 with scene and event labels."
+
+    def label_lists(self):
+        """The label lists of the paper's splits or of a fold."""
+        if (fold := self.builder_config.fold) is None:
+            return super().label_lists()
+        return {split: self._fold_list(fold, split) for split in SPLITS}
+
+    def _fold_list(self, fold, split):
+        return self.root / "crossvaridation" / f"meta_fold{fold:02d}_{split}.txt"
+
+    def folds(self, development):
+        """The published folds; dealt out where the folder `crossvaridation` is missing."""
+        files = {fold: self._fold_list(fold, "evaluation") for fold in range(1, FOLDS + 1)}
+        if not any(file.is_file() for file in files.values()):
+            return super().folds(development)
+        return {
+            recording.path: fold
+            for fold, file in files.items()
+            for recording in annotations.read_label_list(file, scenes=SCENES, events=EVENTS, renamed=RENAMED_EVENTS)
+        }

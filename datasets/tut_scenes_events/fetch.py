@@ -1,0 +1,152 @@
+"""Downloads, checks and unpacks the audio of the seven TUT data sets (17.5 GB of archives, about as much again unpacked).
+
+    python datasets/tut_scenes_events/fetch.py --manual_dir=DIR [--keep_archives]
+
+Run it again after an interruption: archives that are whole and unpacked are skipped. It needs an internet connection to
+zenodo.org. The label lists are not part of it; see README.md.
+"""
+
+import csv
+import pathlib
+import shutil
+import sys
+import zipfile
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pooch
+import requests
+import rich.progress
+from absl import app, flags
+
+from mfl_jax.errors import InputError
+
+URL = "https://zenodo.org/records/{record}/files/{file}?download=1"
+ATTEMPTS = 5
+
+
+class Archive(NamedTuple):
+    """One file of a Zenodo record."""
+
+    record: str
+    file: str
+    bytes: int
+    md5: str
+
+
+def archives() -> list[Archive]:
+    """The archives as published."""
+    with open(pathlib.Path(__file__).parent / "archives.tsv", newline="") as table:
+        return [Archive(row["record"], row["file"], int(row["bytes"]), row["md5"]) for row in csv.DictReader(table, delimiter="\t")]
+
+
+def fetch(wanted: Sequence[Archive], manual_dir: pathlib.Path, *, url: str = URL, keep_archives: bool = False) -> None:
+    """Brings archives into a folder and unpacks them.
+
+    Each archive is downloaded aside, checked against its MD5 sum and only then takes its name; a download that breaks off is
+    tried anew up to `ATTEMPTS` times. Unpacking writes each file aside too, and notes at the end that the archive is done.
+
+    Args:
+      wanted: the archives. manual_dir: where their folders go.
+      url: with the fields {record} and {file}.
+      keep_archives: whether to leave the archives in `manual_dir/archives`.
+
+    Raises:
+      InputError: an archive can't be had, or is not what was published.
+    """
+    store = manual_dir / "archives"
+    store.mkdir(parents=True, exist_ok=True)
+    bars = rich.progress.Progress(
+        "{task.description}", rich.progress.BarColumn(), rich.progress.DownloadColumn(), rich.progress.TransferSpeedColumn(),
+        rich.progress.TimeRemainingColumn(), "left", console=rich.console.Console(stderr=True),
+    )  # fmt: skip
+    with bars:
+        for number, archive in enumerate(wanted, 1):
+            done = store / f"{archive.file}.done"
+            if done.is_file() and done.read_text().strip() == archive.md5:
+                bars.console.print(f"{number}/{len(wanted)} {archive.file}: done before")
+                continue
+            task = bars.add_task(f"{number}/{len(wanted)} {archive.file}", total=archive.bytes)
+            path = _download(archive, store, url, _Bar(bars, task))
+            bars.update(task, description=f"{number}/{len(wanted)} {archive.file}, unpacking")
+            unpack(path, manual_dir)
+            aside = done.with_suffix(".part")
+            aside.write_text(archive.md5 + "\n")
+            aside.rename(done)
+            if not keep_archives:
+                path.unlink()
+            bars.update(task, description=f"{number}/{len(wanted)} {archive.file}", completed=archive.bytes)
+
+
+class _Bar:
+    """What pooch asks of a progress bar, on one of rich's."""
+
+    def __init__(self, bars, task):
+        self.bars, self.task, self.total = bars, task, None
+
+    def update(self, count):
+        self.bars.advance(self.task, count)
+
+    def reset(self):
+        self.bars.reset(self.task)
+
+    def close(self):
+        pass
+
+
+def _download(archive: Archive, store: pathlib.Path, url: str, bar: _Bar) -> pathlib.Path:
+    downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=60)
+    source = url.format(record=archive.record, file=archive.file)
+    registry = pooch.create(
+        store, base_url="", registry={archive.file: f"md5:{archive.md5}"}, urls={archive.file: source}, retry_if_failed=ATTEMPTS - 1
+    )
+    try:
+        return pathlib.Path(registry.fetch(archive.file, downloader=downloader))
+    except requests.exceptions.RequestException as error:
+        raise InputError(f"{source}: not to be had after {ATTEMPTS} attempts ({error}); run the same command again") from None
+    except ValueError:
+        raise InputError(f"{source}: came {ATTEMPTS} times with another MD5 sum than the published {archive.md5}") from None
+
+
+def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
+    """Unpacks a zip archive.
+
+    Raises:
+      InputError: it is broken, or one of its files would lie outside of the folder.
+    """
+    root = folder.resolve()
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            for member in packed.infolist():
+                target = (root / member.filename).resolve()
+                if not target.is_relative_to(root):
+                    raise InputError(f"{archive}: {member.filename!r} would be unpacked outside of {root}; nothing of it was")
+            for member in packed.infolist():
+                target = root / member.filename
+                if member.is_dir() or (target.is_file() and target.stat().st_size == member.file_size):
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                aside = target.with_name(target.name + ".part")
+                with packed.open(member) as source, open(aside, "wb") as file:
+                    shutil.copyfileobj(source, file, 1 << 20)
+                aside.rename(target)
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{archive}: not a whole zip archive ({error})") from None
+
+
+def main(arguments):
+    """Fetches all archives."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"unexpected: {' '.join(arguments[1:])}")
+    try:
+        fetch(archives(), pathlib.Path(_MANUAL_DIR.value).expanduser(), keep_archives=_KEEP_ARCHIVES.value)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run the same command again to go on")
+
+
+if __name__ == "__main__":
+    _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder for the TUT recordings.", required=True)
+    _KEEP_ARCHIVES = flags.DEFINE_bool("keep_archives", False, "Keep the archives after they are unpacked.")
+    app.run(main)

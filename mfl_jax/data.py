@@ -1,0 +1,203 @@
+"""From a prepared TFDS folder to batches, padded and masked."""
+
+import contextlib
+import dataclasses
+import pathlib
+import queue
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mfl_jax.errors import InputError
+from mfl_jax.features import MelConfig
+
+IN_MEMORY_BYTES = 8 << 30
+"""A split up to this size is held in memory; a larger one is read from the disk, batch by batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A prepared data set.
+
+    Attributes:
+      directory: the TFDS folder of the version.
+      scenes, events: the vocabularies; class m of an array is their entry m.
+      mel: what its log-mel spectrograms were computed with.
+      clip_frames: frames of a clip.
+      clips: number of clips of each split.
+      fingerprint: stands for the label lists, the settings and the sizes; differs when the data do.
+    """
+
+    directory: pathlib.Path
+    scenes: tuple[str, ...]
+    events: tuple[str, ...]
+    mel: MelConfig
+    clip_frames: int
+    clips: dict[str, int]
+    fingerprint: str
+
+    def read(self, split: str) -> "Clips":
+        """Opens a split, `development` or `evaluation`."""
+        if split not in self.clips:
+            raise InputError(f"{self.directory}: there is no split {split!r}, but {', '.join(self.clips)}")
+        return Clips(tfds.builder_from_directory(self.directory).as_data_source(split))
+
+
+def directory_of(dataset: str, data_dir: str | pathlib.Path) -> pathlib.Path | None:
+    """The folder of the newest prepared version of `builder/config` below `data_dir`, None where there is none."""
+    versions = [path.parent for path in pathlib.Path(data_dir, dataset).glob("*/dataset_info.json")]
+    return max(versions, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
+
+
+def open_dataset(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None:
+    """Opens the prepared data set `builder/config`; None where it is not prepared.
+
+    Raises:
+      InputError: the folder was not made by a builder of this project, or does not hold together.
+    """
+    directory = directory_of(dataset, data_dir)
+    if directory is None:
+        return None
+    try:
+        info = tfds.builder_from_directory(directory).info
+        about = info.metadata
+        return Dataset(
+            directory=directory,
+            scenes=tuple(info.features["scene"].names),
+            events=tuple(about["events"]),
+            mel=MelConfig(**about["mel"]),
+            clip_frames=info.features["log_mel"].shape[0],
+            clips={name: split.num_examples for name, split in info.splits.items()},
+            fingerprint=about["fingerprint"],
+        )
+    except Exception as error:
+        raise InputError(f"{directory}: not a data set prepared by mfl_jax ({error}); delete the folder and prepare again") from None
+
+
+class Clips:
+    """The clips of a split, by number; held in memory where they fit."""
+
+    def __init__(self, source, in_memory_bytes: int = IN_MEMORY_BYTES):
+        """`source` is a random-access TFDS data source."""
+        self._source = source
+        self._arrays = None
+        if len(source):
+            clip_bytes = sum(value.nbytes for value in self._from_source([0]).values())
+            if clip_bytes * len(source) <= in_memory_bytes:
+                self._arrays = self._from_source(range(len(source)))
+        self.fold = self._fold()
+
+    def __len__(self):
+        return len(self._source)
+
+    def _from_source(self, numbers) -> dict[str, np.ndarray]:
+        examples = self._source.__getitems__([int(number) for number in numbers])
+        return {
+            "log_mel": np.stack([example["log_mel"] for example in examples]),
+            "events": np.stack([example["events"] for example in examples]),
+            "scene": np.asarray([example["scene"] for example in examples], np.int32),
+            "valid_frames": np.asarray([example["valid_frames"] for example in examples], np.int32),
+            "fold": np.asarray([example["fold"] for example in examples], np.int32),
+        }
+
+    def _fold(self) -> np.ndarray:
+        if self._arrays is not None:
+            return self._arrays["fold"]
+        return np.concatenate([self._from_source(part)["fold"] for part in _parts(np.arange(len(self)), 256)] or [np.zeros(0, int)])
+
+    def take(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns `log_mel`, `events`, `scene` and `valid_frames` of the clips with these numbers."""
+        if self._arrays is not None:
+            clips = {key: value[numbers] for key, value in self._arrays.items()}
+        else:
+            clips = self._from_source(numbers)
+        del clips["fold"]
+        return clips
+
+
+def _parts(numbers: np.ndarray, size: int) -> list[np.ndarray]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def epoch_order(numbers: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """The order of the clips in an epoch: a permutation that depends on the seed and the epoch alone."""
+    return np.random.default_rng([seed, epoch]).permutation(numbers)
+
+
+def batches(clips: Clips, numbers: np.ndarray, batch_size: int, *, padded_size: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the clips of the given numbers, in their order, as batches of one shape.
+
+    Every clip comes once. The last batch is filled up with zeros whose `clip_mask` is False, as is each batch where
+    `padded_size` is above `batch_size`. The next two batches are read while one is used.
+
+    Args:
+      clips: the split. numbers: int [shape=(n,)].
+      batch_size: clips in a batch. padded_size: its first axis, at least `batch_size`.
+
+    Yields:
+      `log_mel` float32 [shape=(B, T, M)], `events` bool [shape=(B, T, E)], `scene` int32 [shape=(B,)],
+      `valid_frames` int32 [shape=(B,)], `clip_mask` bool [shape=(B,)], with B the padded size.
+    """
+    size = padded_size or batch_size
+
+    def batch(part):
+        filled = clips.take(part) | {"clip_mask": np.ones(len(part), bool)}
+        return {key: np.pad(value, [(0, size - len(part))] + [(0, 0)] * (value.ndim - 1)) for key, value in filled.items()}
+
+    return _ahead(map(batch, _parts(numbers, batch_size)), 2)
+
+
+def _ahead(items: Iterator, depth: int) -> Iterator:
+    """Yields `items`, computed in a thread up to `depth` ahead; an exception there is raised here."""
+    ready: queue.Queue = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(entry):
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                return ready.put(entry, timeout=0.1)
+
+    def work():
+        try:
+            for item in items:
+                put((item, None))
+                if stop.is_set():
+                    return
+            put((None, StopIteration()))
+        except Exception as error:
+            put((None, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def feature_statistics(clips: Clips, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean and standard deviation of each mel bin over the valid frames of some clips.
+
+    Returns:
+      `mean` and `std`, float32 [shape=(M,)]. A bin that never changes gets the deviation 1.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for part in _parts(numbers, 64):
+        taken = clips.take(part)
+        valid = np.arange(taken["log_mel"].shape[1]) < taken["valid_frames"][:, None]
+        frames = taken["log_mel"][valid].astype(np.float64)
+        count, total, squares = count + len(frames), total + frames.sum(0), squares + np.square(frames).sum(0)
+    if not count:
+        raise InputError("there is no clip to take feature statistics of")
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
+    return {"mean": mean.astype(np.float32), "std": np.where(std < 1e-5, 1, std).astype(np.float32)}

@@ -1,0 +1,146 @@
+"""The multi-focal loss (Nada et al., Eqs. 1-6), from logits, in log space.
+
+The focusing parameters eta and zeta of the paper are below 1, so that d(y ** zeta)/dy is infinite at y = 0: computed from
+probabilities, the gradient turns into NaN as soon as the network is sure of a frame. Here every factor is the
+exponential of a multiple of a log-probability, and every log-probability is a log-sigmoid of one margin, which is exact
+in its tails on both sides.
+
+The terms know nothing of batches or reductions; `multi_focal_loss` adds them up.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def scene_focal_terms(logits: jax.Array, scenes: jax.Array, *, eta: jax.Array | float) -> tuple[jax.Array, jax.Array]:
+    """The summands of Eq. 5 and their focal factors: -(1 - y_n)^eta log y_n with n the true scene, y = softmax(logits).
+
+    With d = x_n - logsumexp of the other logits, log y_n = log sigmoid(d) and log(1 - y_n) = log sigmoid(-d). With one scene
+    only, y_n = 1, and the loss and its gradient are 0. eta = 0 gives the cross-entropy (Eq. 1).
+
+    Args:
+      logits: [shape=(..., S)], any float dtype; computed in float32.
+      scenes: integers in [0, S) [shape=(...)].
+      eta: focusing parameter, >= 0.
+
+    Returns:
+      The losses and the factors (1 - y_n)^eta, both float32 [shape=(...)].
+    """
+    logits = logits.astype(jnp.float32)
+    if logits.shape[-1] == 1:
+        zero = 0.0 * logits[..., 0]
+        return zero, zero
+    # Relative to the true scene's logit first: the difference of two near logits is exact, that of two logsumexps is not.
+    relative = logits - jnp.take_along_axis(logits, scenes[..., None], axis=-1)
+    others = jnp.where(jax.nn.one_hot(scenes, logits.shape[-1], dtype=bool), -jnp.inf, relative)
+    margin = -jax.nn.logsumexp(others, axis=-1)
+    factor = jnp.exp(eta * jax.nn.log_sigmoid(-margin))
+    return -factor * jax.nn.log_sigmoid(margin), factor
+
+
+def event_focal_terms(
+    logits: jax.Array, active: jax.Array, *, gamma: jax.Array | float, zeta: jax.Array | float
+) -> tuple[jax.Array, jax.Array]:
+    """The summands of Eq. 6 and their focal factors, with y = sigmoid(logits).
+
+    An active frame counts -(1 - y)^gamma log y, an inactive one -y^zeta log(1 - y). gamma = zeta = 0 gives the binary
+    cross-entropy (Eq. 2).
+
+    Args:
+      logits: [shape=(..., E)], any float dtype; computed in float32.
+      active: bool, whether the event is active [shape=(..., E)].
+      gamma, zeta: focusing parameters of active and of inactive frames, >= 0.
+
+    Returns:
+      The losses and the factors, both float32 [shape=(..., E)].
+
+    Raises:
+      ValueError: there is no event class.
+    """
+    if logits.shape[-1] == 0:
+        raise ValueError("the event loss needs at least one event class")
+    logits = logits.astype(jnp.float32)
+    # The margin of the right answer: log of its probability is log sigmoid(margin), of the wrong one's log sigmoid(-margin).
+    margin = jnp.where(active, logits, -logits)
+    factor = jnp.exp(jnp.where(active, gamma, zeta) * jax.nn.log_sigmoid(-margin))
+    return -factor * jax.nn.log_sigmoid(margin), factor
+
+
+def scene_sums(
+    logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, eta: jax.Array | float
+) -> dict[str, jax.Array]:
+    """Adds up the scene terms of the clips that count.
+
+    Args:
+      logits: [shape=(B, S)]. scenes: int [shape=(B,)]. clip_mask: bool [shape=(B,)]. eta: focusing parameter.
+
+    Returns:
+      float32 scalars that add up over batches and devices: `loss` and `factor` (their sums), `clips` (their number).
+    """
+    loss, factor = scene_focal_terms(logits, scenes, eta=eta)
+    return {
+        "loss": jnp.sum(loss, where=clip_mask),
+        "factor": jnp.sum(factor, where=clip_mask),
+        "clips": jnp.sum(clip_mask, dtype=jnp.float32),
+    }
+
+
+def event_sums(
+    logits: jax.Array, active: jax.Array, frame_mask: jax.Array, *, gamma: jax.Array | float, zeta: jax.Array | float
+) -> dict[str, jax.Array]:
+    """Adds up the event terms of the frames that count.
+
+    Args:
+      logits: [shape=(B, T, E)]. active: bool [shape=(B, T, E)]. frame_mask: bool [shape=(B, T)].
+      gamma, zeta: focusing parameters.
+
+    Returns:
+      float32 scalars that add up over batches and devices: `loss`; `active_factor` and `inactive_factor`, the sums of the
+      focal factors of active and inactive (frame, event) cells; `active` and `inactive`, the numbers of such cells.
+    """
+    loss, factor = event_focal_terms(logits, active, gamma=gamma, zeta=zeta)
+    on = active & frame_mask[..., None]
+    off = ~active & frame_mask[..., None]
+    return {
+        "loss": jnp.sum(loss, where=frame_mask[..., None]),
+        "active_factor": jnp.sum(factor, where=on),
+        "inactive_factor": jnp.sum(factor, where=off),
+        "active": jnp.sum(on, dtype=jnp.float32),
+        "inactive": jnp.sum(off, dtype=jnp.float32),
+    }
+
+
+REDUCTIONS = ("mean", "sum")
+
+
+def multi_focal_loss(
+    scene: dict[str, jax.Array] | None,
+    event: dict[str, jax.Array] | None,
+    clips: jax.Array,
+    *,
+    alpha: jax.Array | float,
+    beta: jax.Array | float,
+    reduction: str,
+) -> jax.Array:
+    """L = alpha * L_scene + beta * L_event (Eq. 3), over what `scene_sums` and `event_sums` counted.
+
+    Args:
+      scene, event: the sums of a batch, None for a task that is not trained.
+      clips: number of clips in the batch.
+      alpha: weight of the SCENE loss. beta: weight of the EVENT loss.
+      reduction: `mean` divides the scene loss by the clips and the event loss by the (frame, event) cells that count;
+        `sum` takes Eqs. 5 and 6 as printed, a sum over frames and events, averaged over the clips of the batch.
+
+    Returns:
+      The loss, a float32 scalar.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is one of {', '.join(REDUCTIONS)}, not {reduction!r}")
+    clips = jnp.maximum(clips, 1.0)
+    loss = jnp.float32(0.0)
+    if scene is not None:
+        loss += alpha * scene["loss"] / clips
+    if event is not None:
+        cells = jnp.maximum(event["active"] + event["inactive"], 1.0)
+        loss += beta * event["loss"] / (cells if reduction == "mean" else clips)
+    return loss

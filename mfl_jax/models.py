@@ -1,0 +1,226 @@
+"""The network of the paper's Table II: a shared convolution stack, a scene head and an event head.
+
+All four systems are this one class: a network without one of the heads neither builds nor computes it.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mfl_jax.bigru import BiGRU
+
+TASKS = ("scene", "event")
+FREQUENCY_POOLS = (8, 2, 2)
+"""Mel bins pooled after each convolution of the shared stack."""
+SCENE_TIME_POOL = 25
+"""Frames pooled after the first convolution of the scene head."""
+
+
+class BatchNorm(nnx.Module):
+    """Normalises each channel over clips, frames and bins; padded clips do not count, and devices count together.
+
+    Training uses the batch's mean and (biased) variance and moves the running ones by `momentum` towards the batch's mean
+    and unbiased variance; otherwise the running ones serve. flax's own layer averages the devices' means, which is wrong when
+    one device holds more padding than another.
+    """
+
+    def __init__(self, channels: int, *, momentum: float = 0.1, epsilon: float = 1e-5):
+        self.momentum, self.epsilon = momentum, epsilon
+        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros(channels, jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones(channels, jnp.float32))
+
+    def __call__(self, x: jax.Array, clip_mask: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
+        """[shape=(B, ..., C)] -> the same; clip_mask: bool [shape=(B,)]."""
+        if train:
+            weights = clip_mask.astype(jnp.float32).reshape(-1, *[1] * (x.ndim - 1))
+            axes = tuple(range(x.ndim - 1))
+            x32 = x.astype(jnp.float32)
+            sums = (
+                jnp.sum(weights) * math.prod(x.shape[1:-1]),
+                jnp.sum(weights * x32, axes),
+                jnp.sum(weights * jnp.square(x32), axes),
+            )
+            if axis_name is not None:
+                sums = jax.lax.psum(sums, axis_name)
+            count = jnp.maximum(sums[0], 1.0)
+            mean = sums[1] / count
+            var = jnp.maximum(sums[2] / count - jnp.square(mean), 0.0)
+            unbiased = var * count / jnp.maximum(count - 1.0, 1.0)
+            self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
+            self.var[...] += self.momentum * (jax.lax.stop_gradient(unbiased) - self.var[...])
+        else:
+            mean, var = self.mean[...], self.var[...]
+        gain = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+        return (x * gain + (self.bias[...] - mean * gain)).astype(x.dtype)
+
+
+def max_pool(x: jax.Array, frames: int, bins: int) -> jax.Array:
+    """Maximum over non-overlapping windows [shape=(B, T, F, C)] -> [shape=(B, T // frames, F // bins, C)].
+
+    As a reshape and a maximum: its gradient is far faster than that of a reduction over windows.
+    """
+    batch, time, frequency, channels = x.shape
+    time, frequency = time // frames, frequency // bins
+    x = x[:, : time * frames, : frequency * bins]
+    return x.reshape(batch, time, frames, frequency, bins, channels).max(axis=(2, 4))
+
+
+class ConvBlock(nnx.Module):
+    """3x3 convolution ("same", no bias), batch norm, leaky ReLU, max pooling, dropout."""
+
+    def __init__(self, inputs: int, outputs: int, *, slope: float, dropout: float, rngs: nnx.Rngs):
+        # A bias before batch norm has gradient zero but for rounding, which RAdam would blow up to full steps.
+        self.conv = nnx.Conv(inputs, outputs, (3, 3), use_bias=False, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+        self.norm = BatchNorm(outputs)
+        self.slope, self.dropout = slope, dropout
+
+    def __call__(self, x, clip_mask, *, pool, train, axis_name, dropout_key=None):
+        """[shape=(B, T, F, inputs)] -> [shape=(B, T // pool[0], F // pool[1], outputs)]."""
+        x = self.norm(self.conv(x), clip_mask, train=train, axis_name=axis_name)
+        # Leaky ReLU rises, so it may follow the maximum, where there is less of it to compute.
+        x = jax.nn.leaky_relu(max_pool(x, *pool), self.slope)
+        if train and self.dropout > 0:
+            keep = jax.random.bernoulli(dropout_key, 1 - self.dropout, x.shape)
+            x = jnp.where(keep, x / (1 - self.dropout), 0)
+        return x
+
+
+class SharedStack(nnx.Module):
+    """Three convolutions that pool the mel bins and keep the frames."""
+
+    def __init__(self, channels: int, *, slope, dropout, rngs):
+        self.conv1 = ConvBlock(1, channels, slope=slope, dropout=dropout, rngs=rngs)
+        self.conv2 = ConvBlock(channels, channels, slope=slope, dropout=dropout, rngs=rngs)
+        self.conv3 = ConvBlock(channels, channels, slope=slope, dropout=dropout, rngs=rngs)
+
+    def __call__(self, x, clip_mask, *, dropout_keys, **mode):
+        """[shape=(B, T, M)] -> [shape=(B, T, M // 32, channels)]."""
+        first, second, third = FREQUENCY_POOLS
+        x = x[..., None]  # [B, T, M, 1]
+        x = self.conv1(x, clip_mask, pool=(1, first), dropout_key=dropout_keys[0], **mode)  # [B, T, M / 8, C]
+        x = self.conv2(x, clip_mask, pool=(1, second), dropout_key=dropout_keys[1], **mode)  # [B, T, M / 16, C]
+        return self.conv3(x, clip_mask, pool=(1, third), dropout_key=dropout_keys[2], **mode)  # [B, T, M / 32, C]
+
+
+class SceneHead(nnx.Module):
+    """Two convolutions, a global maximum, two dense layers: one row of logits a clip."""
+
+    def __init__(self, inputs: int, channels: int, hidden: int, scenes: int, *, slope, dropout, rngs):
+        self.conv1 = ConvBlock(inputs, channels, slope=slope, dropout=dropout, rngs=rngs)
+        self.conv2 = ConvBlock(channels, channels, slope=slope, dropout=dropout, rngs=rngs)
+        self.dense = nnx.Linear(channels, hidden, rngs=rngs)
+        self.output = nnx.Linear(hidden, scenes, rngs=rngs)
+        self.slope = slope
+
+    def __call__(self, x, clip_mask, *, dropout_keys, **mode):
+        """[shape=(B, T, F, inputs)] -> [shape=(B, scenes)]."""
+        x = self.conv1(x, clip_mask, pool=(SCENE_TIME_POOL, 1), dropout_key=dropout_keys[0], **mode)
+        everything = (x.shape[1], x.shape[2])
+        x = self.conv2(x, clip_mask, pool=everything, dropout_key=dropout_keys[1], **mode)[:, 0, 0]  # [B, channels]
+        x = jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, hidden]
+        return self.output(x)
+
+
+class EventHead(nnx.Module):
+    """A bidirectional GRU and two dense layers: one row of logits a frame."""
+
+    def __init__(self, inputs: int, hidden: int, events: int, *, slope, rngs):
+        self.gru = BiGRU(inputs, hidden, rngs=rngs)
+        self.dense = nnx.Linear(2 * hidden, hidden, rngs=rngs)
+        self.output = nnx.Linear(hidden, events, rngs=rngs)
+        self.slope = slope
+
+    def __call__(self, x):
+        """[shape=(B, T, F, C)] -> [shape=(B, T, events)]."""
+        x = x.reshape(*x.shape[:2], -1)  # [B, T, F * C]
+        x = self.gru(x)  # [B, T, 2 * hidden]
+        x = jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, T, hidden]
+        return self.output(x)
+
+
+class JointNetwork(nnx.Module):
+    """Log-mel spectrograms to scene logits, a row a clip, and event logits, a row a frame (Table II)."""
+
+    def __init__(
+        self,
+        *,
+        frames: int,
+        mel_bins: int,
+        scenes: int,
+        events: int,
+        tasks: tuple[str, ...] = TASKS,
+        channels: int = 128,
+        hidden: int = 32,
+        slope: float = 0.01,
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        """Builds the network with random parameters.
+
+        Args:
+          frames, mel_bins: size of a clip's spectrogram; 500 and 64 in the paper.
+          scenes, events: number of classes of each task.
+          tasks: the heads to build, of `TASKS`.
+          channels: width of the shared stack; the scene head has twice as many.
+          hidden: units of the GRU (a direction) and of the dense layers.
+          slope: of the leaky ReLU below zero.
+          dropout: share of the values dropped after each convolution block in training.
+          rngs: source of the parameters, stream `params`.
+
+        Raises:
+          ValueError: no or an unknown task, no class, or a clip too small for the pooling.
+        """
+        if not tasks or set(tasks) - set(TASKS):
+            raise ValueError(f"tasks are one or both of {', '.join(TASKS)}, not {tasks}")
+        if ("scene" in tasks and scenes < 1) or ("event" in tasks and events < 1):
+            raise ValueError(f"a task needs at least one class; there are {scenes} scenes and {events} events")
+        bins = mel_bins
+        for pool in FREQUENCY_POOLS:
+            bins //= pool
+        if bins < 1:
+            raise ValueError(f"{mel_bins} mel bins are too few: at least {math.prod(FREQUENCY_POOLS)} are pooled into one")
+        if "scene" in tasks and frames < SCENE_TIME_POOL:
+            raise ValueError(f"a clip of {frames} frames is too short: {SCENE_TIME_POOL} frames are pooled into one")
+        self.tasks = tuple(tasks)
+        self.shared = SharedStack(channels, slope=slope, dropout=dropout, rngs=rngs)
+        if "scene" in tasks:
+            self.scene = SceneHead(channels, 2 * channels, hidden, scenes, slope=slope, dropout=dropout, rngs=rngs)
+        if "event" in tasks:
+            self.event = EventHead(bins * channels, hidden, events, slope=slope, rngs=rngs)
+
+    def __call__(
+        self,
+        log_mel: jax.Array,
+        *,
+        clip_mask: jax.Array | None = None,
+        train: bool = False,
+        axis_name: str | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> tuple[jax.Array | None, jax.Array | None]:
+        """Computes the logits of both heads.
+
+        Args:
+          log_mel: normalised spectrograms, float [shape=(B, T, M)].
+          clip_mask: bool [shape=(B,)], False for clips that only fill up the batch; all True by default.
+          train: whether batch norm uses and records the batch's statistics, and dropout is on.
+          axis_name: the device axis over which batch norm's statistics are taken.
+          dropout_key: needed for training with dropout.
+
+        Returns:
+          Scene logits float32 [shape=(B, S)] and event logits float32 [shape=(B, T, E)]; None for a head that is not built.
+        """
+        if clip_mask is None:
+            clip_mask = jnp.ones(log_mel.shape[0], bool)
+        keys = [None] * 5 if dropout_key is None else list(jax.random.split(dropout_key, 5))
+        mode = {"train": train, "axis_name": axis_name}
+        x = self.shared(log_mel, clip_mask, dropout_keys=keys[:3], **mode)  # [B, T, M / 32, C]
+        scene_logits = event_logits = None
+        if "scene" in self.tasks:
+            scene_logits = self.scene(x, clip_mask, dropout_keys=keys[3:], **mode)
+        if "event" in self.tasks:
+            event_logits = self.event(x)
+        return scene_logits, event_logits

@@ -1,0 +1,100 @@
+"""Prepares a data set by its builder under `datasets/`."""
+
+import contextlib
+import fcntl
+import importlib.util
+import io
+import pathlib
+import shutil
+import sys
+from types import ModuleType
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from mfl_jax.data import Dataset, open_dataset
+from mfl_jax.errors import InputError
+
+BUILDERS = pathlib.Path(__file__).absolute().parent.parent / "datasets"
+"""The builders of the checkout; they are not part of the installed package."""
+
+
+def split_name(dataset: str) -> tuple[str, str | None]:
+    """Splits `builder/config`, or `builder` alone."""
+    builder, _, config = dataset.partition("/")
+    return builder, config or None
+
+
+def load_builder(name: str) -> ModuleType:
+    """Loads `datasets/<name>/` of the checkout as a package under a private name, so that no other `datasets` is meant.
+
+    Returns:
+      A module with the class `Builder`.
+
+    Raises:
+      InputError: there is no such builder.
+    """
+    file = BUILDERS / name / "__init__.py"
+    known = sorted(path.parent.name for path in BUILDERS.glob("*/__init__.py"))
+    if name not in known:
+        raise InputError(f"there is no data set builder {name!r} in {BUILDERS}, but {', '.join(known) or 'none at all'}")
+    module_name = f"_mfl_jax_datasets_{name}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, file, submodule_search_locations=[str(file.parent)])
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[module_name]
+            raise
+    return sys.modules[module_name]
+
+
+def full_name(dataset: str) -> str:
+    """Completes `builder` to `builder/config` by the builder's first config."""
+    name, config = split_name(dataset)
+    if config is None:
+        config = load_builder(name).Builder.BUILDER_CONFIGS[0].name
+    return f"{name}/{config}"
+
+
+def needs_manual_dir(dataset: str) -> bool:
+    """Whether the recordings come from the user."""
+    return load_builder(split_name(dataset)[0]).Builder.NEEDS_MANUAL_DIR
+
+
+def prepare(dataset: str, *, data_dir: str | pathlib.Path, manual_dir: str | pathlib.Path | None = None, **audio) -> Dataset:
+    """Prepares a data set, or finds it prepared.
+
+    What is half made lies in a folder `incomplete...` beside the place of the whole, and is renamed at the end.
+
+    Args:
+      dataset: `builder/config`, or `builder` for its first config.
+      data_dir: where prepared data sets lie.
+      manual_dir: the folder of the recordings and label lists, for builders that need one.
+      **audio: `clip_s` and the fields of `MelConfig`, for builders that leave them open.
+
+    Raises:
+      InputError: no such builder or config, or something is wrong with the recordings or the label lists.
+    """
+    dataset = full_name(dataset)
+    name, config = split_name(dataset)
+    if found := open_dataset(dataset, data_dir):
+        return found
+    cls = load_builder(name).Builder
+    builder = cls(config=cls.config_named(config, **audio), data_dir=data_dir, manual_dir=manual_dir)
+    home = pathlib.Path(data_dir, dataset)
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second preparation waits, and finds the work of the first
+        if found := open_dataset(dataset, data_dir):
+            return found
+        for leftover in home.glob("incomplete.*"):
+            logging.warning("%s: left by a preparation that was broken off; removed", leftover)
+            shutil.rmtree(leftover)
+        tfds.disable_progress_bar()
+        # TFDS says on the standard output what the progress bar says better.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare()
+    return open_dataset(dataset, data_dir)
