@@ -10,11 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from mfl_jax import annotations, clips
 from mfl_jax.annotations import Recording
-from mfl_jax.errors import InputError
+from mfl_jax.errors import InputError, warn
 from mfl_jax.features import MelConfig
 
 SPLITS = ("development", "evaluation")
@@ -173,4 +172,4 @@ class AnnotatedRecordings(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         ):
             yield key, example | {"fold": fold.get(example["recording"], 0)}
         for line in notes.lines():
-            logging.warning("%s, %s: %s", self.name, split, line)
+            warn(f"{self.name}, {split}: {line}")

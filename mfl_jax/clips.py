@@ -57,9 +57,7 @@ def check_recordings(recordings: Sequence[Recording], root: pathlib.Path) -> Non
     """Raises an InputError that names the first missing recording and counts all of them."""
     missing = [recording.path for recording in recordings if not (root / recording.path).is_file()]
     if missing:
-        raise InputError(
-            f"{len(missing)} of {len(recordings)} recordings are missing below {root}; the first: {missing[0]}"
-        )
+        raise InputError(f"{len(missing)} of {len(recordings)} recordings are missing below {root}; the first: {missing[0]}")
 
 
 def clips_of(
@@ -147,7 +145,9 @@ def _cut(recording, spooled, frames, silent, events, mel, clip_frames, notes) ->
     end_s = frames * mel.hop_s
     kept = []
     for event in recording.events:
-        place = f"{recording.path}, row {event.row}, {event.label!r} from {event.onset_s:g} to {event.offset_s:g} s of {end_s:.2f} s"
+        place = (
+            f"{recording.path}, row {event.row}, {event.label!r} from {event.onset_s:g} to {event.offset_s:g} s of {end_s:.2f} s"
+        )
         if event.onset_s >= end_s:
             notes.after_end.append(place)
             continue
@@ -165,11 +165,14 @@ def _cut(recording, spooled, frames, silent, events, mel, clip_frames, notes) ->
         active[:valid] = annotations.events_to_frames(
             kept, events, valid, first_frame=start, hop_samples=mel.hop_samples, sample_rate_hz=mel.sample_rate_hz
         )
-        yield f"{recording.path}@{start:09d}", {
-            "log_mel": clip,
-            "events": active,
-            "scene": recording.scene,
-            "valid_frames": valid,
-            "recording": recording.path,
-            "clip_start_s": start * mel.hop_s,
-        }
+        yield (
+            f"{recording.path}@{start:09d}",
+            {
+                "log_mel": clip,
+                "events": active,
+                "scene": recording.scene,
+                "valid_frames": valid,
+                "recording": recording.path,
+                "clip_start_s": start * mel.hop_s,
+            },
+        )

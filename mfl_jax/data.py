@@ -73,7 +73,9 @@ def open_dataset(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None:
             fingerprint=about["fingerprint"],
         )
     except Exception as error:
-        raise InputError(f"{directory}: not a data set prepared by mfl_jax ({error}); delete the folder and prepare again") from None
+        raise InputError(
+            f"{directory}: not a data set prepared by mfl_jax ({error}); delete the folder and prepare again"
+        ) from None
 
 
 class Clips:
@@ -105,7 +107,9 @@ class Clips:
     def _fold(self) -> np.ndarray:
         if self._arrays is not None:
             return self._arrays["fold"]
-        return np.concatenate([self._from_source(part)["fold"] for part in _parts(np.arange(len(self)), 256)] or [np.zeros(0, int)])
+        return np.concatenate(
+            [self._from_source(part)["fold"] for part in _parts(np.arange(len(self)), 256)] or [np.zeros(0, int)]
+        )
 
     def take(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Returns `log_mel`, `events`, `scene` and `valid_frames` of the clips with these numbers."""
@@ -126,7 +130,9 @@ def epoch_order(numbers: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(numbers)
 
 
-def batches(clips: Clips, numbers: np.ndarray, batch_size: int, *, padded_size: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+def batches(
+    clips: Clips, numbers: np.ndarray, batch_size: int, *, padded_size: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
     """Yields the clips of the given numbers, in their order, as batches of one shape.
 
     Every clip comes once. The last batch is filled up with zeros whose `clip_mask` is False, as is each batch where

@@ -1,4 +1,6 @@
-"""The one exception that stands for a mistake of the user's, not of the program's."""
+"""A user's mistakes and what is merely odd: one line each, no traceback."""
+
+import sys
 
 
 class InputError(Exception):
@@ -7,3 +9,8 @@ class InputError(Exception):
     The message is one line that names what is wrong, where, and what to do. `mfl_jax.main` prints it without a traceback
     and exits with status 2.
     """
+
+
+def warn(message: str) -> None:
+    """Says one line on the standard error that the user should know and need not act on."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)

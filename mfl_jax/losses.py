@@ -66,9 +66,7 @@ def event_focal_terms(
     return -factor * jax.nn.log_sigmoid(margin), factor
 
 
-def scene_sums(
-    logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, eta: jax.Array | float
-) -> dict[str, jax.Array]:
+def scene_sums(logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, eta: jax.Array | float) -> dict[str, jax.Array]:
     """Adds up the scene terms of the clips that count.
 
     Args:

@@ -17,9 +17,7 @@ def compile_train_step(step: Callable, devices: list) -> Callable:
     if len(devices) == 1:
         return jax.jit(functools.partial(step, axis_name=None), donate_argnums=0)
     # out_axes=None takes one device's result for all, unverified: `step` itself must add up what devices hold in parts.
-    mapped = jax.pmap(
-        functools.partial(step, axis_name=AXIS), AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices
-    )
+    mapped = jax.pmap(functools.partial(step, axis_name=AXIS), AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices)
     return lambda state, batch, weights: mapped(state, split(batch, len(devices)), weights)
 
 

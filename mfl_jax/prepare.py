@@ -10,10 +10,10 @@ import sys
 from types import ModuleType
 
 import tensorflow_datasets as tfds
-from absl import logging
 
 from mfl_jax.data import Dataset, open_dataset
-from mfl_jax.errors import InputError
+from mfl_jax.errors import InputError, warn
+from mfl_jax.features import MelConfig
 
 BUILDERS = pathlib.Path(__file__).absolute().parent.parent / "datasets"
 """The builders of the checkout; they are not part of the installed package."""
@@ -91,10 +91,39 @@ def prepare(dataset: str, *, data_dir: str | pathlib.Path, manual_dir: str | pat
         if found := open_dataset(dataset, data_dir):
             return found
         for leftover in home.glob("incomplete.*"):
-            logging.warning("%s: left by a preparation that was broken off; removed", leftover)
+            warn(f"{leftover}: left by a preparation that was broken off; removed")
             shutil.rmtree(leftover)
         tfds.disable_progress_bar()
         # TFDS says on the standard output what the progress bar says better.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
     return open_dataset(dataset, data_dir)
+
+
+def dataset_of(config) -> Dataset:
+    """The data set that a config names, prepared if it is not and can be.
+
+    Raises:
+      InputError: it is not prepared and needs recordings (says the commands that help), or was prepared with other settings.
+    """
+    dataset = config.dataset if "/" in config.dataset else full_name(config.dataset)
+    found = open_dataset(dataset, config.data_dir)
+    if found is None and needs_manual_dir(dataset) and not config.manual_dir:
+        run = f"python -m mfl_jax.main --config=configs/{config.name.removesuffix('_quick')}.py"
+        raise InputError(
+            f"{dataset} is not prepared in {config.data_dir}. Prepare it from its recordings and label lists in DIR:\n"
+            f"  {run} --config.dataset={dataset} --config.manual_dir=DIR --mode=prepare\n"
+            f"or run on synthetic soundscapes, which need no download:\n"
+            f"  {run} --config.dataset=soundscapes/full"
+        )
+    audio = config.audio.to_dict() if split_name(dataset)[0] == "annotated_audio" else {}
+    if found is None:
+        return prepare(dataset, data_dir=config.data_dir, manual_dir=config.manual_dir or None, **audio)
+    if audio:
+        now = MelConfig(**{key: value for key, value in audio.items() if key != "clip_s"})
+        if now != found.mel or round(audio["clip_s"] / now.hop_s) != found.clip_frames:
+            raise InputError(
+                f"{found.directory} was prepared with other settings than config.audio has ({found.mel}, clips of "
+                f"{found.clip_frames} frames); name another data set, annotated_audio/NAME, or delete that folder"
+            )
+    return found

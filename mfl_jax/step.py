@@ -71,18 +71,14 @@ def batch_sums(scene_logits, event_logits, batch, weights, *, threshold: float) 
     if scene_logits is not None:
         sums["scene"] = {
             **losses.scene_sums(scene_logits, batch["scene"], clip_mask, eta=weights["eta"]),
-            "counts": metrics.scene_counts(
-                scene_logits.argmax(-1), batch["scene"], clip_mask, classes=scene_logits.shape[-1]
-            ),
+            "counts": metrics.scene_counts(scene_logits.argmax(-1), batch["scene"], clip_mask, classes=scene_logits.shape[-1]),
         }
     if event_logits is not None:
         frames = event_logits.shape[1]
         frame_mask = (jnp.arange(frames) < batch["valid_frames"][:, None]) & clip_mask[:, None]
         detected = jax.nn.sigmoid(event_logits) >= threshold
         sums["event"] = {
-            **losses.event_sums(
-                event_logits, batch["events"], frame_mask, gamma=weights["gamma"], zeta=weights["zeta"]
-            ),
+            **losses.event_sums(event_logits, batch["events"], frame_mask, gamma=weights["gamma"], zeta=weights["zeta"]),
             "counts": metrics.frame_counts(detected, batch["events"], frame_mask),
         }
     return sums
@@ -178,13 +174,9 @@ def train_step(
     return state, loss
 
 
-def eval_step(
-    state: TrainState, batch: dict, weights: dict, *, graphdef, threshold: float, axis_name: str | None
-) -> dict:
+def eval_step(state: TrainState, batch: dict, weights: dict, *, graphdef, threshold: float, axis_name: str | None) -> dict:
     """Returns the `batch_sums` of a batch, computed with the running batch statistics."""
-    logits, _ = apply_network(
-        state.params, state.batch_stats, state.feature_stats, batch, graphdef=graphdef, train=False
-    )
+    logits, _ = apply_network(state.params, state.batch_stats, state.feature_stats, batch, graphdef=graphdef, train=False)
     sums = batch_sums(*logits, batch, weights, threshold=threshold)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 

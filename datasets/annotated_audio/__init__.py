@@ -5,8 +5,8 @@
       meta/meta_evaluation.txt    what is scored
       ...                         the recordings that the lists name, WAV, FLAC, OGG or MP3, any rate, any channel count
 
-The part after the slash in `annotated_audio/NAME` is a name of your choice. Clip length, rate and spectrogram are set by the config
-fields `audio.clip_s`, `audio.sample_rate_hz` and so on (configs/default.py).
+The part after the slash in `annotated_audio/NAME` is a name of your choice. Clip length, rate and spectrogram are
+set by the config fields `audio.clip_s`, `audio.sample_rate_hz` and so on (configs/default.py).
 """
 
 import dataclasses

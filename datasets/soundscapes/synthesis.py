@@ -222,7 +222,9 @@ EVENTS = tuple(SOUNDS)
 
 SCENES = {
     # Events a minute, and the range of the background's spectral slope (power ~ frequency^-slope).
-    "kitchen": ({"dishes": 8, "water tap": 4, "microwave beep": 3, "speech": 4, "fan": 1.5, "footsteps": 2, "phone": 1}, (0.5, 1.6)),
+    "kitchen": (
+        {"dishes": 8, "water tap": 4, "microwave beep": 3, "speech": 4, "fan": 1.5, "footsteps": 2, "phone": 1}, (0.5, 1.6)
+    ),
     "office": ({"keyboard": 8, "fan": 9, "phone": 3, "speech": 4, "footsteps": 2, "microwave beep": 0.7}, (0.9, 2.0)),
     "park": ({"bird": 10, "crickets": 4, "wind": 3, "footsteps": 4, "speech": 3, "siren": 0.5}, (0.6, 1.7)),
     "street": ({"car passing": 5, "car horn": 5, "siren": 2, "footsteps": 3, "speech": 3, "bird": 2, "wind": 1.5}, (0.8, 1.9)),

@@ -5,8 +5,8 @@
       crossvaridation/meta_fold01_development.txt ... meta_fold04_evaluation.txt     (spelled so in the published list)
       TUT-acoustic-scenes-2016-development/audio/...                                 (and six folders more)
 
-The label lists are those of https://github.com/KeisukeImoto/metadata_SEDandASC01. `fetch.py` beside this file downloads, checks and
-unpacks the audio.
+The label lists are those of https://github.com/KeisukeImoto/metadata_SEDandASC01. `fetch.py` beside this file downloads,
+checks and unpacks the audio.
 
 Configs: `full` (development and evaluation), and `fold1` to `fold4`, the cross-validation within development, where
 `evaluation` holds the recordings that the fold holds out.

@@ -37,7 +37,9 @@ class Archive(NamedTuple):
 def archives() -> list[Archive]:
     """The archives as published."""
     with open(pathlib.Path(__file__).parent / "archives.tsv", newline="") as table:
-        return [Archive(row["record"], row["file"], int(row["bytes"]), row["md5"]) for row in csv.DictReader(table, delimiter="\t")]
+        return [
+            Archive(row["record"], row["file"], int(row["bytes"]), row["md5"]) for row in csv.DictReader(table, delimiter="\t")
+        ]
 
 
 def fetch(wanted: Sequence[Archive], manual_dir: pathlib.Path, *, url: str = URL, keep_archives: bool = False) -> None:
@@ -98,7 +100,11 @@ def _download(archive: Archive, store: pathlib.Path, url: str, bar: _Bar) -> pat
     downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=60)
     source = url.format(record=archive.record, file=archive.file)
     registry = pooch.create(
-        store, base_url="", registry={archive.file: f"md5:{archive.md5}"}, urls={archive.file: source}, retry_if_failed=ATTEMPTS - 1
+        store,
+        base_url="",
+        registry={archive.file: f"md5:{archive.md5}"},
+        urls={archive.file: source},
+        retry_if_failed=ATTEMPTS - 1,
     )
     try:
         return pathlib.Path(registry.fetch(archive.file, downloader=downloader))

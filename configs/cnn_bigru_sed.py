@@ -1,0 +1,14 @@
+"""The paper's event detector alone: shared stack and event head, binary cross-entropy at weight 1 (Eq. 2).
+
+python -m mfl_jax.main --config=configs/cnn_bigru_sed.py --config.manual_dir=DIR
+"""
+
+from configs import default
+
+
+def get_config(arg=""):
+    """`quick` for minutes on two cores."""
+    config = default.get_config()
+    config.name = "cnn_bigru_sed"
+    config.tasks = ("event",)
+    return default.shrunk(config, arg)

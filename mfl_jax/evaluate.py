@@ -1,0 +1,178 @@
+"""From a checkpoint to scores, their floors, and results.json."""
+
+import importlib.metadata
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+import rich.console
+import rich.table
+
+from mfl_jax import metrics
+from mfl_jax.checkpoints import Checkpoints
+from mfl_jax.data import Clips, Dataset, batches
+from mfl_jax.errors import InputError
+from mfl_jax.run import build
+from mfl_jax.settings import write_whole
+
+
+def add_up(step: Callable, state, weights: Mapping, clips: Clips, numbers: np.ndarray, batch_size: int, padded_size: int) -> dict:
+    """Adds up `step.batch_sums` over clips.
+
+    Args:
+      step: a compiled `step.eval_step`. state: a `TrainState`. weights: of the loss.
+      clips, numbers, batch_size, padded_size: as `data.batches` takes them.
+
+    Returns:
+      The sums, on the host; counts as 64-bit integers, so that they hold whatever the size of the split.
+    """
+    total = None
+    for batch in batches(clips, numbers, batch_size, padded_size=padded_size):
+        sums = jax.tree.map(_wide, jax.device_get(step(state, batch, weights)))
+        total = sums if total is None else jax.tree.map(np.add, total, sums)
+    return total
+
+
+def _wide(count):
+    count = np.asarray(count)
+    return count.astype(np.int64 if np.issubdtype(count.dtype, np.integer) else np.float64)
+
+
+def scores(sums: Mapping) -> dict:
+    """The `scene` and `event` parts of results.json, for the tasks that were counted."""
+    made = {}
+    if "scene" in sums:
+        made["scene"] = metrics.scene_ratios(sums["scene"]["counts"])
+    if "event" in sums:
+        made["event"] = metrics.frame_ratios(sums["event"]["counts"])
+    return made
+
+
+def floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], events: tuple[str, ...]) -> dict:
+    """What a split gives away to systems that do not listen.
+
+    Returns:
+      {"scene": {"majority": ...}, "event": {"all_off": ..., "always_on": ..., "oracle_scene": ...}}: the scores of always
+      answering the most frequent scene; of no event ever; of all events always; and, knowing the true scene of each clip, of
+      each event that is active in most frames of that scene, always (`detected` names them).
+    """
+    scene = np.zeros(len(scenes), np.int64)
+    frames = np.zeros(len(scenes), np.int64)
+    active = np.zeros((len(scenes), len(events)), np.int64)
+    for batch in batches(clips, numbers, 64):
+        valid = (np.arange(batch["events"].shape[1]) < batch["valid_frames"][:, None]) & batch["clip_mask"][:, None]
+        np.add.at(scene, batch["scene"], batch["clip_mask"])
+        np.add.at(frames, batch["scene"], valid.sum(1))
+        np.add.at(active, batch["scene"], (batch["events"] & valid[..., None]).sum(1))
+    majority = int(scene.argmax())
+    confusion = np.zeros((len(scenes), len(scenes)), np.int64)
+    confusion[:, majority] = scene
+    found = metrics.scene_ratios({"confusion": confusion})
+    often = active * 2 > frames[:, None]
+    rules = {"all_off": np.zeros_like(often), "always_on": np.ones_like(often), "oracle_scene": often}
+    made = {
+        "scene": {"majority": {"answer": scenes[majority], "micro_f": found["micro_f"], "macro_f": found["macro_f"]}},
+        "event": {},
+    }
+    for name, detected in rules.items():
+        counts = {key: np.zeros(len(events), np.int64) for key in ("tp", "fp", "fn")} | dict.fromkeys(
+            ("substitutions", "deletions", "insertions", "active"), 0
+        )
+        for batch in batches(clips, numbers, 64):
+            valid = (np.arange(batch["events"].shape[1]) < batch["valid_frames"][:, None]) & batch["clip_mask"][:, None]
+            answer = np.broadcast_to(detected[batch["scene"]][:, None], batch["events"].shape)
+            counts = jax.tree.map(np.add, counts, metrics.frame_counts(answer, batch["events"], valid))
+        ratios = metrics.frame_ratios(counts)
+        made["event"][name] = {key: ratios[key] for key in ("micro_f", "macro_f", "error_rate")}
+    made["event"]["oracle_scene"]["detected"] = {
+        name: [events[m] for m in np.flatnonzero(often[n])] for n, name in enumerate(scenes) if often[n].any()
+    }
+    return made
+
+
+def write_results(file: pathlib.Path, results: Mapping) -> None:
+    """Writes results.json, whole or not at all."""
+    write_whole(file, json.dumps(results, indent=1) + "\n")
+
+
+def print_results(results: Mapping, console: rich.console.Console | None = None) -> None:
+    """Prints the scores beside their floors."""
+    table = rich.table.Table(title=f"{results['system']} on {results['dataset']}, {results['split']} split, percent")
+    for column in ("", "score", "floor", "what the floor does"):
+        table.add_column(column, justify="left" if column in ("", "what the floor does") else "right")
+
+    def rows(task, kinds):
+        for key, name in (("micro_f", "micro F"), ("macro_f", "macro F")):
+            for number, (kind, what) in enumerate(kinds.items()):
+                first = (f"{task} {name}", f"{results[task][key]:.2f}") if number == 0 else ("", "")
+                table.add_row(*first, f"{results['floors'][task][kind][key]:.2f}", what)
+
+    if "scene" in results:
+        rows("scene", {"majority": f"always {results['floors']['scene']['majority']['answer']}"})
+    if "event" in results:
+        often = results["floors"]["event"]["oracle_scene"]["detected"]
+        always = "; ".join(f"{', '.join(names)} in {scene}" for scene, names in often.items()) or "no event qualifies"
+        rows(
+            "event",
+            {"oracle_scene": f"true scene known: always {always}", "always_on": "every event always", "all_off": "no event ever"},
+        )
+        if results["event"]["error_rate"] is not None:
+            table.add_row("event error rate", f"{results['event']['error_rate']:.3f}", "1.000", "no event ever (a ratio)")
+    (console or rich.console.Console()).print(table)
+
+
+def evaluate(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.Console | None = None) -> dict:
+    """Scores a trained run on the evaluation split and writes results.json.
+
+    The last checkpoint counts, as in the paper; with `validation`, the best on the held-out fold.
+
+    Returns:
+      What results.json holds.
+
+    Raises:
+      InputError: there is no checkpoint, or it was trained on other classes than the data set has.
+    """
+    console = console or rich.console.Console()
+    which = "checkpoints" if config.validation == "none" else "best"
+    if not (workdir / which).is_dir():
+        raise InputError(f"{workdir}: no checkpoint to evaluate; train first (--mode=train)")
+    run = build(config, dataset)
+    with Checkpoints(workdir / which, keep=2) as checkpoints:
+        if (found := checkpoints.resume(run.initial, delete=False)) is None:
+            raise InputError(f"{workdir}: no checkpoint to evaluate; train first (--mode=train)")
+    state, described = found
+    for kind in ("scenes", "events"):
+        if tuple(described[kind]) != getattr(dataset, kind):
+            raise InputError(f"{workdir} was trained on other {kind} than {dataset.directory} has")
+    clips = dataset.read("evaluation")
+    numbers = np.arange(len(clips))
+    sums = add_up(run.eval_step, state, run.weights, clips, numbers, config.batch_size, run.padded_size)
+    lowest = floors(clips, numbers, dataset.scenes, dataset.events)
+    results = {
+        "system": config.name,
+        "dataset": config.dataset,
+        "split": "evaluation",
+        "clips": len(clips),
+        **scores(sums),
+        "floors": {task: lowest[task] for task in config.tasks},
+        "scenes": list(dataset.scenes),
+        "events": list(dataset.events),
+        "threshold": config.threshold,
+        "checkpoint": {
+            "which": "last" if which == "checkpoints" else "best",
+            "step": int(state.step),
+            "epoch": described["epoch"],
+        },
+        "seed": config.seed,
+        "matmul_precision": config.matmul_precision,
+        "device": run.devices[0].device_kind,
+        "devices": len(run.devices),
+        "fingerprint": dataset.fingerprint,
+        "versions": {name: importlib.metadata.version(name) for name in ("mfl_jax", "jax", "jaxlib", "flax", "optax", "numpy")},
+    }
+    write_results(workdir / "results.json", results)
+    print_results(results, console)
+    console.print(f"written: {workdir / 'results.json'}")
+    return results

@@ -1,0 +1,75 @@
+"""What a run is told: checks of its config, and the `config.json` that ties a work directory to one config."""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+
+from mfl_jax.errors import InputError
+from mfl_jax.losses import REDUCTIONS
+from mfl_jax.models import TASKS
+
+VALIDATIONS = ("none", "fold1", "fold2", "fold3", "fold4")
+PRECISIONS = ("default", "high", "highest")
+# What may change between two calls on one work directory: where the data lie, what runs the work, and how far it goes.
+FREE = ("data_dir", "manual_dir", "devices", "epochs")
+
+
+def check_config(config: Mapping) -> None:
+    """Raises an InputError that names the first field whose value makes no sense."""
+
+    def require(field, holds, what):
+        if not holds:
+            raise InputError(f"config.{field} is {config[field]!r}; {what}")
+
+    for field in ("epochs", "batch_size", "channels", "hidden"):
+        require(field, config[field] >= 1, "it is at least 1")
+    for field in ("alpha", "beta", "gamma", "zeta", "eta", "slope"):
+        require(field, math.isfinite(config[field]) and config[field] >= 0, "it is a number from 0 up")
+    require("learning_rate", math.isfinite(config["learning_rate"]) and config["learning_rate"] > 0, "it is above 0")
+    require("dropout", 0 <= config["dropout"] < 1, "it is a share below 1")
+    require("threshold", 0 < config["threshold"] < 1, "it is a probability between 0 and 1")
+    require("reduction", config["reduction"] in REDUCTIONS, f"it is one of {', '.join(REDUCTIONS)}")
+    require("validation", config["validation"] in VALIDATIONS, f"it is one of {', '.join(VALIDATIONS)}")
+    require("matmul_precision", config["matmul_precision"] in PRECISIONS, f"it is one of {', '.join(PRECISIONS)}")
+    require("tasks", config["tasks"] and not set(config["tasks"]) - set(TASKS), f"it is one or both of {TASKS}")
+    require("seed", config["seed"] >= 0, "it is at least 0")
+    require("devices", config["devices"] >= 0, "it is a number of devices, 0 for all")
+
+
+def plain(config: Mapping) -> dict:
+    """The config as JSON holds it."""
+    return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else dict(config)))
+
+
+def write_whole(file: pathlib.Path, text: str) -> None:
+    """Writes a text file aside and renames it, so that it is there whole or not at all."""
+    aside = file.with_name(f"{file.name}.part{os.getpid()}")
+    aside.write_text(text)
+    aside.replace(file)
+
+
+def claim_workdir(workdir: pathlib.Path, config: Mapping) -> None:
+    """Makes the work directory and writes `config.json`, or checks that it belongs to this very config.
+
+    Raises:
+      InputError: it can't be made, or belongs to another config; names the fields that differ.
+    """
+    file = workdir / "config.json"
+    now = plain(config)
+    if file.is_file():
+        try:
+            before = json.loads(file.read_text())
+        except ValueError as error:
+            raise InputError(f"{file}: not readable ({error}); name another --workdir, or delete this one") from None
+        keys = sorted({*before, *now} - set(FREE))
+        if differing := [
+            f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys if before.get(key) != now.get(key)
+        ]:
+            raise InputError(f"{workdir} belongs to a run of another config ({'; '.join(differing)}); name another --workdir")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(now, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{workdir}: not a folder to write to ({error.strerror})") from None

@@ -1,0 +1,24 @@
+"""Settings of the whole suite: one compilation cache, eight simulated CPU devices, and products in full precision."""
+
+import os
+import pathlib
+
+# Before JAX is imported. The cache makes a second run of the suite faster, and lets its processes share programs.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> pathlib.Path:
+    """The folder of reference material beside the checkout; tests that need it are skipped where it is missing."""
+    folder = pathlib.Path(os.environ.get("MFL_JAX_SHARED", pathlib.Path(__file__).parent.parent.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip("no folder of reference material beside the checkout")
+    return folder
