@@ -104,13 +104,16 @@ class Checkpoints:
             raise InputError(f"{self.directory}: none of its checkpoints is whole; delete the folder to start anew")
         return None
 
-    def resume(self, template: TrainState, *, delete: bool = True) -> tuple[TrainState, dict] | None:
-        """As `newest`, in the form of `template`; with `delete`, newer ones that are not whole go, to be made again."""
+    def drop_after(self, step: int) -> None:
+        """Deletes the checkpoints after a step: a run that goes on from there makes them again."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+
+    def resume(self, template: TrainState) -> tuple[TrainState, dict] | None:
+        """As `newest`, in the form of `template`."""
         if (found := self.newest()) is None:
             return None
         plain, about = found
-        for step in self.steps():
-            if delete and step > int(plain["step"]):
-                self._manager.delete(step)
         state = TrainState(**{name: flax.serialization.from_state_dict(getattr(template, name), plain[name]) for name in FIELDS})
         return jax.tree.map(jax.numpy.asarray, state), about

@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 import os
 import pathlib
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 
@@ -129,7 +130,10 @@ def _processes(jobs: int):
     limited = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     before = {name: os.environ.get(name) for name in limited}
     os.environ.update(limited)
-    pool = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    # Ctrl-C goes to every process of the terminal; this one alone answers it.
+    pool = concurrent.futures.ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )
     try:
         yield pool.submit
     finally:
@@ -145,9 +149,8 @@ def _cut(recording, spooled, frames, silent, events, mel, clip_frames, notes) ->
     end_s = frames * mel.hop_s
     kept = []
     for event in recording.events:
-        place = (
-            f"{recording.path}, row {event.row}, {event.label!r} from {event.onset_s:g} to {event.offset_s:g} s of {end_s:.2f} s"
-        )
+        times = f"from {event.onset_s:.6f} to {event.offset_s:.6f} s of {end_s:.2f} s"
+        place = f"{recording.path}, row {event.row}, {event.label!r} {times}"
         if event.onset_s >= end_s:
             notes.after_end.append(place)
             continue

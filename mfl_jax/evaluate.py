@@ -10,12 +10,11 @@ import numpy as np
 import rich.console
 import rich.table
 
-from mfl_jax import metrics
+from mfl_jax import metrics, settings
 from mfl_jax.checkpoints import Checkpoints
 from mfl_jax.data import Clips, Dataset, batches
 from mfl_jax.errors import InputError
 from mfl_jax.run import build
-from mfl_jax.settings import write_whole
 
 
 def add_up(step: Callable, state, weights: Mapping, clips: Clips, numbers: np.ndarray, batch_size: int, padded_size: int) -> dict:
@@ -94,7 +93,7 @@ def floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], events: t
 
 def write_results(file: pathlib.Path, results: Mapping) -> None:
     """Writes results.json, whole or not at all."""
-    write_whole(file, json.dumps(results, indent=1) + "\n")
+    settings.write_whole(file, json.dumps(results, indent=1) + "\n")
 
 
 def print_results(results: Mapping, console: rich.console.Console | None = None) -> None:
@@ -136,11 +135,11 @@ def evaluate(config, dataset: Dataset, workdir: pathlib.Path, console: rich.cons
     """
     console = console or rich.console.Console()
     which = "checkpoints" if config.validation == "none" else "best"
-    if not (workdir / which).is_dir():
+    if not settings.check_workdir(workdir, config) or not (workdir / which).is_dir():
         raise InputError(f"{workdir}: no checkpoint to evaluate; train first (--mode=train)")
     run = build(config, dataset)
     with Checkpoints(workdir / which, keep=2) as checkpoints:
-        if (found := checkpoints.resume(run.initial, delete=False)) is None:
+        if (found := checkpoints.resume(run.initial)) is None:
             raise InputError(f"{workdir}: no checkpoint to evaluate; train first (--mode=train)")
     state, described = found
     for kind in ("scenes", "events"):

@@ -27,6 +27,7 @@ def run(config, workdir: pathlib.Path, mode: str) -> int:
     from mfl_jax import prepare, settings
 
     settings.check_config(config)
+    settings.check_workdir(workdir, config)
     if config.note:
         print(config.note, flush=True)
     dataset = prepare.dataset_of(config)
@@ -49,23 +50,36 @@ def main(arguments):
     try:
         return run(config, pathlib.Path(_WORKDIR.value or pathlib.Path("runs", config.name)).expanduser(), _MODE.value)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        _refuse(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
 def _parse(arguments):
+    """Parses the flags; what ml_collections makes of a wrong file, field or value becomes one line."""
     try:
         rest = flags.FLAGS(arguments)
-        if _CONFIG.value is None and "--help" not in arguments:
+        if _CONFIG.value is None:
             raise flags.IllegalFlagValueError("--config=FILE is missing, e.g. --config=configs/proposed.py:quick")
-    except (flags.Error, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        # ml_collections raises the last ones for a config file or field that does not exist or has another type.
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _ = _CONFIG.value.name  # a file that can't be loaded shows at the first look at it
+    except (KeyError, AttributeError) as error:
+        _refuse(f"no config field {error}; configs/default.py lists them all")
+    except OSError:
+        _refuse(f"{_argument('--config', arguments)}: no such config file")
+    except (flags.Error, ValueError, TypeError) as error:
+        _refuse(str(error).strip().splitlines()[-1])  # the last line of a traceback that comes as a text
     return rest
+
+
+def _argument(name, arguments):
+    given = " ".join(arguments[1:]).replace(f"{name} ", f"{name}=")
+    return next((word.partition("=")[2] for word in given.split() if word.startswith(f"{name}=")), name)
+
+
+def _refuse(message):
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

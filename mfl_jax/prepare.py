@@ -107,7 +107,8 @@ def dataset_of(config) -> Dataset:
       InputError: it is not prepared and needs recordings (says the commands that help), or was prepared with other settings.
     """
     dataset = config.dataset if "/" in config.dataset else full_name(config.dataset)
-    found = open_dataset(dataset, config.data_dir)
+    data_dir = pathlib.Path(config.data_dir).expanduser()
+    found = open_dataset(dataset, data_dir)
     if found is None and needs_manual_dir(dataset) and not config.manual_dir:
         run = f"python -m mfl_jax.main --config=configs/{config.name.removesuffix('_quick')}.py"
         raise InputError(
@@ -118,7 +119,7 @@ def dataset_of(config) -> Dataset:
         )
     audio = config.audio.to_dict() if split_name(dataset)[0] == "annotated_audio" else {}
     if found is None:
-        return prepare(dataset, data_dir=config.data_dir, manual_dir=config.manual_dir or None, **audio)
+        return prepare(dataset, data_dir=data_dir, manual_dir=config.manual_dir or None, **audio)
     if audio:
         now = MelConfig(**{key: value for key, value in audio.items() if key != "clip_s"})
         if now != found.mel or round(audio["clip_s"] / now.hop_s) != found.clip_frames:

@@ -50,26 +50,39 @@ def write_whole(file: pathlib.Path, text: str) -> None:
     aside.replace(file)
 
 
-def claim_workdir(workdir: pathlib.Path, config: Mapping) -> None:
-    """Makes the work directory and writes `config.json`, or checks that it belongs to this very config.
+def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:
+    """Checks that a work directory belongs to this very config, but for the fields in `FREE`.
+
+    Returns:
+      Whether it belongs to any config yet.
 
     Raises:
-      InputError: it can't be made, or belongs to another config; names the fields that differ.
+      InputError: names the fields that differ.
     """
     file = workdir / "config.json"
+    if not file.is_file():
+        return False
+    try:
+        before = json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file}: not readable ({error}); name another --workdir, or delete this one") from None
     now = plain(config)
-    if file.is_file():
-        try:
-            before = json.loads(file.read_text())
-        except ValueError as error:
-            raise InputError(f"{file}: not readable ({error}); name another --workdir, or delete this one") from None
-        keys = sorted({*before, *now} - set(FREE))
-        if differing := [
-            f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys if before.get(key) != now.get(key)
-        ]:
-            raise InputError(f"{workdir} belongs to a run of another config ({'; '.join(differing)}); name another --workdir")
+    keys = sorted({*before, *now} - set(FREE))
+    differing = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys if before.get(key) != now.get(key)]
+    if differing:
+        raise InputError(f"{workdir} belongs to a run of another config ({'; '.join(differing)}); name another --workdir")
+    return True
+
+
+def claim_workdir(workdir: pathlib.Path, config: Mapping) -> None:
+    """Makes the work directory and writes `config.json`.
+
+    Raises:
+      InputError: it can't be made, or belongs to another config.
+    """
+    check_workdir(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(now, indent=1) + "\n")
+        write_whole(workdir / "config.json", json.dumps(plain(config), indent=1) + "\n")
     except OSError as error:
         raise InputError(f"{workdir}: not a folder to write to ({error.strerror})") from None

@@ -88,6 +88,23 @@ def _progress(console: rich.console.Console) -> rich.progress.Progress:
     )  # fmt: skip
 
 
+def _line(record: Mapping) -> str:
+    """An epoch in a line: its losses, its scores while training, and where the focal factors put the weight."""
+    train = record["train"]
+    parts = [f"epoch {record['epoch']}: loss {train['loss']:.4g}"]
+    if "scene" in train:
+        parts.append(f"scene micro F {train['scene']['micro_f']:.1f}, focal weight {train['scene']['focal_weight']:.3f}")
+    if "event" in train:
+        event = train["event"]
+        weights = [
+            f"{event[key]:.3f}" if event[key] is not None else "-" for key in ("focal_weight_active", "focal_weight_inactive")
+        ]
+        parts.append(f"event micro F {event['micro_f']:.1f}, focal weights {' active, '.join(weights)} inactive")
+    if "validation" in record:
+        parts.append(f"validation {validation_score(record):.1f}")
+    return "; ".join([*parts, f"{record['clips_per_second']:.0f} clips/s"])
+
+
 def _scalars(figures: Mapping, prefix: str = "") -> Iterator[tuple[str, float]]:
     for key, value in figures.items():
         if isinstance(value, Mapping):
@@ -128,6 +145,7 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
         best = stack.enter_context(Checkpoints(workdir / "best", keep=1)) if len(held_out) else None
         if (found := checkpoints.resume(run.initial)) is not None:
             state, before = found
+            checkpoints.drop_after(int(state.step))
             if before["fingerprint"] != dataset.fingerprint:
                 raise InputError(
                     f"{workdir} was trained on other data than {dataset.directory} holds now; name another --workdir"
@@ -142,6 +160,8 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
         if epoch >= config.epochs:
             console.print(f"training was complete before: {epoch} epochs")
             return True
+        if best is not None:
+            best.drop_after(taken)
         records = workdir / "metrics.jsonl"
         _keep_records(records, epoch)
         board = stack.enter_context(
@@ -189,11 +209,13 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
                 file.write(json.dumps(record) + "\n")
             for name, value in _scalars(record):
                 board.add_scalar(name, value, epoch)
-            checkpoints.save(state, {**described, "epoch": epoch})
             if best is not None and (score := validation_score(record)) > best_score:
                 best_score = score
                 best.save(state, {**described, "epoch": epoch})
-            bar.update(task, description=f"epoch {epoch}/{config.epochs}, loss {figures['loss']:.4g}")
+                best.wait()  # before the run's own, so that none claims a best one that was never written
+            checkpoints.save(state, {**described, "epoch": epoch})
+            bar.update(task, description=f"epoch {epoch}/{config.epochs}")
+            console.print(_line(record), soft_wrap=True, highlight=False)
             if stop.is_set() and epoch < config.epochs:
                 console.print(f"stopped after epoch {epoch}; the same command goes on from there")
                 return False

@@ -279,10 +279,21 @@ def render(out: pathlib.Path, recordings_per_scene: dict[str, int], *, seed: int
     """
     aside = out.with_name(f"{out.name}.part{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
-    (aside / "meta").mkdir(parents=True)
+    try:
+        _render(aside, recordings_per_scene, seed)
+        aside.rename(out)
+    except OSError:
+        if not out.is_dir():  # otherwise another process was first, with the very same samples
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _render(out: pathlib.Path, recordings_per_scene: dict[str, int], seed: int) -> None:
+    (out / "meta").mkdir(parents=True)
     jobs = []
     for split, count in recordings_per_scene.items():
-        (aside / "audio" / split).mkdir(parents=True)
+        (out / "audio" / split).mkdir(parents=True)
         for number in range(count * len(SCENES)):
             jobs.append((split, f"audio/{split}/{number:04d}.flac", list(SCENES)[number % len(SCENES)], number))
 
@@ -290,7 +301,7 @@ def render(out: pathlib.Path, recordings_per_scene: dict[str, int], *, seed: int
         split, path, scene, number = job
         rng = np.random.default_rng([seed, list(recordings_per_scene).index(split), number])
         waveform, events = soundscape(scene, split, rng)
-        soundfile.write(aside / path, waveform, RATE, subtype="PCM_16")
+        soundfile.write(out / path, waveform, RATE, subtype="PCM_16")
         rows = [(path, scene, f"{onset:.6f}", f"{offset:.6f}", label) for onset, offset, label in events]
         return split, rows or [(path, scene, "", "", "")]
 
@@ -304,16 +315,10 @@ def render(out: pathlib.Path, recordings_per_scene: dict[str, int], *, seed: int
         for split, of_recording in bar.track(pool.map(work, jobs), total=len(jobs), description="soundscapes, synthesis"):
             rows[split] += of_recording
     for split in recordings_per_scene:
-        with open(aside / "meta" / f"meta_{split}.txt", "w", newline="") as file:
+        with open(out / "meta" / f"meta_{split}.txt", "w", newline="") as file:
             writer = csv.writer(file, delimiter="\t", lineterminator="\n")
             writer.writerow(("path", "scene_label", "event_start_time", "event_end_time", "event_label"))
             writer.writerows(rows[split])
-    try:
-        aside.rename(out)
-    except OSError:
-        if not out.is_dir():  # another process was first, with the very same samples
-            raise
-        shutil.rmtree(aside)
 
 
 if __name__ == "__main__":
