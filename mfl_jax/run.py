@@ -22,7 +22,7 @@ class Run:
     """All that stays the same from the first step to the last.
 
     Attributes:
-      config: of the run. dataset: prepared. devices: that compute it.
+      config: of the run. dataset: prepared. devices: that compute it. graphdef: the network's structure.
       train_step, eval_step: compiled, `(state, batch, weights) -> ...`.
       weights: of the loss, float32 scalars.
       initial: the state before the first step; its `feature_stats` are zeros until the training split is read.
@@ -32,6 +32,7 @@ class Run:
     config: Any
     dataset: Dataset
     devices: list
+    graphdef: Any
     train_step: Callable
     eval_step: Callable
     weights: dict
@@ -91,6 +92,7 @@ def build(config, dataset: Dataset) -> Run:
         config=config,
         dataset=dataset,
         devices=devices,
+        graphdef=graphdef,
         train_step=parallel.compile_train_step(train_step, devices),
         eval_step=parallel.compile_eval_step(eval_step, devices),
         weights={key: jnp.float32(config[key]) for key in ("alpha", "beta", "gamma", "zeta", "eta")},

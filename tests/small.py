@@ -50,9 +50,20 @@ def small_config(tmp: pathlib.Path, **fields):
     config = default.get_config()
     config.update(
         {
-            "name": "small", "dataset": "annotated_audio/small", "data_dir": str(tmp / "data"), "channels": 4, "hidden": 4,
-            "epochs": 3, "batch_size": 5, "learning_rate": 1e-2, "eta": 0.5, "gamma": 1.0, "zeta": 0.0625, "devices": 1,
-            "matmul_precision": "highest", "audio": AUDIO,
+            "name": "small",
+            "dataset": "annotated_audio/small",
+            "data_dir": str(tmp / "data"),
+            "channels": 4,
+            "hidden": 4,
+            "epochs": 3,
+            "batch_size": 5,
+            "learning_rate": 1e-2,
+            "eta": 0.5,
+            "gamma": 1.0,
+            "zeta": 0.0625,
+            "devices": 1,
+            "matmul_precision": "highest",
+            "audio": AUDIO,
         }  # fmt: skip
     )
     config.update(fields)

@@ -50,7 +50,8 @@ def assert_same_end(workdir, expected):
     assert jax.tree.structure(got) == jax.tree.structure(want)
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True))
     timeless = [
-        [{key: value for key, value in record.items() if "second" not in key} for record in records(w)] for w in (workdir, expected)
+        [{key: value for key, value in record.items() if "second" not in key} for record in records(w)]
+        for w in (workdir, expected)
     ]
     assert timeless[0] == timeless[1]
 
