@@ -64,7 +64,7 @@ def small_config(tmp: pathlib.Path, **fields):
             "devices": 1,
             "matmul_precision": "highest",
             "audio": AUDIO,
-        }  # fmt: skip
+        }
     )
     config.update(fields)
     return config
