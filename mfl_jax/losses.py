@@ -30,10 +30,13 @@ def scene_focal_terms(logits: jax.Array, scenes: jax.Array, *, eta: jax.Array | 
     if logits.shape[-1] == 1:
         zero = 0.0 * logits[..., 0]
         return zero, zero
-    # Relative to the true scene's logit first: the difference of two near logits is exact, that of two logsumexps is not.
-    relative = logits - jnp.take_along_axis(logits, scenes[..., None], axis=-1)
-    others = jnp.where(jax.nn.one_hot(scenes, logits.shape[-1], dtype=bool), -jnp.inf, relative)
-    margin = -jax.nn.logsumexp(others, axis=-1)
+    true = jax.nn.one_hot(scenes, logits.shape[-1], dtype=bool)
+    # Relative to the highest of the other logits: differences of near logits are exact, which those of two logsumexps are not.
+    # (The shift drops out of the margin, and so has no gradient.)
+    highest = jax.lax.stop_gradient(jnp.max(jnp.where(true, -jnp.inf, logits), axis=-1, keepdims=True))
+    relative = logits - highest
+    others = jnp.exp(jnp.where(true, -jnp.inf, relative))
+    margin = jnp.sum(relative, axis=-1, where=true) - jnp.log(jnp.sum(others, axis=-1))
     factor = jnp.exp(eta * jax.nn.log_sigmoid(-margin))
     return -factor * jax.nn.log_sigmoid(margin), factor
 

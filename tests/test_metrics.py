@@ -1,0 +1,153 @@
+"""Scores against reference figures, scikit-learn and slow loops."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from mfl_jax import metrics
+
+GOLDEN = ["typical", "absent_classes", "nothing_detected", "everything_detected"]
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_the_reference_figures_are_reproduced(shared_dir, case):
+    folder = shared_dir / "golden" / "frame_metrics"
+    expected = json.loads((folder / "expected.json").read_text())[case]
+    arrays = np.load(folder / f"{case}.npz")
+    event = metrics.frame_scores(arrays["event_scores"], arrays["event_labels"], expected["threshold"])
+    for key, want in expected["event"].items():
+        np.testing.assert_allclose(event[key], want, atol=1e-4, rtol=0, err_msg=key)
+    scene = metrics.scene_scores(arrays["scene_scores"], arrays["scene_labels"])
+    assert scene["micro_f"] == pytest.approx(expected["scene"]["micro_f"], abs=1e-4)
+    # The reference takes the mean over the whole vocabulary too, a scene that is absent counting 0.
+    assert scene["macro_f"] == pytest.approx(expected["scene"]["macro_f"], abs=1e-4)
+
+
+def some_frames(seed, frames=300, events=7):
+    rng = np.random.default_rng(seed)
+    return rng.random((frames, events)).astype(np.float32), (rng.random((frames, events)) < 0.2).astype(np.uint8)
+
+
+def test_event_scores_agree_with_scikit_learn():
+    scores, labels = some_frames(0)
+    got, detected = metrics.frame_scores(scores, labels), scores >= 0.5
+
+    def sklearn_f(average):
+        return 100 * sklearn.metrics.f1_score(labels, detected, average=average, zero_division=0)
+
+    assert got["micro_f"] == pytest.approx(sklearn_f("micro"))
+    assert got["macro_f"] == pytest.approx(sklearn_f("macro"))
+    np.testing.assert_allclose(got["class_f"], sklearn_f(None))
+    assert got["precision"] == pytest.approx(100 * sklearn.metrics.precision_score(labels, detected, average="micro"))
+    assert got["recall"] == pytest.approx(100 * sklearn.metrics.recall_score(labels, detected, average="micro"))
+
+
+def test_error_rate_agrees_with_a_loop_over_frames():
+    scores, labels = some_frames(1)
+    substitutions = deletions = insertions = active = 0
+    for score, label in zip(scores, labels, strict=True):
+        alarms = sum(1 for s, z in zip(score, label, strict=True) if s >= 0.3 and not z)
+        misses = sum(1 for s, z in zip(score, label, strict=True) if s < 0.3 and z)
+        substitutions += min(alarms, misses)
+        deletions += max(0, misses - alarms)
+        insertions += max(0, alarms - misses)
+        active += int(label.sum())
+    got = metrics.frame_scores(scores, labels, threshold=0.3)["error_rate"]
+    assert got == pytest.approx((substitutions + deletions + insertions) / active)
+
+
+def test_scene_scores_agree_with_scikit_learn():
+    rng = np.random.default_rng(2)
+    scores, labels = rng.random((60, 4)), rng.integers(0, 4, 60)
+    got, answer = metrics.scene_scores(scores, labels), scores.argmax(1)
+    assert got["micro_f"] == pytest.approx(100 * sklearn.metrics.accuracy_score(labels, answer))
+    assert got["macro_f"] == pytest.approx(100 * sklearn.metrics.f1_score(labels, answer, average="macro"))
+    assert got["confusion"] == sklearn.metrics.confusion_matrix(labels, answer).tolist()
+    np.testing.assert_allclose(got["class_f"], 100 * sklearn.metrics.f1_score(labels, answer, average=None))
+
+
+def test_a_scene_that_is_absent_counts_zero():
+    scores = np.eye(4)[[0, 1, 1]]
+    got = metrics.scene_scores(scores, np.array([0, 1, 1]))
+    assert got["class_f"] == [100, 100, 0, 0] and got["macro_f"] == 50 and got["micro_f"] == 100
+    assert np.shape(got["confusion"]) == (4, 4)
+
+
+def test_one_clip_and_ties():
+    assert metrics.scene_scores([[0.2, 0.2, 0.1]], [0])["micro_f"] == 100  # the first among equals
+    assert metrics.scene_scores([[0.2, 0.2, 0.1]], [1])["micro_f"] == 0
+    assert metrics.frame_scores([[0.5]], [[1]])["micro_f"] == 100  # at the threshold is detected
+    assert metrics.frame_scores([[np.nextafter(np.float32(0.5), np.float32(0))]], [[1]])["micro_f"] == 0
+
+
+def test_without_any_active_frame_there_is_no_error_rate():
+    got = metrics.frame_scores(np.ones((3, 2)), np.zeros((3, 2)))
+    assert got["error_rate"] is None and got["micro_f"] == got["macro_f"] == got["precision"] == got["recall"] == 0
+    json.dumps(got, allow_nan=False)
+
+
+def test_an_empty_split_scores_zero():
+    assert metrics.frame_scores(np.zeros((0, 2)), np.zeros((0, 2)))["micro_f"] == 0
+    assert metrics.scene_scores(np.zeros((0, 3)), np.zeros(0, int))["micro_f"] == 0
+
+
+def test_masked_frames_and_clips_do_not_count():
+    scores, labels = some_frames(3)
+    mask = np.arange(len(scores)) % 3 > 0
+    got = metrics.frame_counts(scores >= 0.5, labels > 0, mask)
+    want = metrics.frame_counts(scores[mask] >= 0.5, labels[mask] > 0)
+    assert all(np.array_equal(got[key], want[key]) for key in want)
+    rng = np.random.default_rng(4)
+    answer, scenes, mask = rng.integers(0, 3, 20), rng.integers(0, 3, 20), rng.random(20) < 0.5
+    got = metrics.scene_counts(answer, scenes, mask, classes=3)["confusion"]
+    assert np.array_equal(got, metrics.scene_counts(answer[mask], scenes[mask], classes=3)["confusion"])
+    assert got.sum() == mask.sum()
+
+
+def test_counts_of_parts_add_up():
+    scores, labels = some_frames(5)
+    whole = metrics.frame_counts(scores >= 0.5, labels > 0)
+    parts = [metrics.frame_counts(scores[part] >= 0.5, labels[part] > 0) for part in (slice(0, 100), slice(100, 300))]
+    assert all(np.array_equal(parts[0][key] + parts[1][key], whole[key]) for key in whole)
+
+
+def test_counts_under_jit_are_those_of_numpy():
+    scores, labels = some_frames(6)
+    detected, active = (scores >= 0.5).reshape(3, 100, 7), (labels > 0).reshape(3, 100, 7)
+    mask = np.arange(100) < np.array([[100], [40], [0]])
+    for got, want in (
+        (jax.jit(metrics.frame_counts)(detected, active, mask), metrics.frame_counts(detected, active, mask)),
+        (
+            jax.jit(lambda a, b: metrics.scene_counts(a, b, classes=3))(jnp.array([0, 2, 1]), jnp.array([0, 1, 1])),
+            metrics.scene_counts(np.array([0, 2, 1]), np.array([0, 1, 1]), classes=3),
+        ),
+    ):
+        assert set(got) == set(want) and all(np.array_equal(got[key], want[key]) for key in want)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels"),
+    [(np.zeros((3, 2)), np.zeros((3, 3))), (np.zeros(3), np.zeros(3)), (np.zeros((3, 0)), np.zeros((3, 0))), ([[np.nan]], [[1]])],
+)
+def test_frame_scores_refuses_what_makes_no_sense(scores, labels):
+    with pytest.raises(ValueError):
+        metrics.frame_scores(scores, labels)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels"),
+    [
+        (np.zeros((3, 2)), np.zeros(2, int)),
+        (np.zeros((3, 0)), np.zeros(3, int)),
+        ([[np.nan, 0]], [0]),
+        (np.zeros((1, 2)), [2]),
+        (np.zeros((1, 2)), [-1]),
+    ],
+)
+def test_scene_scores_refuses_what_makes_no_sense(scores, labels):
+    with pytest.raises(ValueError):
+        metrics.scene_scores(scores, labels)
