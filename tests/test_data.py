@@ -178,7 +178,7 @@ def test_a_recording_in_both_splits_is_refused(tmp_path):
     root = spoiled(tmp_path)
     with open(root / "meta" / "meta_evaluation.txt", "a") as file:
         file.write("audio/development_0.wav\tcalm\t0\t1\thigh\n")
-    with pytest.raises(InputError, match="both in development and in evaluation; the first: audio/development_0.wav"):
+    with pytest.raises(InputError, match=r"both in development and in evaluation; the first: audio/development_0.wav"):
         small(tmp_path, root)
 
 

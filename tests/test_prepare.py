@@ -25,7 +25,7 @@ def test_what_an_interrupted_preparation_left_is_removed(tmp_path, capsys):
 
 
 def test_unknown_builders_and_configs_are_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(InputError, match="'nothing' .*annotated_audio, soundscapes, tut_scenes_events"):
+    with pytest.raises(InputError, match=r"'nothing' .*annotated_audio, soundscapes, tut_scenes_events"):
         prepare.prepare("nothing/full", data_dir=tmp_path)
     with pytest.raises(InputError, match="no config 'huge', but quick, full"):
         prepare.prepare("soundscapes/huge", data_dir=tmp_path)
