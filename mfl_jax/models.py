@@ -33,8 +33,8 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(channels, jnp.float32))
         self.var = nnx.BatchStat(jnp.ones(channels, jnp.float32))
 
-    def __call__(self, x: jax.Array, clip_mask: jax.Array, *, train: bool, axis_name: str | None) -> jax.Array:
-        """[shape=(B, ..., C)] -> the same; clip_mask: bool [shape=(B,)]."""
+    def __call__(self, x: jax.Array, clip_mask: jax.Array, *, train: bool, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+        """x [shape=(B, ..., C)], clip_mask bool [shape=(B,)] -> gain and shift [shape=(C,)]: x * gain + shift is normalised."""
         if train:
             weights = clip_mask.astype(jnp.float32).reshape(-1, *[1] * (x.ndim - 1))
             axes = tuple(range(x.ndim - 1))
@@ -55,7 +55,7 @@ class BatchNorm(nnx.Module):
         else:
             mean, var = self.mean[...], self.var[...]
         gain = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        return (x * gain + (self.bias[...] - mean * gain)).astype(x.dtype)
+        return gain, self.bias[...] - mean * gain
 
 
 def max_pool(x: jax.Array, frames: int, bins: int) -> jax.Array:
@@ -80,9 +80,14 @@ class ConvBlock(nnx.Module):
 
     def __call__(self, x, clip_mask, *, pool, train, axis_name, dropout_key=None):
         """[shape=(B, T, F, inputs)] -> [shape=(B, T // pool[0], F // pool[1], outputs)]."""
-        x = self.norm(self.conv(x), clip_mask, train=train, axis_name=axis_name)
-        # Leaky ReLU rises, so it may follow the maximum, where there is less of it to compute.
-        x = jax.nn.leaky_relu(max_pool(x, *pool), self.slope)
+        x = self.conv(x)
+        gain, shift = self.norm(x, clip_mask, train=train, axis_name=axis_name)
+        # The maximum goes first: what follows rises (leaky ReLU) or is a line, turned upside down where its gain is negative.
+        # There is less left to compute, and the gradient of the maximum compares stored numbers with exact copies of
+        # themselves. After the line it would compare values that a compiler may round in two ways, and lose its target.
+        sign = jnp.where(gain < 0, -1.0, 1.0)
+        x = max_pool(x * sign.astype(x.dtype), *pool)
+        x = jax.nn.leaky_relu((x * jnp.abs(gain) + shift).astype(x.dtype), self.slope)
         if train and self.dropout > 0:
             keep = jax.random.bernoulli(dropout_key, 1 - self.dropout, x.shape)
             x = jnp.where(keep, x / (1 - self.dropout), 0)

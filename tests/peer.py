@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+# The work is small, and threads that wait for one another on busy cores take many times as long.
+torch.set_num_threads(1)
+
 
 class ConvBlock(nn.Module):
     """3x3 convolution, batch norm, leaky ReLU and max pooling, in the order of the paper."""

@@ -36,14 +36,23 @@ def split(network):
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
 
 
-def perturbed(tree, rng):
-    """Moves all values off their start: zeros and ones would hide exchanged biases, scales and statistics."""
-    return jax.tree.map(lambda leaf: leaf + jnp.float32(0.3 * rng.random(leaf.shape)), tree)
+def random_arrays(tree, rng):
+    """Fills shapes at random: the zeros and ones of a fresh network would hide exchanged biases, scales and statistics."""
+
+    def fill(path, leaf):
+        if leaf.ndim > 1:
+            return jnp.asarray(rng.standard_normal(leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), jnp.float32)
+        # Batch norm's scale may be negative, and the largest value before it is then the smallest after it.
+        sign = np.resize([1, -1], leaf.shape) if "scale" in jax.tree_util.keystr(path) else 1
+        return jnp.asarray(sign * rng.uniform(0.5, 1.5, leaf.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, tree)
 
 
-def functional(module, seed=0):
-    """Returns a module as `(params, batch_stats, *args) -> (result, new batch_stats)`, and such parameters and statistics."""
-    graphdef, params, batch_stats = split(module)
+def functional(build, seed=0):
+    """Returns the module that `build` builds as `(params, batch_stats, *args) -> (result, new batch_stats)`, and such arrays."""
+    # The shapes alone: initial values take longer to compile than most tests.
+    graphdef, params, batch_stats = split(nnx.eval_shape(build))
     rng = np.random.default_rng(seed)
 
     @functools.partial(jax.jit, static_argnames=("train", "pool", "axis_name"))
@@ -52,11 +61,11 @@ def functional(module, seed=0):
         result = module(*args, **options)
         return result, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
-    return apply, perturbed(params, rng), perturbed(batch_stats, rng)
+    return apply, random_arrays(params, rng), random_arrays(batch_stats, rng)
 
 
 def small_network(size, **options):
-    return JointNetwork(**size, **options, rngs=nnx.Rngs(params=0))
+    return lambda: JointNetwork(**size, **options, rngs=nnx.Rngs(params=0))
 
 
 def noise(*shape, seed=0):
@@ -207,20 +216,28 @@ def test_max_pool_equals_that_of_torch(peer, shape, window):
     np.testing.assert_array_equal(gradient_of(weights)[0], reference.grad.numpy().transpose(0, 2, 3, 1).astype(np.float32))
 
 
+class Normalise(BatchNorm):
+    """Batch norm as a layer of its own."""
+
+    def __call__(self, x, *args, **options):
+        gain, shift = super().__call__(x, *args, **options)
+        return x * gain + shift
+
+
 def channels_first(array):
     """[B, T, F, C] -> [B, C, T, F]; other shapes stay."""
     return np.transpose(array, (0, 3, 1, 2)) if np.ndim(array) == 4 else np.asarray(array)
 
 
-def compare_layer(peer, module, reference, x, **options):
+def compare_layer(peer, build, reference, x, **options):
     """Holds values, running statistics and all gradients of a layer against those of PyTorch's.
 
     Args:
-      module, reference: our layer, and PyTorch's in float64, which is filled with our parameters.
+      build: builds our layer. reference: PyTorch's in float64, which is filled with our parameters.
       x: our input.
       options: of our layer's call.
     """
-    apply, params, batch_stats = functional(module)
+    apply, params, batch_stats = functional(build)
     train = options.get("train", False)
     peer.copy_into(reference, params, batch_stats or None).train(train)
     theirs = tensor(peer, channels_first(x), requires_grad=True)
@@ -238,7 +255,7 @@ def compare_layer(peer, module, reference, x, **options):
     assert_close(gradients, peer.arrays_of(reference, "gradients"), 3e-5, "gradient of ")
     assert_close(channels_first(gradient_of_x), theirs.grad.numpy(), 3e-5, "gradient of the input")
     if train:
-        assert_close(new_stats, peer.arrays_of(reference, "batch_stats"), 1e-6, "statistics")
+        assert_close(new_stats, peer.arrays_of(reference, "batch_stats"), 1e-5, "statistics")
     else:
         jax.tree.map(np.testing.assert_array_equal, new_stats, batch_stats)
 
@@ -250,7 +267,9 @@ def compare_layer(peer, module, reference, x, **options):
     ids=str,
 )
 def test_conv_block_equals_that_of_torch(peer, shape, pool, train):
-    block = ConvBlock(shape[-1], 5, slope=0.2, dropout=0.0, rngs=nnx.Rngs(params=0))
+    def block():
+        return ConvBlock(shape[-1], 5, slope=0.2, dropout=0.0, rngs=nnx.Rngs(params=0))
+
     reference = peer.ConvBlock(shape[-1], 5, pool, slope=0.2).double()
     x, mask = noise(*shape), everyone(shape[0])
     compare_layer(peer, block, reference, x, clip_mask=mask, pool=pool, train=train, axis_name=None)
@@ -259,7 +278,9 @@ def test_conv_block_equals_that_of_torch(peer, shape, pool, train):
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("size", [(100, 2), (60, 1)], ids=str)
 def test_scene_head_equals_that_of_torch(peer, size, train):
-    head = SceneHead(3, 6, 5, 4, slope=0.1, dropout=0.0, rngs=nnx.Rngs(params=0))
+    def head():
+        return SceneHead(3, 6, 5, 4, slope=0.1, dropout=0.0, rngs=nnx.Rngs(params=0))
+
     reference = peer.SceneHead(3, 6, 5, 4, size, slope=0.1).double()
     x, mask = noise(3, *size, 3), everyone(3)
     compare_layer(peer, head, reference, x, clip_mask=mask, dropout_keys=[None, None], train=train, axis_name=None)
@@ -267,7 +288,9 @@ def test_scene_head_equals_that_of_torch(peer, size, train):
 
 @pytest.mark.parametrize("bins", [1, 2])
 def test_event_head_equals_that_of_torch(peer, bins):
-    head = EventHead(3 * bins, 4, 5, slope=0.1, rngs=nnx.Rngs(params=0))
+    def head():
+        return EventHead(3 * bins, 4, 5, slope=0.1, rngs=nnx.Rngs(params=0))
+
     compare_layer(peer, head, peer.EventHead(3, bins, 4, 5, slope=0.1).double(), noise(2, 9, bins, 3))
 
 
@@ -276,7 +299,7 @@ def test_event_head_equals_that_of_torch(peer, bins):
 
 def test_batch_norm_follows_that_of_torch_over_several_batches(peer):
     """Values of each batch in training, the running statistics after it, and at last the values outside training."""
-    apply, params, batch_stats = functional(BatchNorm(3))
+    apply, params, batch_stats = functional(lambda: Normalise(3))
     reference = peer.copy_into(peer.nn.BatchNorm2d(3).double(), params, batch_stats)
     for number, clips in enumerate((4, 2, 3, 4)):
         # Means and deviations differ between batches and channels.
@@ -291,8 +314,21 @@ def test_batch_norm_follows_that_of_torch_over_several_batches(peer):
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 def test_batch_norm_gradients_equal_those_of_torch(peer, train):
-    x = noise(4, 5, 2, 3) * np.float32([0.1, 1.0, 5.0]) + 2
-    compare_layer(peer, BatchNorm(3), peer.nn.BatchNorm2d(3).double(), x, clip_mask=everyone(4), train=train, axis_name=None)
+    x = (noise(4, 5, 2, 3) + 1) * np.float32([0.1, 1.0, 5.0])
+    compare_layer(
+        peer, lambda: Normalise(3), peer.nn.BatchNorm2d(3).double(), x, clip_mask=everyone(4), train=train, axis_name=None
+    )
+
+
+def test_batch_norm_stands_a_mean_of_thirty_deviations():
+    # The variance is the difference of two means, so rounding grows with the square of this ratio; of all that was tried, a batch
+    # of silence comes nearest to it, in the first layer.
+    apply, params, batch_stats = functional(lambda: Normalise(3))
+    x = noise(4, 50, 4, 3) + 30
+    output, _ = apply(params, batch_stats, x, everyone(4), train=True, axis_name=None)
+    x = np.float64(x)
+    expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5) * params["scale"] + params["bias"]
+    assert_close(output, expected, 1e-3)
 
 
 def padded_with_garbage(x, mask):
@@ -318,17 +354,17 @@ def value_statistics_and_gradients(apply, params, batch_stats, x, mask):
 @pytest.mark.parametrize("mask", [[True, False, True, True, False], [False, True, True, True]], ids=str)
 @pytest.mark.parametrize("part", ["batch norm", "network"])
 def test_padded_clips_change_nothing(part, mask):
-    module, shape = {
-        "batch norm": (BatchNorm(3), (5, 2, 3)),
+    build, shape = {
+        "batch norm": (lambda: Normalise(3), (5, 2, 3)),
         "network": (small_network(ODD), (ODD["frames"], ODD["mel_bins"])),
     }[part]
     mask = np.array(mask)
     x = noise(3, *shape)
-    ours = functional(module)
+    ours = functional(build)
     *alone, gradient_of_x = value_statistics_and_gradients(*ours, x, everyone(3))
     *padded, gradient_of_padded = value_statistics_and_gradients(*ours, padded_with_garbage(x, mask), mask)
-    assert_close(padded, alone, 1e-5)
-    assert_close(gradient_of_padded[mask], gradient_of_x, 1e-5)
+    assert_close(padded, alone, 2e-4)
+    assert_close(gradient_of_padded[mask], gradient_of_x, 2e-4)
     assert not gradient_of_padded[~mask].any()
 
 
@@ -336,7 +372,7 @@ def test_padding_would_show_without_the_mask():
     # So that the test above is known to be able to fail.
     x = noise(3, 5, 2, 3)
     mask = np.array([True, False, True, True])
-    ours = functional(BatchNorm(3))
+    ours = functional(lambda: Normalise(3))
     alone, *_ = value_statistics_and_gradients(*ours, x, everyone(3))
     unmasked, *_ = value_statistics_and_gradients(*ours, padded_with_garbage(x, mask), everyone(4))
     assert np.abs(unmasked[mask] - alone).max() > 0.5
@@ -357,7 +393,7 @@ def test_no_mask_means_that_all_clips_count():
 def test_batch_norm_over_two_devices_equals_one(mask):
     """Values, running statistics and gradients; the mean of the devices' means would be wrong for unequal masks."""
     mask = np.array(mask)
-    apply, params, batch_stats = functional(BatchNorm(3))
+    apply, params, batch_stats = functional(lambda: Normalise(3))
     # The second device's clips differ much from the first one's.
     x = noise(2, 2, 5, 2, 3) + np.float32([0, 3]).reshape(2, 1, 1, 1, 1)
     weights = noise(*x.shape, seed=1) * mask[..., None, None, None]
@@ -384,12 +420,35 @@ def test_batch_norm_over_two_devices_equals_one(mask):
     assert_close(gradients_of_x, np.reshape(gradient_of_x, x.shape), 1e-5, "gradient of the input")
 
 
+# Compiled as a whole
+
+
+def test_compiled_gradients_equal_those_computed_one_operation_at_a_time():
+    # A compiler may compute a value twice, rounded in two ways; the gradient of a maximum that finds its place by comparing the
+    # two is then lost. Clips of which half is padding have many places that are equal to the last bit.
+    graphdef, params, batch_stats = split(
+        JointNetwork(frames=500, mel_bins=32, scenes=3, events=0, tasks=("scene",), channels=4, rngs=nnx.Rngs(params=0))
+    )
+    log_mel = jnp.asarray(noise(4, 500, 32)).at[:, 250:].set(0)
+    weights = noise(4, 3, seed=1)
+
+    def loss(params):
+        scenes, _ = nnx.merge(graphdef, params, batch_stats, copy=True)(log_mel, train=True)
+        return jnp.sum(scenes * weights)
+
+    with jax.default_matmul_precision("highest"):
+        compiled = jax.jit(jax.grad(loss))(params)
+        with jax.disable_jit():
+            one_at_a_time = jax.grad(loss)(params)
+    assert_close(compiled, one_at_a_time, 1e-4, "gradient of ")
+
+
 # Dropout
 
 
 def dropout_block(dropout):
-    block = ConvBlock(2, 40, slope=0.1, dropout=dropout, rngs=nnx.Rngs(params=0))
-    apply, params, batch_stats = functional(block)
+    build = functools.partial(ConvBlock, 2, 40, slope=0.1, dropout=dropout)
+    apply, params, batch_stats = functional(lambda: build(rngs=nnx.Rngs(params=0)))
 
     def run(**options):
         return apply(params, batch_stats, noise(4, 10, 6, 2), everyone(4), pool=(1, 2), axis_name=None, **options)[0]
