@@ -72,7 +72,10 @@ def read_label_list(
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: not readable as a UTF-8 text ({error})") from None
     table = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-    rows = [(number, [field.strip() for field in row]) for number, row in enumerate(table, 1)]
+    try:
+        rows = [(number, [field.strip() for field in row]) for number, row in enumerate(table, 1)]
+    except csv.Error as error:
+        raise InputError(f"{file}, row {table.line_num}: not a row of a tab-separated label list ({error})") from None
     rows = [(number, row) for number, row in rows if any(row)]
     if not rows:
         raise InputError(f"{file}: the label list is empty; it needs the header '{' '.join(COLUMNS)}' and a row an event")
@@ -82,6 +85,8 @@ def read_label_list(
             f"{file}, row {rows[0][0]}: no column {', '.join(map(repr, missing))}; the header reads {header}, and "
             f"needs, separated by tabs: {' '.join(COLUMNS)}"
         )
+    if twice := [column for column in COLUMNS if header.count(column) > 1]:
+        raise InputError(f"{file}, row {rows[0][0]}: the column {twice[0]!r} occurs more than once")
     found: dict[str, tuple[str, int, list[Event]]] = {}
     for number, row in rows[1:]:
         place = f"{file}, row {number}"
@@ -116,7 +121,7 @@ def read_label_list(
 
 def _checked_path(path: str, place: str) -> str:
     pure = pathlib.PurePosixPath(path.replace("\\", "/"))
-    if not path or pure.is_absolute() or ".." in pure.parts:
+    if not pure.parts or pure.is_absolute() or ".." in pure.parts:
         raise InputError(f"{place}: the path {path!r} does not lie below the folder of the recordings")
     return str(pure)
 
@@ -130,7 +135,7 @@ def _known(label: str, vocabulary: Sequence[str] | None, kind: str, place: str) 
 
 def _seconds(text: str, column: str, place: str) -> float:
     try:
-        value = float(text)
+        value = float(text.replace("_", "no digit"))  # Python reads 1_0 as ten; a label list that says so is broken
     except ValueError:
         hint = "; write a point, not a comma" if "," in text else ""
         raise InputError(f"{place}: {column} {text!r} is no number of seconds{hint}") from None

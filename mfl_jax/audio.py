@@ -32,6 +32,8 @@ def stream_mono(path: str | pathlib.Path, sample_rate_hz: int) -> Iterator[np.nd
     path = pathlib.Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such recording")
+    if path.suffix.lower() == ".raw":
+        raise InputError(f"{path}: not readable as audio (a .raw file does not say its rate and format); convert it to WAV")
     samples = 0
     try:
         with soundfile.SoundFile(path) as file:

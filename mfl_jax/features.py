@@ -49,7 +49,7 @@ class MelConfig:
         require(0 < self.window_samples <= self.fft_samples, "the window is no longer than the Fourier transform")
         require(self.hop_samples <= self.window_samples, "the hop is no longer than the window")
         require(0 <= self.low_hz < self.high_hz <= self.sample_rate_hz / 2, "0 <= low < high <= half of the rate")
-        require(self.floor > 0, "the floor is above 0")
+        require(0 < np.float32(self.floor) < np.inf, "the floor is above 0 and finite in float32")
 
     @property
     def hop_s(self) -> float:

@@ -93,6 +93,22 @@ def test_event_terms_and_gradients_are_those_of_the_equation(dtype, limit, relat
         assert_close(factor, [power(sigmoid(-v if active else v), e) for v in exact], relative)
 
 
+@pytest.mark.parametrize(("gamma", "zeta"), [(1.0, 0.0625), (0.0625, 1.0), (0.0, 2.0), (2.0, 0.0)])
+def test_gamma_is_of_active_frames_and_zeta_of_inactive_ones(gamma, zeta):
+    x = jnp.asarray([-200.0, -3.0, 0.0, 0.7, 5.0, 200.0]).repeat(2)
+    active = jnp.asarray([True, False] * 6)
+
+    def total(x):
+        return losses.event_focal_terms(x[:, None], active[:, None], gamma=gamma, zeta=zeta)[0].sum()
+
+    value, factor = losses.event_focal_terms(x[:, None], active[:, None], gamma=gamma, zeta=zeta)
+    g, z = mpmath.mpf(gamma), mpmath.mpf(zeta)
+    cells = [(mpmath.mpf(float(logit)), bool(on), g, z) for logit, on in zip(x, active, strict=True)]
+    assert_close(value, [printed_event_term(*cell) for cell in cells], 1e-5)
+    assert_close(jax.grad(total)(x), [printed_event_gradient(*cell) for cell in cells], 1e-5)
+    assert_close(factor, [power(sigmoid(-v), g) if on else power(sigmoid(v), z) for v, on, *_ in cells], 1e-5)
+
+
 def scene_rows(limit):
     """Saturated either way, nearly tied at a large offset, equal, and anything between."""
     fixed = [[limit, -limit, -limit], [-limit, limit, limit], [limit, limit - 1, 0.9 * limit], [limit, limit, limit], [0, 0, 0]]
@@ -269,3 +285,23 @@ def test_focusing_parameters_may_be_traced():
     for gamma, zeta in ((0.0, 0.0), (1.0, 0.0625)):
         want = losses.event_focal_terms(batch["event_logits"], batch["active"], gamma=gamma, zeta=zeta)[0]
         np.testing.assert_allclose(jitted(gamma, zeta), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.0625, 1.0])
+def test_traced_focusing_parameters_leave_gradients_right_where_the_network_is_sure(exponent):
+    """A traced 0 is no special case to the compiler: 0 times the logarithm of an underflown probability must stay 0."""
+    logits = jnp.asarray([[200.0, -200.0, 199.0], [-200.0, 200.0, 200.0], [200.0, 200.0, 200.0], [1.0, -2.0, 0.5]])
+    scenes, active = jnp.asarray([0, 0, 1, 2]), jnp.asarray([[True, False, True]] * 2 + [[False, True, False]] * 2)
+
+    def total(logits, exponent):
+        scene = losses.scene_focal_terms(logits, scenes, eta=exponent)[0]
+        event = losses.event_focal_terms(logits, active, gamma=exponent, zeta=exponent)[0]
+        return scene.sum() + event.sum()
+
+    gradient = jax.jit(jax.grad(total))(logits, exponent)
+    e, want = mpmath.mpf(exponent), []
+    for row, scene, on in zip(logits, scenes, active, strict=True):
+        exact = [mpmath.mpf(float(x)) for x in row]
+        event = [printed_event_gradient(x, bool(z), e, e) for x, z in zip(exact, on, strict=True)]
+        want += [a + b for a, b in zip(printed_scene_gradient(exact, int(scene), e), event, strict=True)]
+    assert_close(gradient, want, 1e-5)
