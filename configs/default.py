@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.eta = 0.0  # focus of the scene loss; 0 is plain cross-entropy
     config.gamma = 0.0  # focus on active frames; with zeta 0, plain binary cross-entropy
     config.zeta = 0.0  # focus on inactive frames
+    config.balance = "fixed"  # alpha and beta as they are; or times the weights of uncertainty, or of dwa (mfl_jax/balancing.py)
     config.reduction = "mean"  # or "sum", the equations as printed: then alpha means 12,500 times less
 
     # Training.
@@ -73,4 +74,33 @@ def shrunk(config: ml_collections.ConfigDict, arg: str) -> ml_collections.Config
     config.update(smaller)
     config.name = f"{config.name}_quick"
     config.note = f"quick: {changes}"
+    return config
+
+
+def experiment(name: str, modules: list) -> ml_collections.ConfigDict:
+    """An experiment: this config for several systems, seeds and alphas; run by mfl_jax.experiment.
+
+    Args:
+      name: of the experiment. modules: configs of this folder; what they set otherwise than this file makes a system.
+    """
+    config = get_config()
+    plain = config.to_dict()
+    config.name = name
+    config.systems = ml_collections.ConfigDict()  # name: {field: value}, on top of the fields above
+    for module in modules:
+        fields = module.get_config().to_dict()
+        config.systems[fields["name"]] = {key: v for key, v in fields.items() if v != plain[key] and key != "name"}
+    config.seeds = 10  # runs of each system, with the seeds seed, seed + 1, ...
+    config.alphas = ()  # values of alpha to go through with each system that has both tasks; empty: each system's own
+    config.folds = False  # True: cross-validation over the four folds of the development split, its counts pooled
+    config.members_at_once = 0  # runs trained at once; 0: as many as fit into memory
+    return config
+
+
+def shrunk_experiment(config: ml_collections.ConfigDict, arg: str) -> ml_collections.ConfigDict:
+    """Shrinks an experiment to minutes on two cores if `arg` is `quick`, more than `shrunk` does, and says so."""
+    config = shrunk(config, arg)
+    if arg:
+        config.update({"channels": 16, "epochs": 20, "seeds": 3, "learning_rate": 5e-3})
+        config.note += "; further: channels 16, epochs 20, seeds 3, learning_rate 0.005"
     return config

@@ -60,7 +60,7 @@ class Checkpoints:
         """
         plain = jax.tree.map(np.array, jax.device_get(_plain(state)))
         self._manager.save(
-            int(plain["step"]),
+            int(np.max(plain["step"])),  # a state of several runs at once has a step each, all of them equal
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(plain), about=ocp.args.JsonSave({**about, "sha256": _digests(plain)})
             ),

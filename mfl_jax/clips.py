@@ -1,6 +1,7 @@
 """From (recording, label list) to clips: the one way from annotated audio to the examples of a data set."""
 
 import concurrent.futures
+import concurrent.futures.process
 import contextlib
 import dataclasses
 import multiprocessing
@@ -136,6 +137,11 @@ def _processes(jobs: int):
     )
     try:
         yield pool.submit
+    except concurrent.futures.process.BrokenProcessPool:
+        raise InputError(
+            "a process that extracts features was killed: out of memory, or started by a script without "
+            "`if __name__ == '__main__':`, which its processes then run again"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
         for name, value in before.items():

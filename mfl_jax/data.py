@@ -111,6 +111,13 @@ class Clips:
             [self._from_source(part)["fold"] for part in _parts(np.arange(len(self)), 256)] or [np.zeros(0, int)]
         )
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray] | None:
+        """What `take` takes from, for all clips at once; None for a split that stays on the disk."""
+        if self._arrays is None:
+            return None
+        return {key: value for key, value in self._arrays.items() if key != "fold"}
+
     def take(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Returns `log_mel`, `events`, `scene` and `valid_frames` of the clips with these numbers."""
         if self._arrays is not None:

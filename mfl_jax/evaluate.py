@@ -17,11 +17,11 @@ from mfl_jax.errors import InputError
 from mfl_jax.run import build
 
 
-def add_up(step: Callable, state, weights: Mapping, clips: Clips, numbers: np.ndarray, batch_size: int, padded_size: int) -> dict:
+def add_up(step: Callable, state, scalars: Mapping, clips: Clips, numbers: np.ndarray, batch_size: int, padded_size: int) -> dict:
     """Adds up `step.batch_sums` over clips.
 
     Args:
-      step: a compiled `step.eval_step`. state: a `TrainState`. weights: of the loss.
+      step: a compiled `step.eval_step`. state: a `TrainState`. scalars: of the loss.
       clips, numbers, batch_size, padded_size: as `data.batches` takes them.
 
     Returns:
@@ -29,7 +29,7 @@ def add_up(step: Callable, state, weights: Mapping, clips: Clips, numbers: np.nd
     """
     total = None
     for batch in batches(clips, numbers, batch_size, padded_size=padded_size):
-        sums = jax.tree.map(_wide, jax.device_get(step(state, batch, weights)))
+        sums = jax.tree.map(_wide, jax.device_get(step(state, batch, scalars)))
         total = sums if total is None else jax.tree.map(np.add, total, sums)
     return total
 
@@ -49,6 +49,19 @@ def scores(sums: Mapping) -> dict:
     return made
 
 
+def activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Counts of each scene its clips [shape=(S,)], its valid frames [shape=(S,)], and those in which each event is active
+    [shape=(S, E)].
+    """
+    scene, frames, active = np.zeros(scenes, np.int64), np.zeros(scenes, np.int64), np.zeros((scenes, events), np.int64)
+    for batch in batches(clips, numbers, 64):
+        valid = (np.arange(batch["events"].shape[1]) < batch["valid_frames"][:, None]) & batch["clip_mask"][:, None]
+        np.add.at(scene, batch["scene"], batch["clip_mask"])
+        np.add.at(frames, batch["scene"], valid.sum(1))
+        np.add.at(active, batch["scene"], (batch["events"] & valid[..., None]).sum(1))
+    return scene, frames, active
+
+
 def floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], events: tuple[str, ...]) -> dict:
     """What a split gives away to systems that do not listen.
 
@@ -57,14 +70,7 @@ def floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], events: t
       answering the most frequent scene; of no event ever; of all events always; and, knowing the true scene of each clip, of
       each event that is active in most frames of that scene, always (`detected` names them).
     """
-    scene = np.zeros(len(scenes), np.int64)
-    frames = np.zeros(len(scenes), np.int64)
-    active = np.zeros((len(scenes), len(events)), np.int64)
-    for batch in batches(clips, numbers, 64):
-        valid = (np.arange(batch["events"].shape[1]) < batch["valid_frames"][:, None]) & batch["clip_mask"][:, None]
-        np.add.at(scene, batch["scene"], batch["clip_mask"])
-        np.add.at(frames, batch["scene"], valid.sum(1))
-        np.add.at(active, batch["scene"], (batch["events"] & valid[..., None]).sum(1))
+    scene, frames, active = activity(clips, numbers, len(scenes), len(events))
     majority = int(scene.argmax())
     confusion = np.zeros((len(scenes), len(scenes)), np.int64)
     confusion[:, majority] = scene
@@ -89,6 +95,38 @@ def floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], events: t
         name: [events[m] for m in np.flatnonzero(often[n])] for n, name in enumerate(scenes) if often[n].any()
     }
     return made
+
+
+def results_of(
+    config, dataset: Dataset, sums: Mapping, lowest: Mapping, *, split: str, checkpoint: Mapping, devices: list
+) -> dict:
+    """Puts together what results.json holds.
+
+    Args:
+      config: of the run. dataset: its data. sums: of `add_up` over the split. lowest: its `floors`.
+      split: name of what was scored. checkpoint: which it was. devices: that computed.
+    """
+    return {
+        "system": config.name,
+        "dataset": config.dataset,
+        "split": split,
+        "clips": int(sums["clips"]),
+        **scores(sums),
+        "floors": {task: lowest[task] for task in config.tasks},
+        "counts": {
+            task: {name: np.asarray(count).tolist() for name, count in sums[task]["counts"].items()} for task in config.tasks
+        },
+        "scenes": list(dataset.scenes),
+        "events": list(dataset.events),
+        "threshold": config.threshold,
+        "checkpoint": dict(checkpoint),
+        "seed": config.seed,
+        "matmul_precision": config.matmul_precision,
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "fingerprint": dataset.fingerprint,
+        "versions": {name: importlib.metadata.version(name) for name in ("mfl_jax", "jax", "jaxlib", "flax", "optax", "numpy")},
+    }
 
 
 def write_results(file: pathlib.Path, results: Mapping) -> None:
@@ -147,30 +185,16 @@ def evaluate(config, dataset: Dataset, workdir: pathlib.Path, console: rich.cons
             raise InputError(f"{workdir} was trained on other {kind} than {dataset.directory} has")
     clips = dataset.read("evaluation")
     numbers = np.arange(len(clips))
-    sums = add_up(run.eval_step, state, run.weights, clips, numbers, config.batch_size, run.padded_size)
+    sums = add_up(run.eval_step, state, run.scalars, clips, numbers, config.batch_size, run.padded_size)
     lowest = floors(clips, numbers, dataset.scenes, dataset.events)
-    results = {
-        "system": config.name,
-        "dataset": config.dataset,
-        "split": "evaluation",
-        "clips": len(clips),
-        **scores(sums),
-        "floors": {task: lowest[task] for task in config.tasks},
-        "scenes": list(dataset.scenes),
-        "events": list(dataset.events),
-        "threshold": config.threshold,
-        "checkpoint": {
-            "which": "last" if which == "checkpoints" else "best",
-            "step": int(state.step),
-            "epoch": described["epoch"],
+    results = results_of(
+        config, dataset, sums, lowest,
+        split="evaluation",
+        checkpoint={
+            "which": "last" if which == "checkpoints" else "best", "step": int(state.step), "epoch": described["epoch"],
         },
-        "seed": config.seed,
-        "matmul_precision": config.matmul_precision,
-        "device": run.devices[0].device_kind,
-        "devices": len(run.devices),
-        "fingerprint": dataset.fingerprint,
-        "versions": {name: importlib.metadata.version(name) for name in ("mfl_jax", "jax", "jaxlib", "flax", "optax", "numpy")},
-    }
+        devices=run.devices,
+    )  # fmt: skip
     write_results(workdir / "results.json", results)
     print_results(results, console)
     console.print(f"written: {workdir / 'results.json'}")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mfl_jax.bigru import BiGRU
+from mfl_jax.conv import Conv3x3
 
 TASKS = ("scene", "event")
 FREQUENCY_POOLS = (8, 2, 2)
@@ -74,7 +75,7 @@ class ConvBlock(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, slope: float, dropout: float, rngs: nnx.Rngs):
         # A bias before batch norm has gradient zero but for rounding, which RAdam would blow up to full steps.
-        self.conv = nnx.Conv(inputs, outputs, (3, 3), use_bias=False, kernel_init=nnx.initializers.he_normal(), rngs=rngs)
+        self.conv = Conv3x3(inputs, outputs, rngs=rngs)
         self.norm = BatchNorm(outputs)
         self.slope, self.dropout = slope, dropout
 

@@ -1,4 +1,4 @@
-"""One step on one device, or on many: the only module that knows of devices."""
+"""One step on one device, or on many; of one run, or of several at once: the only module that knows of devices."""
 
 import functools
 from collections.abc import Callable
@@ -7,10 +7,11 @@ import jax
 import numpy as np
 
 AXIS = "device"
+MEMBERS = "members"
 
 
 def compile_train_step(step: Callable, devices: list) -> Callable:
-    """Compiles `step(state, batch, weights, *, axis_name)`: jitted on one device, pmapped over many.
+    """Compiles `step(state, batch, scalars, *, axis_name)`: jitted on one device, pmapped over many.
 
     The state goes in and comes out whole, one and the same on every device; the batch is split along its first axis.
     """
@@ -18,7 +19,7 @@ def compile_train_step(step: Callable, devices: list) -> Callable:
         return jax.jit(functools.partial(step, axis_name=None), donate_argnums=0)
     # out_axes=None takes one device's result for all, unverified: `step` itself must add up what devices hold in parts.
     mapped = jax.pmap(functools.partial(step, axis_name=AXIS), AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices)
-    return lambda state, batch, weights: mapped(state, split(batch, len(devices)), weights)
+    return lambda state, batch, scalars: mapped(state, split(batch, len(devices)), scalars)
 
 
 def compile_eval_step(step: Callable, devices: list) -> Callable:
@@ -26,6 +27,51 @@ def compile_eval_step(step: Callable, devices: list) -> Callable:
     if len(devices) == 1:
         return jax.jit(functools.partial(step, axis_name=None))
     return compile_train_step(step, devices)
+
+
+def compile_members(step: Callable, axes: tuple, devices: list, *, donate: bool) -> Callable:
+    """Compiles `step(state, ...)` of one run for several runs at once: vmapped on one device, and pmapped over many.
+
+    Args:
+      step: of one run, on one device.
+      axes: an entry an argument, 0 where each run has its own and None where all share one.
+      devices: that share the runs.
+      donate: whether the states may be overwritten.
+
+    Returns:
+      `step` for arguments with a leading axis of runs, whose states (the first argument and a first result) are laid out by
+      `spread`; other results come back likewise.
+    """
+    donated = 0 if donate else ()
+    many = jax.vmap(functools.partial(step, axis_name=None), in_axes=axes)
+    if len(devices) == 1:
+        return jax.jit(many, donate_argnums=donated)
+    mapped = jax.pmap(many, MEMBERS, in_axes=axes, devices=devices, donate_argnums=donated)
+
+    def call(state, *arguments):
+        own = (spread(value, len(devices)) if axis == 0 else value for value, axis in zip(arguments, axes[1:], strict=True))
+        return mapped(state, *own)
+
+    return call
+
+
+def spread(tree, devices: int):
+    """Lays runs out over devices: [shape=(n, ...)] -> [shape=(devices, n / devices, ...)]; nothing to do for one device."""
+    return tree if devices == 1 else jax.tree.map(lambda leaf: np.reshape(leaf, (devices, -1, *np.shape(leaf)[1:])), tree)
+
+
+def gathered(tree, devices: int):
+    """Undoes `spread`, on the host."""
+    tree = jax.device_get(tree)
+    return tree if devices == 1 else jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
+
+
+def resident(tree, devices: list):
+    """Puts arrays on every device, whole."""
+    if len(devices) == 1:
+        return jax.device_put(tree, devices[0])
+    mesh = jax.sharding.Mesh(np.array(devices), (MEMBERS,))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def split(batch: dict, parts: int) -> dict:

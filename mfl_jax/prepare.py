@@ -110,10 +110,12 @@ def dataset_of(config) -> Dataset:
     data_dir = pathlib.Path(config.data_dir).expanduser()
     found = open_dataset(dataset, data_dir)
     if found is None and needs_manual_dir(dataset) and not config.manual_dir:
-        run = f"python -m mfl_jax.main --config=configs/{config.name.removesuffix('_quick')}.py"
+        command = "experiment" if "systems" in config else "main"
+        run = f"python -m mfl_jax.{command} --config=configs/{config.name.removesuffix('_quick')}.py"
         raise InputError(
             f"{dataset} is not prepared in {config.data_dir}. Prepare it from its recordings and label lists in DIR:\n"
-            f"  {run} --config.dataset={dataset} --config.manual_dir=DIR --mode=prepare\n"
+            f"  python -m mfl_jax.main --config=configs/proposed.py --config.dataset={dataset} --config.manual_dir=DIR "
+            f"--mode=prepare\n"
             f"or run on synthetic soundscapes, which need no download:\n"
             f"  {run} --config.dataset=soundscapes/full"
         )

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
-from mfl_jax import parallel, settings, step
+from mfl_jax import balancing, parallel, settings, step
 from mfl_jax.data import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.models import JointNetwork
@@ -23,8 +24,8 @@ class Run:
 
     Attributes:
       config: of the run. dataset: prepared. devices: that compute it. graphdef: the network's structure.
-      train_step, eval_step: compiled, `(state, batch, weights) -> ...`.
-      weights: of the loss, float32 scalars.
+      train_step, eval_step: compiled, `(state, batch, scalars) -> ...`.
+      scalars: as `step.train_step` takes them.
       initial: the state before the first step; its `feature_stats` are zeros until the training split is read.
       padded_size: first axis of a batch, a multiple of the number of devices.
     """
@@ -35,22 +36,36 @@ class Run:
     graphdef: Any
     train_step: Callable
     eval_step: Callable
-    weights: dict
+    scalars: dict
     initial: TrainState
     padded_size: int
 
 
-def build(config, dataset: Dataset) -> Run:
-    """Builds the network, its optimiser and its steps for a config and a data set; computes nothing yet.
+def use_matmul_precision(config) -> None:
+    """Sets the precision of float32 products, of all that is compiled from here on."""
+    jax.config.update("jax_default_matmul_precision", None if config.matmul_precision == "default" else config.matmul_precision)
+
+
+def devices_of(config) -> list:
+    """The local devices that a config asks for.
 
     Raises:
-      InputError: the data set or the devices do not fit the config.
+      InputError: there are not as many.
     """
-    jax.config.update("jax_default_matmul_precision", None if config.matmul_precision == "default" else config.matmul_precision)
     local = jax.local_devices()
     if config.devices > len(local):
         raise InputError(f"config.devices is {config.devices}, and there are {len(local)}")
-    devices = local[: config.devices or len(local)]
+    return local[: config.devices or len(local)]
+
+
+def start(config, dataset: Dataset) -> tuple[Any, TrainState]:
+    """The network's structure (the same for every seed) and the state before the first step.
+
+    The state's `feature_stats` are zeros and ones until the training split is read.
+
+    Raises:
+      InputError: the data set does not fit the config.
+    """
     tasks = tuple(config.tasks)
     try:
         network = JointNetwork(
@@ -68,26 +83,50 @@ def build(config, dataset: Dataset) -> Run:
     except ValueError as error:
         raise InputError(f"{dataset.directory}: {error}") from None
     graphdef, params, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)
-    params, batch_stats = nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
-    optimiser = optax.radam(config.learning_rate)
+    params = nnx.to_pure_dict(params)
+    if config.balance == "uncertainty":
+        params[step.LOG_VARIANCES] = balancing.initial_log_variances(tasks)
     bins = dataset.mel.mel_bins
-    initial = TrainState(
+    return graphdef, TrainState(
         step=jnp.int32(0),
         params=params,
-        batch_stats=batch_stats,
-        opt_state=optimiser.init(params),
+        batch_stats=nnx.to_pure_dict(batch_stats),
+        opt_state=optax.radam(config.learning_rate).init(params),
         feature_stats={"mean": jnp.zeros(bins, jnp.float32), "std": jnp.ones(bins, jnp.float32)},
         sums=step.zero_sums(tasks, len(dataset.scenes), len(dataset.events)),
     )
-    train_step = functools.partial(
-        step.train_step,
-        graphdef=graphdef,
-        optimiser=optimiser,
-        reduction=config.reduction,
-        threshold=config.threshold,
-        dropout_seed=config.seed if config.dropout else None,
+
+
+def scalars_of(config) -> dict:
+    """The fields of a config that a step takes as arrays."""
+    fields = ("alpha", "beta", "gamma", "zeta", "eta", "learning_rate")
+    return {field: np.float32(config[field]) for field in fields} | {"seed": np.uint32(config.seed)}
+
+
+def pure_steps(config, graphdef) -> tuple[Callable, Callable]:
+    """`step.train_step` and `step.eval_step` with all that is compiled into them, but for the name of the device axis."""
+    return (
+        functools.partial(
+            step.train_step,
+            graphdef=graphdef,
+            reduction=config.reduction,
+            threshold=config.threshold,
+            dropout=config.dropout > 0,
+        ),
+        functools.partial(step.eval_step, graphdef=graphdef, threshold=config.threshold),
     )
-    eval_step = functools.partial(step.eval_step, graphdef=graphdef, threshold=config.threshold)
+
+
+def build(config, dataset: Dataset) -> Run:
+    """Builds the network, its optimiser and its steps for a config and a data set; computes nothing yet.
+
+    Raises:
+      InputError: the data set or the devices do not fit the config.
+    """
+    use_matmul_precision(config)
+    devices = devices_of(config)
+    graphdef, initial = start(config, dataset)
+    train_step, eval_step = pure_steps(config, graphdef)
     return Run(
         config=config,
         dataset=dataset,
@@ -95,7 +134,7 @@ def build(config, dataset: Dataset) -> Run:
         graphdef=graphdef,
         train_step=parallel.compile_train_step(train_step, devices),
         eval_step=parallel.compile_eval_step(eval_step, devices),
-        weights={key: jnp.float32(config[key]) for key in ("alpha", "beta", "gamma", "zeta", "eta")},
+        scalars=scalars_of(config),
         initial=initial,
         padded_size=parallel.padded_batch_size(config.batch_size, len(devices)),
     )

@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Mapping
 
+from mfl_jax.balancing import BALANCES
 from mfl_jax.errors import InputError
 from mfl_jax.losses import REDUCTIONS
 from mfl_jax.models import TASKS
@@ -31,10 +32,14 @@ def check_config(config: Mapping) -> None:
     require("dropout", 0 <= config["dropout"] < 1, "it is a share below 1")
     require("threshold", 0 < config["threshold"] < 1, "it is a probability between 0 and 1")
     require("reduction", config["reduction"] in REDUCTIONS, f"it is one of {', '.join(REDUCTIONS)}")
+    require("balance", config["balance"] in BALANCES, f"it is one of {', '.join(BALANCES)}")
+    require(
+        "balance", config["balance"] == "fixed" or len(config["tasks"]) == 2, "there is nothing to balance with a single task"
+    )
     require("validation", config["validation"] in VALIDATIONS, f"it is one of {', '.join(VALIDATIONS)}")
     require("matmul_precision", config["matmul_precision"] in PRECISIONS, f"it is one of {', '.join(PRECISIONS)}")
     require("tasks", config["tasks"] and not set(config["tasks"]) - set(TASKS), f"it is one or both of {TASKS}")
-    require("seed", config["seed"] >= 0, "it is at least 0")
+    require("seed", 0 <= config["seed"] < 2**32, "it is a whole number from 0 to 4294967295")
     require("devices", config["devices"] >= 0, "it is a number of devices, 0 for all")
 
 

@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from mfl_jax import losses, metrics
+from mfl_jax import balancing, losses, metrics
+
+LOG_VARIANCES = "log_variances"
+"""Name among the parameters of what uncertainty weighting learns; it is no part of the network."""
 
 
 @jax.tree_util.register_dataclass
@@ -46,6 +49,7 @@ def normalise(log_mel: jax.Array, valid_frames: jax.Array, feature_stats) -> jax
 
 def apply_network(params, batch_stats, feature_stats, batch, *, graphdef, train, axis_name=None, dropout_key=None):
     """Runs the network on a batch; returns its two logits and the batch statistics after it."""
+    params = {name: value for name, value in params.items() if name != LOG_VARIANCES}
     network = nnx.merge(graphdef, params, batch_stats, copy=True)
     logits = network(
         normalise(batch["log_mel"], batch["valid_frames"], feature_stats),
@@ -54,13 +58,13 @@ def apply_network(params, batch_stats, feature_stats, batch, *, graphdef, train,
     return logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
 
-def batch_sums(scene_logits, event_logits, batch, weights, *, threshold: float) -> dict:
+def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) -> dict:
     """Counts all that losses, focal weights and scores are made of.
 
     Args:
       scene_logits, event_logits: of the network; None for a task that is not trained.
       batch: see above.
-      weights: float32 scalars `eta`, `gamma`, `zeta` (and `alpha`, `beta`, not used here).
+      scalars: float32 scalars `eta`, `gamma`, `zeta` (and `alpha`, `beta`, not used here).
       threshold: a detection needs at least this probability.
 
     Returns:
@@ -70,7 +74,7 @@ def batch_sums(scene_logits, event_logits, batch, weights, *, threshold: float) 
     sums = {"clips": jnp.sum(clip_mask, dtype=jnp.float32)}
     if scene_logits is not None:
         sums["scene"] = {
-            **losses.scene_sums(scene_logits, batch["scene"], clip_mask, eta=weights["eta"]),
+            **losses.scene_sums(scene_logits, batch["scene"], clip_mask, eta=scalars["eta"]),
             "counts": metrics.scene_counts(scene_logits.argmax(-1), batch["scene"], clip_mask, classes=scene_logits.shape[-1]),
         }
     if event_logits is not None:
@@ -78,7 +82,7 @@ def batch_sums(scene_logits, event_logits, batch, weights, *, threshold: float) 
         frame_mask = (jnp.arange(frames) < batch["valid_frames"][:, None]) & clip_mask[:, None]
         detected = jax.nn.sigmoid(event_logits) >= threshold
         sums["event"] = {
-            **losses.event_sums(event_logits, batch["events"], frame_mask, gamma=weights["gamma"], zeta=weights["zeta"]),
+            **losses.event_sums(event_logits, batch["events"], frame_mask, gamma=scalars["gamma"], zeta=scalars["zeta"]),
             "counts": metrics.frame_counts(detected, batch["events"], frame_mask),
         }
     return sums
@@ -93,7 +97,7 @@ def _loss_denominators(sums: dict) -> dict:
 
 
 def loss_and_gradients(
-    params, batch_stats, feature_stats, batch, weights, *, graphdef, reduction, threshold, axis_name, dropout_key=None
+    params, batch_stats, feature_stats, batch, scalars, *, graphdef, reduction, threshold, axis_name, dropout_key=None
 ):
     """The loss of a (global) batch and its gradients.
 
@@ -109,16 +113,21 @@ def loss_and_gradients(
             params, batch_stats, feature_stats, batch,
             graphdef=graphdef, train=True, axis_name=axis_name, dropout_key=dropout_key,
         )  # fmt: skip
-        sums = batch_sums(*logits, batch, weights, threshold=threshold)
+        sums = batch_sums(*logits, batch, scalars, threshold=threshold)
         whole = _loss_denominators(sums)
         if axis_name is not None:
             whole = jax.lax.psum(whole, axis_name)
         event = {**sums["event"], **{k: whole[k] for k in ("active", "inactive")}} if "event" in sums else None
+        alpha, beta, penalty = scalars["alpha"], scalars["beta"], 0.0
+        if LOG_VARIANCES in params:
+            learned, penalty = balancing.uncertainty_weights(params[LOG_VARIANCES])
+            alpha, beta = alpha * learned.get("scene", 1.0), beta * learned.get("event", 1.0)
+            if axis_name is not None:
+                penalty /= jax.lax.axis_size(axis_name)  # each device's share of what is added once
         loss = losses.multi_focal_loss(
-            sums.get("scene"), event, whole["clips"],
-            alpha=weights["alpha"], beta=weights["beta"], reduction=reduction,
+            sums.get("scene"), event, whole["clips"], alpha=alpha, beta=beta, reduction=reduction
         )  # fmt: skip
-        return loss, (new_stats, sums)
+        return loss + penalty, (new_stats, sums)
 
     (loss, (new_stats, sums)), gradients = jax.value_and_grad(share, has_aux=True)(params)
     if axis_name is not None:
@@ -130,13 +139,12 @@ def loss_and_gradients(
 def train_step(
     state: TrainState,
     batch: dict,
-    weights: dict,
+    scalars: dict,
     *,
     graphdef,
-    optimiser: optax.GradientTransformation,
     reduction: str,
     threshold: float,
-    dropout_seed: int | None,
+    dropout: bool,
     axis_name: str | None,
 ) -> tuple[TrainState, jax.Array]:
     """Takes one step.
@@ -144,25 +152,26 @@ def train_step(
     Args:
       state: before the step.
       batch: the device's part of the batch.
-      weights: float32 scalars `alpha`, `beta`, `gamma`, `zeta`, `eta`: arrays, so that a change of them compiles nothing again.
-      graphdef: the network's structure. optimiser: of optax. reduction: of `losses.multi_focal_loss`.
+      scalars: `alpha`, `beta`, `gamma`, `zeta`, `eta`, `learning_rate`, float32, and the `seed` of the dropout, uint32: arrays,
+        so that a change of them compiles nothing again.
+      graphdef: the network's structure. reduction: of `losses.multi_focal_loss`.
       threshold: of the detections that are counted.
-      dropout_seed: seeds the dropout, None where there is none.
+      dropout: whether there is any.
       axis_name: of the devices under `pmap`, None on one.
 
     Returns:
       The state after the step and the loss of the batch.
     """
     dropout_key = None
-    if dropout_seed is not None:
-        dropout_key = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
+    if dropout:
+        dropout_key = jax.random.fold_in(jax.random.key(scalars["seed"]), state.step)
         if axis_name is not None:
             dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
     loss, gradients, batch_stats, sums = loss_and_gradients(
-        state.params, state.batch_stats, state.feature_stats, batch, weights,
+        state.params, state.batch_stats, state.feature_stats, batch, scalars,
         graphdef=graphdef, reduction=reduction, threshold=threshold, axis_name=axis_name, dropout_key=dropout_key,
     )  # fmt: skip
-    updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+    updates, opt_state = optax.radam(scalars["learning_rate"]).update(gradients, state.opt_state, state.params)
     state = dataclasses.replace(
         state,
         step=state.step + 1,
@@ -174,10 +183,10 @@ def train_step(
     return state, loss
 
 
-def eval_step(state: TrainState, batch: dict, weights: dict, *, graphdef, threshold: float, axis_name: str | None) -> dict:
+def eval_step(state: TrainState, batch: dict, scalars: dict, *, graphdef, threshold: float, axis_name: str | None) -> dict:
     """Returns the `batch_sums` of a batch, computed with the running batch statistics."""
     logits, _ = apply_network(state.params, state.batch_stats, state.feature_stats, batch, graphdef=graphdef, train=False)
-    sums = batch_sums(*logits, batch, weights, threshold=threshold)
+    sums = batch_sums(*logits, batch, scalars, threshold=threshold)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
 

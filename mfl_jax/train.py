@@ -2,13 +2,9 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import pathlib
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +13,12 @@ import rich.console
 import rich.progress
 import tensorboardX
 
-from mfl_jax import data, evaluate, settings
+from mfl_jax import balancing, data, evaluate, records, settings
 from mfl_jax import step as steps
 from mfl_jax.checkpoints import Checkpoints
 from mfl_jax.data import Dataset
 from mfl_jax.errors import InputError
+from mfl_jax.interruption import stop_requests
 from mfl_jax.run import about, build
 
 KEPT_CHECKPOINTS = 2
@@ -47,70 +44,11 @@ def split_numbers(clips: data.Clips, validation: str) -> tuple[np.ndarray, np.nd
     return trained, held_out
 
 
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Turns the first SIGINT or SIGTERM into a request to stop after the step at hand; a second SIGINT interrupts at once."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested
-        return
-
-    def request(number, frame):
-        del number, frame
-        requested.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _keep_records(file: pathlib.Path, epochs: int) -> None:
-    """Drops the records after the first `epochs` epochs, and a last line that was not written out."""
-    kept = []
-    for line in file.read_text().splitlines() if file.is_file() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break
-        if record["epoch"] <= epochs:
-            kept.append(line + "\n")
-    settings.write_whole(file, "".join(kept))
-
-
 def _progress(console: rich.console.Console) -> rich.progress.Progress:
     return rich.progress.Progress(
         "{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "steps",
         rich.progress.TimeElapsedColumn(), rich.progress.TimeRemainingColumn(), "left", console=console,
     )  # fmt: skip
-
-
-def _line(record: Mapping) -> str:
-    """An epoch in a line: its losses, its scores while training, and where the focal factors put the weight."""
-    train = record["train"]
-    parts = [f"epoch {record['epoch']}: loss {train['loss']:.4g}"]
-    if "scene" in train:
-        parts.append(f"scene micro F {train['scene']['micro_f']:.1f}, focal weight {train['scene']['focal_weight']:.3f}")
-    if "event" in train:
-        event = train["event"]
-        weights = [
-            f"{event[key]:.3f}" if event[key] is not None else "-" for key in ("focal_weight_active", "focal_weight_inactive")
-        ]
-        parts.append(f"event micro F {event['micro_f']:.1f}, focal weights {' active, '.join(weights)} inactive")
-    if "validation" in record:
-        parts.append(f"validation {validation_score(record):.1f}")
-    return "; ".join([*parts, f"{record['clips_per_second']:.0f} clips/s"])
-
-
-def _scalars(figures: Mapping, prefix: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in figures.items():
-        if isinstance(value, Mapping):
-            yield from _scalars(value, f"{prefix}{key}/")
-        elif isinstance(value, int | float):
-            yield prefix + key, value
 
 
 def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.Console | None = None) -> bool:
@@ -162,22 +100,23 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
             return True
         if best is not None:
             best.drop_after(taken)
-        records = workdir / "metrics.jsonl"
-        _keep_records(records, epoch)
+        file = workdir / "metrics.jsonl"
+        made = records.keep(file, epoch)
         board = stack.enter_context(
             contextlib.closing(tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=epoch + 1))
         )
         bar = stack.enter_context(_progress(console))
         task = bar.add_task("training", total=epoch_steps * config.epochs, completed=taken)
-        stop = stack.enter_context(_stop_requests())
-        best_score = max(_validation_scores(records), default=-math.inf)
+        stop = stack.enter_context(stop_requests())
+        best_score = max((records.validation_score(record) for record in made if "validation" in record), default=-math.inf)
         while epoch < config.epochs:
             started, clips_seen = time.perf_counter(), 0
+            scalars = balancing.epoch_scalars(config.balance, run.scalars, made)
             order = data.epoch_order(trained, seed=config.seed, epoch=epoch)
             rest = order[taken % epoch_steps * config.batch_size :]
             with contextlib.closing(data.batches(clips, rest, config.batch_size, padded_size=run.padded_size)) as epoch_batches:
                 for batch in epoch_batches:
-                    state, _ = run.train_step(state, batch, run.weights)
+                    state, _ = run.train_step(state, batch, scalars)
                     taken += 1
                     clips_seen += int(batch["clip_mask"].sum())
                     bar.update(task, completed=taken)
@@ -187,47 +126,26 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
                         console.print(f"stopped after step {taken}; the same command goes on from there")
                         return False
             epoch += 1
-            figures = steps.epoch_figures(jax.device_get(state.sums), reduction=config.reduction)
-            if figures["loss"] is None or not math.isfinite(figures["loss"]):
-                raise InputError(
-                    f"the loss of epoch {epoch} is {figures['loss']}; the last good checkpoint is that of step "
-                    f"{(checkpoints.steps() or ['none'])[0]}; try a lower config.learning_rate"
-                )
-            seconds = time.perf_counter() - started
-            record = {
-                "epoch": epoch,
-                "step": taken,
-                "train": figures,
-                "seconds": seconds,
-                "clips_per_second": clips_seen / seconds,
-            }
+            record = records.of_epoch(
+                jax.device_get(state), scalars, config,
+                epoch=epoch, taken=taken, clips=clips_seen, seconds=time.perf_counter() - started,
+            )  # fmt: skip
             state = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))
             if best is not None:
-                sums = evaluate.add_up(run.eval_step, state, run.weights, clips, held_out, config.batch_size, run.padded_size)
+                sums = evaluate.add_up(run.eval_step, state, scalars, clips, held_out, config.batch_size, run.padded_size)
                 record["validation"] = steps.epoch_figures(sums, reduction=config.reduction)
-            with open(records, "a") as file:
-                file.write(json.dumps(record) + "\n")
-            for name, value in _scalars(record):
+            made.append(record)
+            records.append(file, record)
+            for name, value in records.scalars(record):
                 board.add_scalar(name, value, epoch)
-            if best is not None and (score := validation_score(record)) > best_score:
+            if best is not None and (score := records.validation_score(record)) > best_score:
                 best_score = score
                 best.save(state, {**described, "epoch": epoch})
                 best.wait()  # before the run's own, so that none claims a best one that was never written
             checkpoints.save(state, {**described, "epoch": epoch})
             bar.update(task, description=f"epoch {epoch}/{config.epochs}")
-            console.print(_line(record), soft_wrap=True, highlight=False)
+            console.print(records.line(record), soft_wrap=True, highlight=False)
             if stop.is_set() and epoch < config.epochs:
                 console.print(f"stopped after epoch {epoch}; the same command goes on from there")
                 return False
     return True
-
-
-def validation_score(record: Mapping) -> float:
-    """What "best" means: the mean of the micro F of the tasks that are trained, in percent."""
-    scores = [record["validation"][task]["micro_f"] for task in ("scene", "event") if task in record["validation"]]
-    return sum(scores) / len(scores)
-
-
-def _validation_scores(records: pathlib.Path) -> list[float]:
-    made = map(json.loads, records.read_text().splitlines())
-    return [validation_score(record) for record in made if "validation" in record]

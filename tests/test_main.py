@@ -177,7 +177,7 @@ def test_ten_steps_of_the_full_network_learn():
     }
     state, losses = built.initial, []
     for _ in range(10):
-        state, loss = built.train_step(state, batch, built.weights)
+        state, loss = built.train_step(state, batch, built.scalars)
         losses.append(float(loss))
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     assert int(state.step) == 10

@@ -563,18 +563,17 @@ def training_batches():
 def training(reduction):
     """Returns the state before the first step and the compiled step, put together as a run does it."""
     graphdef, params, batch_stats = split(JointNetwork(**SMALL, rngs=nnx.Rngs(params=3)))
-    optimiser = optax.radam(LEARNING_RATE)
     rng = np.random.default_rng(8)
     state = step.TrainState(
         step=jnp.int32(0),
         params=params,
         batch_stats=batch_stats,
-        opt_state=optimiser.init(params),
+        opt_state=optax.radam(LEARNING_RATE).init(params),
         feature_stats={"mean": jnp.float32(rng.normal(-5, 1, 64)), "std": jnp.float32(rng.uniform(2, 4, 64))},
         sums=step.zero_sums(models.TASKS, SMALL["scenes"], SMALL["events"]),
     )
-    options = {"reduction": reduction, "threshold": 0.5, "dropout_seed": None, "axis_name": None}
-    return state, jax.jit(functools.partial(step.train_step, graphdef=graphdef, optimiser=optimiser, **options))
+    options = {"reduction": reduction, "threshold": 0.5, "dropout": False, "axis_name": None}
+    return state, jax.jit(functools.partial(step.train_step, graphdef=graphdef, **options))
 
 
 def peer_loss(peer, network, batch, feature_stats, **weights):
@@ -654,12 +653,12 @@ def train_both(peer, weights, reduction, *, align):
     (group,) = optimiser.param_groups
     ours, theirs = StepMeter(state.params), StepMeter(list(map(tensor_array, network.parameters())))
     record = {"losses": [], "factors": [], "branches": [ours.branches, theirs.branches]}
-    traced_weights = {key: jnp.float32(value) for key, value in weights.items()}
+    scalars = {key: jnp.float32(value) for key, value in {**weights, "learning_rate": LEARNING_RATE}.items()}
     for number, batch in enumerate(training_batches(), 1):
         optimiser.zero_grad()
         expected = peer_loss(peer, network, batch, state.feature_stats, reduction=reduction, **weights)
         expected.backward()
-        state, loss = take_step(state, batch, traced_weights)
+        state, loss = take_step(state, batch, scalars)
         moments = state.opt_state[0]
         ours.measure(state.params, moments.mu, moments.nu, LEARNING_RATE)
         record["losses"].append((float(loss), expected.item()))

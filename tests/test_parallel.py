@@ -64,7 +64,7 @@ def gradients(built, batch, devices):
 
     def of(batch, axis_name):
         loss, grads, stats, sums = function(
-            state.params, state.batch_stats, state.feature_stats, batch, built.weights, axis_name=axis_name
+            state.params, state.batch_stats, state.feature_stats, batch, built.scalars, axis_name=axis_name
         )
         return loss, grads, stats, sums
 
@@ -83,7 +83,7 @@ def worst_leaf(got, want):
 def after_twenty_steps(built):
     state, losses = jax.tree.map(jnp.copy, built.initial), []
     for batch in batches(20):
-        state, loss = built.train_step(state, padded(batch, built.padded_size), built.weights)
+        state, loss = built.train_step(state, padded(batch, built.padded_size), built.scalars)
         losses.append(float(loss))
     return state, losses
 
@@ -120,8 +120,8 @@ def test_gradients_of_the_first_step_agree(single, tmp_path, dataset, reduction)
         one = build(tmp_path, dataset, 1, reduction="sum")
         many = build(tmp_path, dataset, DEVICES, reduction="sum")
         batch = next(batches(1))
-        _, loss_one = one.train_step(jax.tree.map(jnp.copy, one.initial), batch, one.weights)
-        _, loss_many = many.train_step(many.initial, padded(batch, 16), many.weights)
+        _, loss_one = one.train_step(jax.tree.map(jnp.copy, one.initial), batch, one.scalars)
+        _, loss_many = many.train_step(many.initial, padded(batch, 16), many.scalars)
         assert float(loss_many) == pytest.approx(float(loss_one), rel=1e-5)
 
 
@@ -164,8 +164,8 @@ def test_evaluation_agrees(single, tmp_path, dataset):
     built, many = single[0], build(tmp_path, dataset, DEVICES)
     state = single[2][0]
     batch = next(batches(1))
-    one = built.eval_step(state, batch, built.weights)
-    eight = many.eval_step(state, padded(batch, 16), many.weights)
+    one = built.eval_step(state, batch, built.scalars)
+    eight = many.eval_step(state, padded(batch, 16), many.scalars)
     for a, b in zip(jax.tree.leaves(eight), jax.tree.leaves(one), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
@@ -175,7 +175,7 @@ def test_a_step_compiles_once_for_all_weights(single):
     batch = next(batches(1))
     before = built.train_step._cache_size()
     for alpha in (0.1, 0.2):
-        built.train_step(jax.tree.map(jnp.copy, built.initial), batch, {**built.weights, "alpha": jnp.float32(alpha)})
+        built.train_step(jax.tree.map(jnp.copy, built.initial), batch, {**built.scalars, "alpha": np.float32(alpha)})
     assert built.train_step._cache_size() == before
 
 

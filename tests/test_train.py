@@ -13,9 +13,10 @@ from small import merged, small_config, small_dataset
 from tensorboardX.proto import event_pb2
 
 from mfl_jax import checkpoints as checkpointing
-from mfl_jax import evaluate, train
+from mfl_jax import evaluate, interruption, train
 from mfl_jax.checkpoints import Checkpoints
 from mfl_jax.errors import InputError
+from mfl_jax.records import validation_score
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +227,7 @@ def test_validation_keeps_the_best_and_never_trains_on_it(prepared, tmp_path):
     assert set(clips.fold[held_out]) == {2} and 2 not in clips.fold[trained]
     assert sorted([*trained, *held_out]) == list(range(len(clips)))
     assert train.train(config, dataset, tmp_path / "run")
-    scores = [train.validation_score(record) for record in records(tmp_path / "run")]
+    scores = [validation_score(record) for record in records(tmp_path / "run")]
     results = evaluate.evaluate(config, dataset, tmp_path / "run")
     assert results["checkpoint"]["which"] == "best"
     assert results["checkpoint"]["epoch"] == 1 + scores.index(max(scores))
@@ -247,7 +248,7 @@ def test_stop_requests_leave_other_threads_alone():
     seen = []
 
     def work():
-        with train._stop_requests() as requested:
+        with interruption.stop_requests() as requested:
             seen.append(requested.is_set())
 
     thread = threading.Thread(target=work)

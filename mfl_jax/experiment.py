@@ -1,0 +1,187 @@
+"""Systems x seeds x alpha in one program: trains all runs of an experiment and says what they show.
+
+python -m mfl_jax.experiment --config=configs/table4.py [--config.FIELD=VALUE ...] [--workdir=DIR]
+"""
+
+import collections
+import contextlib
+import copy
+import json
+import pathlib
+
+import numpy as np
+import rich.console
+import rich.progress
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from mfl_jax import commandline
+from mfl_jax.errors import InputError
+
+EXPERIMENT_FIELDS = ("systems", "seeds", "alphas", "folds", "members_at_once")
+
+
+def members_of(config) -> list:
+    """The runs of an experiment, those that can be trained at once side by side.
+
+    Raises:
+      InputError: a field makes no sense, or a system sets a field that there is not.
+    """
+    from mfl_jax import settings
+    from mfl_jax.builder import FOLDS
+    from mfl_jax.members import Member
+
+    def refuse(field, what):
+        raise InputError(f"config.{field} is {config[field]!r}; {what}")
+
+    if config.seeds < 1:
+        refuse("seeds", "it is at least 1")
+    if config.members_at_once < 0:
+        refuse("members_at_once", "it is a number of runs, 0 for as many as fit")
+    if config.validation != "none":
+        refuse("validation", "an experiment reports the last epoch, as the paper does: none")
+    if not config.systems:
+        refuse("systems", "an experiment needs at least one")
+    members = []
+    for system, changes in config.systems.items():
+        fields = {key: value for key, value in config.to_dict().items() if key not in EXPERIMENT_FIELDS}
+        if unknown := set(changes) - set(fields):
+            raise InputError(f"config.systems.{system} sets {sorted(unknown)[0]!r}, and there is no such config field")
+        base = ConfigDict({**fields, **changes.to_dict(), "name": system, "note": ""})
+        alphas = config.alphas if len(base.tasks) == 2 and config.alphas else [base.alpha]
+        for alpha in alphas:
+            for fold in range(1, FOLDS + 1) if config.folds else [0]:
+                for seed in range(config.seed, config.seed + config.seeds):
+                    one = copy.deepcopy(base)
+                    one.alpha, one.seed = float(alpha), seed
+                    settings.check_config(one)
+                    parts = [system, *([f"alpha{alpha:g}"] if config.alphas else []), *([f"fold{fold}"] if fold else [])]
+                    members.append(Member("-".join([*parts, f"seed{seed}"]), system, one, fold))
+    order = {group: number for number, group in enumerate(dict.fromkeys(member.group for member in members))}
+    return sorted(members, key=lambda member: order[member.group])
+
+
+def chunks(members: list, at_once) -> list[list]:
+    """Cuts the members of each group into what is trained at once; `at_once` tells how many, of a member."""
+    groups = collections.defaultdict(list)
+    for member in members:
+        groups[member.group].append(member)
+    return [group[i : i + size] for group in groups.values() for size in [at_once(group[0])] for i in range(0, len(group), size)]
+
+
+def run(config, workdir: pathlib.Path, console: rich.console.Console | None = None) -> bool:
+    """Trains what is missing of an experiment and writes its results.json and report.
+
+    Args:
+      config: as `configs.default.experiment` makes it. workdir: of the experiment.
+      console: to report to.
+
+    Returns:
+      Whether it is complete; False if it was asked to stop.
+
+    Raises:
+      InputError: a field, the data or the work directory is not right.
+    """
+    from mfl_jax import evaluate, prepare, report, settings
+    from mfl_jax import members as training
+    from mfl_jax import run as runs
+    from mfl_jax.interruption import stop_requests
+
+    console = console or rich.console.Console()
+    members = members_of(config)
+    settings.check_workdir(workdir, config)
+    if config.note:
+        console.print(config.note, soft_wrap=True, highlight=False)
+    dataset = prepare.dataset_of(config)
+    settings.claim_workdir(workdir, config)
+    runs.use_matmul_precision(config)
+    devices = runs.devices_of(config)
+    splits = training.Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
+    at_once = (lambda member: config.members_at_once) if config.members_at_once else None
+    parts = chunks(members, at_once or (lambda member: training.fitting(member, dataset, devices)))
+    steps = {m.name: config.epochs * -(-len(splits.numbers(m.fold)[0]) // config.batch_size) for m in members}
+    console.print(
+        f"{config.name}: {len(members)} runs in {len(parts)} groups, {min(map(len, parts))} to {max(map(len, parts))} at once, "
+        f"{config.epochs} epochs; on {len(devices)} {devices[0].device_kind} device(s)",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    floors = {}
+    describe_data(splits, config.folds, workdir)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stop_requests())
+        bar = stack.enter_context(_progress(console))
+        task = bar.add_task("", total=sum(steps.values()))
+        for number, part in enumerate(parts, 1):
+            bar.update(task, description=f"group {number} of {len(parts)}")
+            if all(training.finished(member, workdir) for member in part):
+                bar.advance(task, sum(steps[member.name] for member in part))
+                continue
+            fold = part[0].fold  # one for all of a group
+            if fold not in floors:
+                _, clips, numbers, _ = splits.numbers(fold)
+                floors[fold] = evaluate.floors(clips, numbers, dataset.scenes, dataset.events)
+            if not training.train_group(
+                part, splits, workdir, devices=devices, stop=stop, lowest=floors[fold],
+                advance=lambda count: bar.advance(task, count),
+            ):  # fmt: skip
+                console.print("stopped; the same command goes on from there")
+                return False
+            for member in part:
+                console.print(_line(member, workdir), highlight=False, soft_wrap=True)
+    report.write(workdir, console)
+    return True
+
+
+def describe_data(splits, folds: bool, workdir: pathlib.Path) -> None:
+    """Writes data.json: the floors of all that is scored, and for how long each event is active in each scene of each split."""
+    from mfl_jax import evaluate, settings
+
+    file, dataset = workdir / "data.json", splits.dataset
+    if file.is_file():
+        return
+    seconds = {}
+    for name in ("development", "evaluation"):
+        clips = getattr(splits, name)
+        counts = evaluate.activity(clips, np.arange(len(clips)), len(dataset.scenes), len(dataset.events))
+        scene_clips, frames, active = (count.tolist() for count in counts)
+        hop_s = dataset.mel.hop_s
+        seconds[name] = {
+            "clips": scene_clips,
+            "seconds": [count * hop_s for count in frames],
+            "active_seconds": [[count * hop_s for count in row] for row in active],
+        }
+    scored = splits.development if folds else splits.evaluation
+    floors = evaluate.floors(scored, np.arange(len(scored)), dataset.scenes, dataset.events)
+    about = {"scenes": dataset.scenes, "events": dataset.events, "splits": seconds, "floors": floors}
+    settings.write_whole(file, json.dumps(about, indent=1) + "\n")
+
+
+def _progress(console):
+    return rich.progress.Progress(
+        "{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "steps of runs",
+        rich.progress.TimeElapsedColumn(), rich.progress.TimeRemainingColumn(), "left", console=console,
+    )  # fmt: skip
+
+
+def _line(member, workdir) -> str:
+    results = json.loads((workdir / "members" / member.name / "results.json").read_text())
+    scores = [f"{task} {results[task]['micro_f']:.2f} / {results[task]['macro_f']:.2f}" for task in member.config.tasks]
+    return f"{member.name}: micro / macro F {', '.join(scores)}"
+
+
+def _run(config, workdir):
+    if "systems" not in config:
+        raise InputError("this config describes no experiment; configs/table4.py does, and mfl_jax.main runs a single system")
+    return 0 if run(config, workdir) else 130
+
+
+def define_flags() -> commandline.Flags:
+    """Defines the flags of the command."""
+    return commandline.Flags(
+        config_flags.DEFINE_config_file("config", None, "A file of configs/, e.g. configs/table4.py or configs/table4.py:quick."),
+        flags.DEFINE_string("workdir", None, "Folder of the experiment; runs/<name of the config> by default."),
+    )
+
+
+if __name__ == "__main__":
+    commandline.start(_run, define_flags())
