@@ -44,12 +44,12 @@ def splits_of(dataset):
     return members.Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
 
 
-def trained(group, dataset, home, *, devices=1, stop=None):
+def trained(group, dataset, home, *, devices=1, stop=None, advance=lambda count: None):
     splits = splits_of(dataset)
     run.use_matmul_precision(group[0].config)
     return members.train_group(
         group, splits, home, devices=jax.local_devices()[:devices], stop=stop or threading.Event(),
-        advance=lambda count: None, lowest=floors_of(splits),
+        advance=advance, lowest=floors_of(splits),
     )  # fmt: skip
 
 
@@ -173,6 +173,28 @@ def test_a_group_that_was_stopped_ends_in_the_same_bits(prepared, at_once, tmp_p
         jax.tree.map(np.testing.assert_array_equal, params(own), params(other))
         assert (own / "results.json").read_text() == (other / "results.json").read_text()
     assert not any((tmp_path / "groups").iterdir())
+
+
+def test_a_group_that_was_killed_ends_in_the_same_bits(prepared, at_once, tmp_path):
+    """Killed without a chance to save anything: it goes on from the last epoch."""
+    _, dataset = prepared
+    home, group = at_once
+    steps = []
+
+    def killed(count):
+        steps.append(count)
+        if len(steps) == 13:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        trained(group, dataset, tmp_path, advance=killed)
+    taken = []
+    assert trained(group, dataset, tmp_path, advance=taken.append)
+    assert 0 < taken[0] < sum(steps)
+    for member in group:
+        own, other = tmp_path / "members" / member.name, home / "members" / member.name
+        assert lines(own) == lines(other)
+        jax.tree.map(np.testing.assert_array_equal, params(own), params(other))
 
 
 def test_clips_that_do_not_fit_are_streamed(prepared, at_once, tmp_path, monkeypatch):
