@@ -2,13 +2,18 @@
 
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 
 import jax
+import rich.console
+import rich.table
+from absl import app, logging
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict:
@@ -27,18 +32,66 @@ def alternate(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict:
             jax.block_until_ready(side())
             if number:
                 times[name].append(time.perf_counter() - started)
-    return {
-        name: {"median_s": statistics.median(taken), "lowest_s": min(taken), "highest_s": max(taken)}
-        for name, taken in times.items()
-    }
+    return {name: spread(taken) for name, taken in times.items()}
 
 
-def circumstances() -> dict:
-    """What a figure depends on beside the code."""
+def spread(times: list[float]) -> dict:
+    """What is reported of the times of a side, in seconds."""
+    return {"median_s": statistics.median(times), "lowest_s": min(times), "highest_s": max(times)}
+
+
+def circumstances(*packages: str) -> dict:
+    """What a figure depends on beside the code; `packages` are named beside those that always count."""
     return {
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
+        "cpu": _cpu(),
         "cpu_count": len(os.sched_getaffinity(0)),
         "device": jax.devices()[0].device_kind,
-        "versions": {name: importlib.metadata.version(name) for name in ("mfl_jax", "jax", "jaxlib", "flax", "optax")},
+        "versions": {name: importlib.metadata.version(name) for name in ("mfl_jax", "jax", "jaxlib", "flax", "optax", *packages)},
     }
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def run(measure: Callable[[], list[dict]], *packages: str) -> None:
+    """Runs a benchmark: a table for a person goes to the standard error stream, one JSON object to the standard output.
+
+    Args:
+      measure: returns an entry a setting; numbers, texts, and the sides' `spread`. Called when the flags are parsed.
+      packages: whose versions count beside those that always do.
+    """
+    app.run(lambda _: _run(measure, packages))
+
+
+def _run(measure, packages):
+    logging.set_verbosity(logging.ERROR)
+    results = measure()
+    flat = [dict(_flat(result)) for result in results]
+    names = list(dict.fromkeys(name for result in flat for name in result))
+    rows = [[name, *(_text(result.get(name)) for result in flat)] for name in names]
+    table = rich.table.Table(show_header=False)
+    # Whatever there is more of goes down the page.
+    for row in rows if len(rows) > len(flat) else zip(*rows, strict=True):
+        table.add_row(*row)
+    rich.console.Console(stderr=True).print(table)
+    benchmark = sys.modules["__main__"].__spec__.name
+    print(json.dumps({"benchmark": benchmark, "results": results, **circumstances(*packages)}))
+
+
+def _flat(result: Mapping, prefix: str = ""):
+    for name, value in result.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif not name.endswith(("lowest_s", "highest_s")):
+            yield prefix + name, value
+
+
+def _text(value) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,12 +1,10 @@
 """From a prepared TFDS folder to batches, padded and masked."""
 
-import contextlib
 import dataclasses
 import pathlib
-import queue
-import threading
 from collections.abc import Iterator
 
+import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -15,6 +13,8 @@ from mfl_jax.features import MelConfig
 
 IN_MEMORY_BYTES = 8 << 30
 """A split up to this size is held in memory; a larger one is read from the disk, batch by batch."""
+READERS = 2
+"""Threads that make batches ahead of the one in use, one each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +143,7 @@ def batches(
     """Yields the clips of the given numbers, in their order, as batches of one shape.
 
     Every clip comes once. The last batch is filled up with zeros whose `clip_mask` is False, as is each batch where
-    `padded_size` is above `batch_size`. The next two batches are read while one is used.
+    `padded_size` is above `batch_size`. The next ones are read while one is used.
 
     Args:
       clips: the split. numbers: int [shape=(n,)].
@@ -159,42 +159,8 @@ def batches(
         filled = clips.take(part) | {"clip_mask": np.ones(len(part), bool)}
         return {key: np.pad(value, [(0, size - len(part))] + [(0, 0)] * (value.ndim - 1)) for key, value in filled.items()}
 
-    return _ahead(map(batch, _parts(numbers, batch_size)), 2)
-
-
-def _ahead(items: Iterator, depth: int) -> Iterator:
-    """Yields `items`, computed in a thread up to `depth` ahead; an exception there is raised here."""
-    ready: queue.Queue = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(entry):
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                return ready.put(entry, timeout=0.1)
-
-    def work():
-        try:
-            for item in items:
-                put((item, None))
-                if stop.is_set():
-                    return
-            put((None, StopIteration()))
-        except Exception as error:
-            put((None, error))
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+    parts = grain.MapDataset.source(_parts(numbers, batch_size)).map(batch)
+    return iter(parts.to_iter_dataset(grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=READERS)))
 
 
 def feature_statistics(clips: Clips, numbers: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,0 +1,114 @@
+"""From recordings to log-mel clips, against a loop over librosa in one process; and memory against the length of a recording.
+
+python -m benchmarks.features [--recordings=24] [--seconds=60] [--rounds=3]
+
+The recordings are noise: stereo, 24 bit, 44.1 kHz. The clips are compared before anything is timed. `ratio` is the time of the
+librosa loop over ours on all cores, `ratio_one_process` over ours in one process.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import librosa
+import numpy as np
+import soundfile
+from absl import flags
+
+from benchmarks import timing
+from mfl_jax import clips, features
+from mfl_jax.annotations import Recording
+
+_RECORDINGS = flags.DEFINE_integer("recordings", 24, "Recordings.")
+_SECONDS = flags.DEFINE_integer("seconds", 60, "Length of each.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed rounds.")
+_LENGTHS = flags.DEFINE_list("lengths_min", ["1", "10", "60"], "Lengths of recordings to measure memory with, minutes.")
+
+CONFIG, CLIP_FRAMES = features.MelConfig(), 500
+
+
+def write_noise(file: pathlib.Path, seconds: int, seed: int) -> None:
+    """Writes a recording, second by second."""
+    rng = np.random.default_rng(seed)
+    with soundfile.SoundFile(file, "w", CONFIG.sample_rate_hz, 2, subtype="PCM_24") as out:
+        for _ in range(seconds):
+            out.write(0.1 * rng.standard_normal((CONFIG.sample_rate_hz, 2)))
+
+
+def librosa_clips(files: list[pathlib.Path]) -> list[np.ndarray]:
+    """The same features as most people would compute them: one recording at a time, whole, with librosa."""
+    made = []
+    # librosa centres its windows on multiples of the hop; ours are centred half a hop later, and the edges hold zeros.
+    before = CONFIG.fft_samples // 2 - CONFIG.hop_samples // 2
+    for file in files:
+        waveform, _ = librosa.load(file, sr=CONFIG.sample_rate_hz, mono=True)
+        frames = CONFIG.frames(len(waveform))
+        padded = np.pad(waveform, (before, CONFIG.fft_samples))
+        power = librosa.feature.melspectrogram(
+            y=padded, sr=CONFIG.sample_rate_hz, n_fft=CONFIG.fft_samples, hop_length=CONFIG.hop_samples,
+            win_length=CONFIG.window_samples, center=False, n_mels=CONFIG.mel_bins, fmin=CONFIG.low_hz, fmax=CONFIG.high_hz,
+        )  # fmt: skip
+        log_mel = np.log(power.T[:frames] + CONFIG.floor)
+        made += [log_mel[start : start + CLIP_FRAMES] for start in range(0, frames, CLIP_FRAMES)]
+    return made
+
+
+def our_clips(files: list[pathlib.Path], jobs: int | None) -> list[np.ndarray]:
+    """The way of the builders."""
+    recordings = [Recording(path=file.name, scene="any", events=()) for file in files]
+    made = clips.clips_of(
+        recordings, files[0].parent, events=("any",), mel=CONFIG, clip_frames=CLIP_FRAMES, notes=clips.Notes(),
+        what="recordings", jobs=jobs,
+    )  # fmt: skip
+    return [example["log_mel"] for _, example in sorted(made, key=lambda entry: entry[0])]
+
+
+def compare(folder: pathlib.Path, recordings: int, seconds: int, rounds: int) -> dict:
+    """Times both on the same recordings."""
+    files = [folder / f"{number:04d}.wav" for number in range(recordings)]
+    for number, file in enumerate(files):
+        write_noise(file, seconds, number)
+    for ours, theirs in zip(our_clips(files[:2], 1), librosa_clips(files[:2]), strict=True):
+        np.testing.assert_allclose(ours[: len(theirs)], theirs, rtol=1e-3, atol=1e-3)
+    sides = {
+        "librosa_loop": lambda: librosa_clips(files), "mfl_jax": lambda: our_clips(files, None),
+        "mfl_jax_one_process": lambda: our_clips(files, 1),
+    }  # fmt: skip
+    times = timing.alternate(sides, rounds)
+    theirs = times["librosa_loop"]["median_s"]
+    return {
+        "recordings": recordings, "seconds": seconds, **times, "ratio": theirs / times["mfl_jax"]["median_s"],
+        "ratio_one_process": theirs / times["mfl_jax_one_process"]["median_s"],
+        "times_real_time": recordings * seconds / times["mfl_jax"]["median_s"],
+    }  # fmt: skip
+
+
+def memory(folder: pathlib.Path, minutes: int) -> dict:
+    """Peak memory of a process that computes the features of one recording."""
+    file = folder / "long.wav"
+    write_noise(file, 60 * minutes, 0)
+    code = (
+        "import sys; from mfl_jax import clips, features; "
+        "clips.extract_log_mel(sys.argv[1], features.MelConfig(), sys.argv[1] + '.f32')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, file])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"the process ended with status {process.returncode}")
+    return {"recording_min": minutes, "peak_memory_mb": usage.ru_maxrss / 1024}
+
+
+def results() -> list[dict]:
+    """An entry a setting."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        results = [compare(folder, _RECORDINGS.value, _SECONDS.value, _ROUNDS.value)]
+        results += [memory(folder, int(minutes)) for minutes in _LENGTHS.value]
+    return results
+
+
+if __name__ == "__main__":
+    timing.run(results, "librosa", "numpy", "soundfile")

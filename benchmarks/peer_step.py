@@ -1,0 +1,100 @@
+"""The same network, loss and optimiser in PyTorch with the settings that suit it best; for the benchmarks that compare."""
+
+import contextlib
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from tests import peer
+
+torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+VARIANTS = ("eager", "channels_last", "compile", "compile_channels_last")
+
+
+def device() -> torch.device:
+    """The accelerator where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def tensors(batch: dict) -> dict:
+    """A batch as tensors on the device."""
+    return {name: torch.as_tensor(np.asarray(value)).to(device()) for name, value in batch.items()}
+
+
+def network_of(config, params: dict, batch_stats: dict, batch: dict, variant: str):
+    """The peer network with given parameters, laid out and compiled as a variant says."""
+    _, frames, mel_bins = batch["log_mel"].shape
+    network = peer.Network(
+        frames=frames, mel_bins=mel_bins, scenes=params["scene"]["output"]["bias"].shape[0],
+        events=batch["events"].shape[-1], channels=config.channels, hidden=config.hidden, slope=config.slope,
+    )  # fmt: skip
+    network = peer.copy_into(network, params, batch_stats).to(device())
+    if "channels_last" in variant:
+        network = network.to(memory_format=torch.channels_last)
+    return network
+
+
+def compiled(function: Callable, variant: str) -> Callable:
+    """`function` through torch.compile where a variant says so."""
+    return torch.compile(function) if variant.startswith("compile") else function
+
+
+def automatic_precision():
+    """bfloat16 products where an accelerator is at hand, float32 on a CPU."""
+    return torch.autocast("cuda", torch.bfloat16) if torch.cuda.is_available() else contextlib.nullcontext()
+
+
+def loss_of(logits, batch: dict, config) -> torch.Tensor:
+    """Eqs. 3, 5 and 6 from logits in log space, reduction `mean`; all clips are whole."""
+    scene_logits, event_logits = (x.float() for x in logits)
+    log_y = functional.log_softmax(scene_logits, -1)
+    true = functional.one_hot(batch["scene"].long(), log_y.shape[-1]).bool()
+    log_true = log_y[true]
+    log_others = log_y.masked_fill(true, -torch.inf).logsumexp(-1)
+    scene = -(config.eta * log_others).exp() * log_true
+    active = batch["events"]
+    margin = torch.where(active, event_logits, -event_logits)
+    focus = torch.where(active, config.gamma, config.zeta)
+    event = -(focus * functional.logsigmoid(-margin)).exp() * functional.logsigmoid(margin)
+    return config.alpha * scene.mean() + config.beta * event.mean()
+
+
+def training(config, params: dict, batch_stats: dict, batch: dict, variant: str):
+    """The network, and a call that takes the next training step and returns its loss."""
+    network = network_of(config, params, batch_stats, batch, variant).train()
+    optimiser = torch.optim.RAdam(network.parameters(), lr=config.learning_rate)
+    batch = tensors(batch)
+
+    def loss_of_batch():
+        with automatic_precision():
+            logits = network(batch["log_mel"])
+        return loss_of(logits, batch, config)
+
+    loss_of_batch = compiled(loss_of_batch, variant)
+
+    def step():
+        optimiser.zero_grad(set_to_none=True)
+        loss = loss_of_batch()
+        loss.backward()
+        optimiser.step()
+        return loss.item()  # waits for the device
+
+    return network, step
+
+
+def forward(config, params: dict, batch_stats: dict, batch: dict, variant: str):
+    """A call that computes the logits with the running statistics."""
+    network = network_of(config, params, batch_stats, batch, variant).eval()
+    log_mel = torch.as_tensor(batch["log_mel"]).to(device())
+    network_call = compiled(network, variant)
+
+    def run():
+        with torch.inference_mode(), automatic_precision():
+            logits = network_call(log_mel)
+        return [x.float().cpu().numpy() for x in logits]
+
+    return run

@@ -1,0 +1,62 @@
+"""How much of what the device can do a training step and a forward pass reach.
+
+python -m benchmarks.roofline [--batch_sizes=16,64] [--channels=128] [--rounds=5]
+
+The products of large float32 matrices and a copy of a large array are timed in the same process, in turns with the step.
+`share_of_products` is the operations of the step (workload.forward_multiply_adds) in a second over those of the matrix product;
+`share_of_bandwidth` the bytes that the compiler says the step touches in a second over those of the copy.
+"""
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from benchmarks import timing, workload
+from mfl_jax import run
+
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["16", "64"], "Clips in a batch.")
+_CHANNELS = flags.DEFINE_integer("channels", 128, "Width of the shared stack.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds.")
+
+SIZE = 4096
+"""Rows and columns of the matrices: 137 GFLOP a product."""
+
+
+def measure(clips: int, channels: int, rounds: int) -> dict:
+    """Times the step, the product and the copy in turns."""
+    config = workload.config_of(batch_size=clips, channels=channels)
+    made = run.build(config, workload.dataset_of())
+    batch = workload.batch_of(clips)
+    touched = made.train_step.lower(made.initial, batch, made.scalars).compile().cost_analysis()["bytes accessed"]
+    matrix = jnp.ones((SIZE, SIZE), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    copy = jax.jit(lambda x: x + 1)
+    large = jnp.zeros(1 << 28, jnp.float32)
+    times = timing.alternate(
+        {
+            "train_step": workload.stepper(made.train_step, made, batch), "product": lambda: product(matrix, matrix),
+            "copy": lambda: copy(large),
+        },
+        rounds,
+    )  # fmt: skip
+    operations = 6 * workload.forward_multiply_adds(config, clips)
+    rates = {
+        "train_step_gflop_per_s": operations / times["train_step"]["median_s"] / 1e9,
+        "product_gflop_per_s": 2 * SIZE**3 / times["product"]["median_s"] / 1e9,
+        "train_step_gb_per_s": touched / times["train_step"]["median_s"] / 1e9,
+        "copy_gb_per_s": 2 * large.nbytes / times["copy"]["median_s"] / 1e9,
+    }
+    return {
+        "batch_size": clips, "channels": channels, **times, **rates,
+        "share_of_products": rates["train_step_gflop_per_s"] / rates["product_gflop_per_s"],
+        "share_of_bandwidth": rates["train_step_gb_per_s"] / rates["copy_gb_per_s"],
+    }  # fmt: skip
+
+
+def results() -> list[dict]:
+    """An entry a setting."""
+    return [measure(int(clips), _CHANNELS.value, _ROUNDS.value) for clips in _BATCH_SIZES.value]
+
+
+if __name__ == "__main__":
+    timing.run(results)

@@ -1,0 +1,77 @@
+"""What the benchmarks work on: the paper's network, clips of its size filled with noise, and what a step costs on paper."""
+
+import jax
+import numpy as np
+
+from configs import proposed
+from mfl_jax import run
+from mfl_jax.data import Dataset
+from mfl_jax.features import MelConfig
+from mfl_jax.models import FREQUENCY_POOLS, SCENE_TIME_POOL
+
+SCENES, EVENTS, FRAMES, MEL_BINS = 4, 25, 500, 64
+
+
+def config_of(**fields):
+    """The proposed system on one device, with some fields set otherwise."""
+    config = proposed.get_config()
+    config.update({"devices": 1, **fields})
+    return config
+
+
+def dataset_of(frames: int = FRAMES, events: int = EVENTS) -> Dataset:
+    """A data set with the paper's classes and clip length, or others, that lies nowhere."""
+    names = tuple(f"scene {n}" for n in range(SCENES)), tuple(f"event {n}" for n in range(events))
+    return Dataset(None, *names, MelConfig(), frames, {}, "")
+
+
+def batch_of(clips: int, frames: int = FRAMES, events: int = EVENTS, seed: int = 0) -> dict:
+    """A batch of noise, whole clips all of them."""
+    rng = np.random.default_rng(seed)
+    return {
+        "log_mel": rng.standard_normal((clips, frames, MEL_BINS), np.float32),
+        "events": rng.random((clips, frames, events)) < 0.05,
+        "scene": rng.integers(0, SCENES, clips).astype(np.int32),
+        "valid_frames": np.full(clips, frames, np.int32),
+        "clip_mask": np.ones(clips, bool),
+    }
+
+
+def training(config, frames: int = FRAMES, events: int = EVENTS):
+    """A call that takes the next training step of a run and returns its loss; the state stays on the device between calls."""
+    made = run.build(config, dataset_of(frames, events))
+    return stepper(made.train_step, made, batch_of(config.batch_size, frames, events))
+
+
+def stepper(train_step, made: run.Run, batch: dict):
+    """As `training`, with a compiled step of one's own."""
+    state, batch, scalars = jax.device_put((made.initial, batch, made.scalars), made.devices[0])
+
+    def step():
+        nonlocal state
+        state, loss = train_step(state, batch, scalars)
+        return loss
+
+    return step
+
+
+def forward_multiply_adds(config, clips: int, frames: int = FRAMES, events: int = EVENTS) -> int:
+    """Multiplications with an addition of the forward pass of the joint network (Table II), padding left out.
+
+    A training step counts three times as many: the value, and the gradients of inputs and of parameters.
+    """
+    c, hidden = config.channels, config.hidden
+    first, second, third = FREQUENCY_POOLS
+    bins = [MEL_BINS, MEL_BINS // first, MEL_BINS // first // second, MEL_BINS // first // second // third]
+
+    def conv(frames, bins, inputs, outputs):
+        # The taps of a "same" convolution that fall into its input.
+        taps = (3 * frames - 2) * (3 * bins - 2)
+        return taps * inputs * outputs
+
+    shared = conv(frames, bins[0], 1, c) + conv(frames, bins[1], c, c) + conv(frames, bins[2], c, c)
+    scene = conv(frames, bins[3], c, 2 * c) + conv(frames // SCENE_TIME_POOL, bins[3], 2 * c, 2 * c)
+    scene += 2 * c * hidden + hidden * SCENES
+    gru = 2 * frames * (bins[3] * c + hidden) * 3 * hidden
+    event = gru + frames * (2 * hidden * hidden + hidden * events)
+    return clips * (shared + scene + event)
