@@ -51,6 +51,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.seed = 0  # of the parameters, the order of the clips and the dropout
     config.threshold = 0.5  # an event is detected at this probability (Table III)
     config.matmul_precision = "default"  # or high, highest: float32 products are cut short on TPU and newer GPUs by default
+    config.compute = "float32"  # of convolutions and activations; or bfloat16, for speed on TPUs and GPUs
     config.devices = 0  # local devices to use; 0 is all
 
     config.note = ""  # what was shrunk, printed at the start

@@ -36,9 +36,11 @@ class BiGRU(nnx.Module):
         self.recurrent_bias = nnx.Param(jnp.zeros((2, 3 * units), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[shape=(B, T, inputs)] -> [shape=(B, T, 2 * units)]."""
+        """[shape=(B, T, inputs)] -> float32 [shape=(B, T, 2 * units)]; the input products are of the dtype of x."""
         units = self.units
-        projected = jnp.einsum("bti,dig->tdbg", x, self.input_kernel[...]) + self.input_bias[...][:, None]
+        input_kernel = self.input_kernel[...].astype(x.dtype)
+        projected = jnp.einsum("bti,dig->tdbg", x, input_kernel, preferred_element_type=jnp.float32)
+        projected += self.input_bias[...][:, None]
         # The backward direction reads the frames from the last to the first.
         projected = jnp.stack([projected[:, 0], projected[::-1, 1]], axis=1)  # [T, 2, B, 3 * units]
         recurrent_kernel, recurrent_bias = self.recurrent_kernel[...], self.recurrent_bias[...][:, None]

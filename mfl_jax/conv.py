@@ -2,7 +2,8 @@
 
 Under `jax.vmap` over the kernels a stock convolution becomes one grouped convolution, which CPUs and cuDNN run many times
 slower than the convolutions it stands for. Here they stay apart: one stock convolution a network, in the value and in both
-gradients. The gradient with respect to the input is written as the convolution that it is.
+gradients. The gradient with respect to the input is written as the convolution that it is, and that with respect to the kernel
+as matrix products where those are faster.
 """
 
 import jax
@@ -33,11 +34,31 @@ def _apart(function):
 _value = _apart(_stock)
 
 
-@_apart
-def _kernel_gradient(x, cotangent):
+def _stock_kernel_gradient(x, cotangent):
     kernel = jax.ShapeDtypeStruct((3, 3, x.shape[-1], cotangent.shape[-1]), x.dtype)
     (gradient,) = jax.linear_transpose(lambda kernel: _stock(x, kernel), kernel)(cotangent)
     return gradient
+
+
+def _kernel_gradient_of_products(x, cotangent):
+    """The same as one matrix product for each of the nine taps, or, where there are few inputs, for all of them at once."""
+    clips, frames, bins, inputs = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    taps = [
+        jax.lax.slice(padded, (0, t, f, 0), (clips, t + frames, f + bins, inputs)).reshape(-1, inputs)
+        for t in range(3)
+        for f in range(3)
+    ]
+    if 9 * inputs <= cotangent.shape[-1]:
+        taps = [jnp.concatenate(taps, axis=1)]
+    cotangent = cotangent.reshape(-1, cotangent.shape[-1])
+    return jnp.stack([tap.T @ cotangent for tap in taps]).reshape(3, 3, inputs, -1)
+
+
+@_apart
+def _kernel_gradient(x, cotangent):
+    # XLA's own takes several times as long as the value on CPUs.
+    return jax.lax.platform_dependent(x, cotangent, cpu=_kernel_gradient_of_products, default=_stock_kernel_gradient)
 
 
 @jax.custom_vjp

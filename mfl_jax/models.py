@@ -163,6 +163,7 @@ class JointNetwork(nnx.Module):
         hidden: int = 32,
         slope: float = 0.01,
         dropout: float = 0.0,
+        compute: str = "float32",
         rngs: nnx.Rngs,
     ):
         """Builds the network with random parameters.
@@ -175,6 +176,8 @@ class JointNetwork(nnx.Module):
           hidden: units of the GRU (a direction) and of the dense layers.
           slope: of the leaky ReLU below zero.
           dropout: share of the values dropped after each convolution block in training.
+          compute: dtype of the convolutions, of what lies between them and of the GRU's input products, `float32` or
+            `bfloat16`; parameters, statistics, the recurrence and the logits are float32 in either.
           rngs: source of the parameters, stream `params`.
 
         Raises:
@@ -191,7 +194,7 @@ class JointNetwork(nnx.Module):
             raise ValueError(f"{mel_bins} mel bins are too few: at least {math.prod(FREQUENCY_POOLS)} are pooled into one")
         if "scene" in tasks and frames < SCENE_TIME_POOL:
             raise ValueError(f"a clip of {frames} frames is too short: {SCENE_TIME_POOL} frames are pooled into one")
-        self.tasks = tuple(tasks)
+        self.tasks, self.compute = tuple(tasks), compute
         self.shared = SharedStack(channels, slope=slope, dropout=dropout, rngs=rngs)
         if "scene" in tasks:
             self.scene = SceneHead(channels, 2 * channels, hidden, scenes, slope=slope, dropout=dropout, rngs=rngs)
@@ -223,7 +226,7 @@ class JointNetwork(nnx.Module):
             clip_mask = jnp.ones(log_mel.shape[0], bool)
         keys = [None] * 5 if dropout_key is None else list(jax.random.split(dropout_key, 5))
         mode = {"train": train, "axis_name": axis_name}
-        x = self.shared(log_mel, clip_mask, dropout_keys=keys[:3], **mode)  # [B, T, M / 32, C]
+        x = self.shared(log_mel.astype(self.compute), clip_mask, dropout_keys=keys[:3], **mode)  # [B, T, M / 32, C]
         scene_logits = event_logits = None
         if "scene" in self.tasks:
             scene_logits = self.scene(x, clip_mask, dropout_keys=keys[3:], **mode)

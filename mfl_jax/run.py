@@ -78,6 +78,7 @@ def start(config, dataset: Dataset) -> tuple[Any, TrainState]:
             hidden=config.hidden,
             slope=config.slope,
             dropout=config.dropout,
+            compute=config.compute,
             rngs=nnx.Rngs(params=config.seed),
         )
     except ValueError as error:

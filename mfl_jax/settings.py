@@ -13,6 +13,7 @@ from mfl_jax.models import TASKS
 
 VALIDATIONS = ("none", "fold1", "fold2", "fold3", "fold4")
 PRECISIONS = ("default", "high", "highest")
+COMPUTE = ("float32", "bfloat16")
 # What may change between two calls on one work directory: where the data lie, what runs the work, and how far it goes.
 FREE = ("data_dir", "manual_dir", "devices", "epochs")
 
@@ -38,6 +39,7 @@ def check_config(config: Mapping) -> None:
     )
     require("validation", config["validation"] in VALIDATIONS, f"it is one of {', '.join(VALIDATIONS)}")
     require("matmul_precision", config["matmul_precision"] in PRECISIONS, f"it is one of {', '.join(PRECISIONS)}")
+    require("compute", config["compute"] in COMPUTE, f"it is one of {', '.join(COMPUTE)}")
     require("tasks", config["tasks"] and not set(config["tasks"]) - set(TASKS), f"it is one or both of {TASKS}")
     require("seed", 0 <= config["seed"] < 2**32, "it is a whole number from 0 to 4294967295")
     require("devices", config["devices"] >= 0, "it is a number of devices, 0 for all")

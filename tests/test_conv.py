@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mfl_jax import conv
 from mfl_jax.conv import conv3x3
 
 RUNS = 3
@@ -35,7 +36,7 @@ def exact():
         yield
 
 
-@pytest.mark.parametrize("size", [(2, 7, 5, 3, 4), (1, 1, 1, 1, 2), (3, 20, 2, 4, 4)], ids=str)
+@pytest.mark.parametrize("size", [(2, 7, 5, 3, 4), (1, 1, 1, 1, 2), (3, 20, 2, 4, 4), (2, 9, 8, 1, 12)], ids=str)
 def test_equals_the_stock_convolution(size):
     batch, frames, bins, inputs, outputs = size
     parts = arrays((batch, frames, bins, inputs), (3, 3, inputs, outputs), (batch, frames, bins, outputs))
@@ -58,3 +59,19 @@ def test_several_networks_compile_to_no_grouped_convolution():
     text = jax.jit(jax.vmap(conv3x3)).lower(x, kernel).as_text()
     assert text.count("stablehlo.convolution") == RUNS and f"feature_group_count = {RUNS}" not in text
     assert f"feature_group_count = {RUNS}" in jax.jit(jax.vmap(stock)).lower(x, kernel).as_text()
+
+
+def test_other_hardware_than_cpus_keeps_the_stock_convolution():
+    parts = arrays((2, 6, 4, 3), (3, 3, 3, 5), (2, 6, 4, 5))
+    traced = jax.jit(lambda *parts: value_and_gradients(conv3x3, *parts)).trace(*parts)
+    products = {
+        platform: traced.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.dot_general")
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert products == {"cpu": 9, "cuda": 0, "tpu": 0}
+
+
+def test_both_ways_to_the_gradient_of_the_kernel_are_equal():
+    x, cotangent = arrays((2, 6, 4, 3), (2, 6, 4, 5))
+    ways = conv._stock_kernel_gradient, conv._kernel_gradient_of_products
+    assert_equal(*([way(x, cotangent)] for way in ways))
