@@ -719,10 +719,9 @@ def test_rectification_begins_at_step_six():
 
 
 def test_bfloat16_keeps_all_state_in_float32_and_stays_near():
-    """bfloat16 has 8 bits: the losses agree to some percent. Where it rounds two values of a pool to one, another one is chosen."""
-    scalars = {
-        key: jnp.float32(value) for key, value in {**FOCAL, "alpha": 1.0, "beta": 1.0, "learning_rate": LEARNING_RATE}.items()
-    }
+    """bfloat16 has 8 bits: losses agree to some percent. Where it rounds two values of a pool to one, another one is chosen."""
+    fields = {**FOCAL, "alpha": 1.0, "beta": 1.0, "learning_rate": LEARNING_RATE}
+    scalars = {key: jnp.float32(value) for key, value in fields.items()}
     losses, gradients = {}, {}
     for compute in ("float32", "bfloat16"):
         state, take_step = training("mean", compute)
