@@ -12,15 +12,9 @@ import time
 
 import rich.console
 import tensorflow_datasets as tfds
-from absl import flags
 
 from benchmarks import timing, workload
 from mfl_jax import data, prepare, run, train
-
-_CHANNELS = flags.DEFINE_integer("channels", 128, "Width of the shared stack.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Clips in a batch.")
-_EPOCHS = flags.DEFINE_integer("epochs", 4, "Timed epochs.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where prepared data sets lie.")
 
 
 class Streamed(data.Dataset):
@@ -51,7 +45,7 @@ def measure(config, dataset: data.Dataset, epochs: int) -> dict:
     """Trains for `epochs` epochs and one more before them, which compiles."""
     made = run.build(config, dataset)
     steps = -(-dataset.clips["development"] // config.batch_size)
-    bare_step = workload.stepper(made.train_step, made, workload.batch_of(config.batch_size, events=len(dataset.events)))
+    bare_step = workload.stepper(made)
     float(bare_step())
     bare = []
 
@@ -74,12 +68,11 @@ def measure(config, dataset: data.Dataset, epochs: int) -> dict:
     }  # fmt: skip
 
 
-def results() -> list[dict]:
-    """An entry a setting."""
-    fields = {"batch_size": _BATCH_SIZE.value, "channels": _CHANNELS.value, "data_dir": _DATA_DIR.value}
-    config = workload.config_of(dataset="soundscapes/quick", **fields)
+def results(*, channels=128, batch_size=16, epochs=4, data_dir="data") -> list[dict]:
+    """An entry a way to read the clips."""
+    config = workload.config_of(dataset="soundscapes/quick", batch_size=batch_size, channels=channels, data_dir=data_dir)
     dataset = prepare.dataset_of(config)
-    return [measure(config, kind(**vars(dataset)), _EPOCHS.value) for kind in (data.Dataset, Streamed)]
+    return [measure(config, kind(**vars(dataset)), epochs) for kind in (data.Dataset, Streamed)]
 
 
 if __name__ == "__main__":

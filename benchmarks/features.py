@@ -15,16 +15,10 @@ import tempfile
 import librosa
 import numpy as np
 import soundfile
-from absl import flags
 
 from benchmarks import timing
 from mfl_jax import clips, features
 from mfl_jax.annotations import Recording
-
-_RECORDINGS = flags.DEFINE_integer("recordings", 24, "Recordings.")
-_SECONDS = flags.DEFINE_integer("seconds", 60, "Length of each.")
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed rounds.")
-_LENGTHS = flags.DEFINE_list("lengths_min", ["1", "10", "60"], "Lengths of recordings to measure memory with, minutes.")
 
 CONFIG, CLIP_FRAMES = features.MelConfig(), 500
 
@@ -101,13 +95,12 @@ def memory(folder: pathlib.Path, minutes: int) -> dict:
     return {"recording_min": minutes, "peak_memory_mb": usage.ru_maxrss / 1024}
 
 
-def results() -> list[dict]:
-    """An entry a setting."""
+def results(*, recordings=24, seconds=60, rounds=3, lengths_min=(1, 10, 60)) -> list[dict]:
+    """The comparison, and an entry a length of recording."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        results = [compare(folder, _RECORDINGS.value, _SECONDS.value, _ROUNDS.value)]
-        results += [memory(folder, int(minutes)) for minutes in _LENGTHS.value]
-    return results
+        compared = compare(folder, recordings, seconds, rounds)
+        return [compared, *(memory(folder, minutes) for minutes in lengths_min)]
 
 
 if __name__ == "__main__":

@@ -1,31 +1,27 @@
 """Scores of a batch from its spectrograms, with the paper's network, against the same network in PyTorch.
 
-python -m benchmarks.forward [--batch_sizes=16,64] [--channels=128] [--rounds=7]
+python -m benchmarks.forward [--batch_sizes=16,64] [--channels=128] [--variants=eager,compile,...] [--rounds=7]
 
 The logits are compared before anything is timed. `ratio` is PyTorch's best over ours.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
-from absl import flags
 
 from benchmarks import timing, workload
 from mfl_jax import run, step
 
-_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["16", "64"], "Clips in a batch.")
-_CHANNELS = flags.DEFINE_integer("channels", 128, "Width of the shared stack.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed rounds.")
 
-
-def measure(clips: int, channels: int, rounds: int) -> dict:
+def measure(clips: int, channels: int, variants: Sequence[str], rounds: int) -> dict:
     """Checks that both sides compute the same, and times them."""
     from benchmarks import peer_step
 
     config = workload.config_of(batch_size=clips, channels=channels)
-    batch = workload.batch_of(clips)
     made = run.build(config, workload.dataset_of())
+    batch = workload.batch_of(made.dataset, clips)
     initial, on_device = jax.device_put((made.initial, batch))
     params, batch_stats = jax.device_get((initial.params, initial.batch_stats))
     network = jax.jit(functools.partial(step.apply_network, graphdef=made.graphdef, train=False))
@@ -34,7 +30,7 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
         logits, _ = network(initial.params, initial.batch_stats, initial.feature_stats, on_device)
         return jax.device_get(logits)
 
-    sides = {v: peer_step.forward(config, params, batch_stats, batch, v) for v in peer_step.VARIANTS}
+    sides = {v: peer_step.forward(config, params, batch_stats, batch, v) for v in variants or peer_step.VARIANTS}
     expected = ours()
     for name, side in sides.items():
         for a, b in zip(expected, side(), strict=True):
@@ -48,9 +44,9 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
     }  # fmt: skip
 
 
-def results() -> list[dict]:
+def results(*, batch_sizes=(16, 64), channels=128, variants=(), rounds=7) -> list[dict]:
     """An entry a setting."""
-    return [measure(int(clips), _CHANNELS.value, _ROUNDS.value) for clips in _BATCH_SIZES.value]
+    return [measure(clips, channels, variants, rounds) for clips in batch_sizes]
 
 
 if __name__ == "__main__":

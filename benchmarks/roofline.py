@@ -9,14 +9,9 @@ The products of large float32 matrices and a copy of a large array are timed in 
 
 import jax
 import jax.numpy as jnp
-from absl import flags
 
 from benchmarks import timing, workload
 from mfl_jax import run
-
-_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["16", "64"], "Clips in a batch.")
-_CHANNELS = flags.DEFINE_integer("channels", 128, "Width of the shared stack.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds.")
 
 SIZE = 4096
 """Rows and columns of the matrices: 137 GFLOP a product."""
@@ -26,7 +21,7 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
     """Times the step, the product and the copy in turns."""
     config = workload.config_of(batch_size=clips, channels=channels)
     made = run.build(config, workload.dataset_of())
-    batch = workload.batch_of(clips)
+    batch = workload.batch_of(made.dataset, clips)
     touched = made.train_step.lower(made.initial, batch, made.scalars).compile().cost_analysis()["bytes accessed"]
     matrix = jnp.ones((SIZE, SIZE), jnp.float32)
     product = jax.jit(jnp.matmul)
@@ -34,7 +29,7 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
     large = jnp.zeros(1 << 28, jnp.float32)
     times = timing.alternate(
         {
-            "train_step": workload.stepper(made.train_step, made, batch), "product": lambda: product(matrix, matrix),
+            "train_step": workload.stepper(made), "product": lambda: product(matrix, matrix),
             "copy": lambda: copy(large),
         },
         rounds,
@@ -53,9 +48,9 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
     }  # fmt: skip
 
 
-def results() -> list[dict]:
+def results(*, batch_sizes=(16, 64), channels=128, rounds=5) -> list[dict]:
     """An entry a setting."""
-    return [measure(int(clips), _CHANNELS.value, _ROUNDS.value) for clips in _BATCH_SIZES.value]
+    return [measure(clips, channels, rounds) for clips in batch_sizes]
 
 
 if __name__ == "__main__":

@@ -5,14 +5,8 @@ python -m benchmarks.scaling [--channels=32] [--rounds=3] [--plot=scaling.png]
 `time_ratio` and `memory_ratio` are over the first setting of each series; memory is what the compiler lays out for the step.
 """
 
-from absl import flags
-
 from benchmarks import timing, workload
 from mfl_jax import run
-
-_CHANNELS = flags.DEFINE_integer("channels", 32, "Width of the shared stack.")
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed rounds.")
-_PLOT = flags.DEFINE_string("plot", None, "A picture to draw, PNG or SVG.")
 
 SERIES = {
     "clips in a batch": ("clips", (4, 8, 16, 32, 64)),
@@ -30,10 +24,10 @@ def measure(kind: str, values: tuple[int, ...], channels: int, rounds: int) -> l
         frames = 50 * size["seconds"]
         config = workload.config_of(batch_size=size["clips"], channels=channels)
         made = run.build(config, workload.dataset_of(frames, size["events"]))
-        batch = workload.batch_of(size["clips"], frames, size["events"])
+        batch = workload.batch_of(made.dataset, size["clips"])
         needs = made.train_step.lower(made.initial, batch, made.scalars).compile().memory_analysis()
         memory[value] = needs.temp_size_in_bytes + needs.argument_size_in_bytes + needs.output_size_in_bytes
-        sides[value] = workload.stepper(made.train_step, made, batch)
+        sides[value] = workload.stepper(made)
     times = timing.alternate(sides, rounds)
     first = values[0]
     return [
@@ -66,14 +60,12 @@ def draw(results: list[dict], file: str) -> None:
     figure.savefig(file, dpi=150)
 
 
-def results() -> list[dict]:
-    """An entry a setting."""
-    results = [
-        result for kind, values in SERIES.values() for result in measure(kind, values, _CHANNELS.value, _ROUNDS.value)
-    ]  # fmt: skip
-    if _PLOT.value:
-        draw(results, _PLOT.value)
-    return results
+def results(*, channels=32, rounds=3, plot="") -> list[dict]:
+    """An entry a size; `plot` names a picture to draw, PNG or SVG."""
+    made = [result for kind, values in SERIES.values() for result in measure(kind, values, channels, rounds)]
+    if plot:
+        draw(made, plot)
+    return made
 
 
 if __name__ == "__main__":

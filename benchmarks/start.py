@@ -10,15 +10,14 @@ import subprocess
 import sys
 import tempfile
 
-from absl import flags
-
 from benchmarks import timing
 
-_CHANNELS = flags.DEFINE_integer("channels", 128, "Width of the shared stack.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Clips in a batch.")
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed rounds.")
-
-FIRST_STEP = "from benchmarks import workload; float(workload.training(workload.config_of(batch_size={}, channels={}))())"
+FIRST_STEP = """
+from benchmarks import workload
+from mfl_jax import run
+config = workload.config_of(batch_size={}, channels={})
+print(float(workload.stepper(run.build(config, workload.dataset_of()))()))
+"""
 
 
 def python(*arguments: str, check: bool = True, **environment: str) -> None:
@@ -46,9 +45,9 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
     return {"batch_size": clips, "channels": channels, **times, "ratio": ratio}
 
 
-def results() -> list[dict]:
+def results(*, channels=128, batch_size=16, rounds=3) -> list[dict]:
     """An entry a setting."""
-    return [measure(_BATCH_SIZE.value, _CHANNELS.value, _ROUNDS.value)]
+    return [measure(batch_size, channels, rounds)]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 import jax
 import rich.console
 import rich.table
-from absl import app, logging
+from absl import app, flags, logging
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict:
@@ -60,19 +61,30 @@ def _cpu() -> str:
         return platform.processor()
 
 
-def run(measure: Callable[[], list[dict]], *packages: str) -> None:
+def run(benchmark: Callable[..., list[dict]], *packages: str) -> None:
     """Runs a benchmark: a table for a person goes to the standard error stream, one JSON object to the standard output.
 
     Args:
-      measure: returns an entry a setting; numbers, texts, and the sides' `spread`. Called when the flags are parsed.
+      benchmark: returns an entry a setting; numbers, texts, and the sides' `spread`. Its keyword arguments become flags of the
+        command, with the same defaults: numbers, texts, and tuples of either.
       packages: whose versions count beside those that always do.
     """
-    app.run(lambda _: _run(measure, packages))
+    for name, parameter in inspect.signature(benchmark).parameters.items():
+        default = parameter.default
+        define = {int: flags.DEFINE_integer, str: flags.DEFINE_string, tuple: flags.DEFINE_list}[type(default)]
+        define(name, [str(value) for value in default] if isinstance(default, tuple) else default, "see above")
+    app.run(lambda _: _run(benchmark, packages))
 
 
-def _run(measure, packages):
+def _run(benchmark, packages):
     logging.set_verbosity(logging.ERROR)
-    results = measure()
+    options = {}
+    for name, parameter in inspect.signature(benchmark).parameters.items():
+        value = flags.FLAGS[name].value
+        if isinstance(parameter.default, tuple):
+            value = tuple(map(type(next(iter(parameter.default), "")), value))
+        options[name] = value
+    results = benchmark(**options)
     flat = [dict(_flat(result)) for result in results]
     names = list(dict.fromkeys(name for result in flat for name in result))
     rows = [[name, *(_text(result.get(name)) for result in flat)] for name in names]
@@ -81,8 +93,7 @@ def _run(measure, packages):
     for row in rows if len(rows) > len(flat) else zip(*rows, strict=True):
         table.add_row(*row)
     rich.console.Console(stderr=True).print(table)
-    benchmark = sys.modules["__main__"].__spec__.name
-    print(json.dumps({"benchmark": benchmark, "results": results, **circumstances(*packages)}))
+    print(json.dumps({"benchmark": sys.modules["__main__"].__spec__.name, "results": results, **circumstances(*packages)}))
 
 
 def _flat(result: Mapping, prefix: str = ""):

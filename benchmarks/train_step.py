@@ -1,20 +1,17 @@
 """A training step of the paper's network against the same network in PyTorch.
 
-python -m benchmarks.train_step [--batch_sizes=16,64] [--channels=128] [--rounds=5]
+python -m benchmarks.train_step [--batch_sizes=16,64] [--channels=128] [--variants=eager,compile,...] [--rounds=5]
 
 Loss and gradients of the first step are compared before anything is timed. `ratio` is PyTorch's best over ours.
 """
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
-from absl import flags
 
 from benchmarks import timing, workload
 from mfl_jax import run, step
-
-_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["16", "64"], "Clips in a batch.")
-_CHANNELS = flags.DEFINE_integer("channels", 128, "Width of the shared stack.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds.")
 
 
 def largest_difference(ours, theirs) -> float:
@@ -38,18 +35,18 @@ def gradients_of(config, made: run.Run, batch: dict):
     return compute(initial.params, initial.batch_stats, initial.feature_stats, batch)
 
 
-def measure(clips: int, channels: int, rounds: int) -> dict:
+def measure(clips: int, channels: int, variants: Sequence[str], rounds: int) -> dict:
     """Checks that both sides compute the same, and times them."""
     from benchmarks import peer_step
     from tests import peer
 
     config = workload.config_of(batch_size=clips, channels=channels)
-    batch = workload.batch_of(clips)
     made = run.build(config, workload.dataset_of())
+    batch = workload.batch_of(made.dataset, clips)
     params, batch_stats = jax.device_get((made.initial.params, made.initial.batch_stats))
     loss, gradients = gradients_of(config, made, batch)
     sides = {}
-    for variant in peer_step.VARIANTS:
+    for variant in variants or peer_step.VARIANTS:
         network, take_step = peer_step.training(config, params, batch_stats, batch, variant)
         their_loss = take_step()
         theirs = peer.arrays_of(network.cpu(), "gradients")
@@ -59,7 +56,7 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
         if abs(their_loss / float(loss) - 1) > tolerance or difference > tolerance:
             raise AssertionError(f"{variant}: loss {their_loss} for {float(loss)}, gradients differ by {difference:.2g}")
         sides[f"torch_{variant}"] = take_step
-    times = timing.alternate({"mfl_jax": workload.training(config), **sides}, rounds)
+    times = timing.alternate({"mfl_jax": workload.stepper(made), **sides}, rounds)
     best = min(times[name]["median_s"] for name in sides)
     operations = 6 * workload.forward_multiply_adds(config, clips)
     return {
@@ -68,9 +65,9 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
     }  # fmt: skip
 
 
-def results() -> list[dict]:
+def results(*, batch_sizes=(16, 64), channels=128, variants=(), rounds=5) -> list[dict]:
     """An entry a setting."""
-    return [measure(int(clips), _CHANNELS.value, _ROUNDS.value) for clips in _BATCH_SIZES.value]
+    return [measure(clips, channels, variants, rounds) for clips in batch_sizes]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What the benchmarks work on: the paper's network, clips of its size filled with noise, and what a step costs on paper."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -25,31 +27,27 @@ def dataset_of(frames: int = FRAMES, events: int = EVENTS) -> Dataset:
     return Dataset(None, *names, MelConfig(), frames, {}, "")
 
 
-def batch_of(clips: int, frames: int = FRAMES, events: int = EVENTS, seed: int = 0) -> dict:
-    """A batch of noise, whole clips all of them."""
+def batch_of(dataset: Dataset, clips: int, seed: int = 0) -> dict:
+    """A batch of noise in the shape of a data set's, whole clips all of them."""
     rng = np.random.default_rng(seed)
+    frames, mel_bins = dataset.clip_frames, dataset.mel.mel_bins
     return {
-        "log_mel": rng.standard_normal((clips, frames, MEL_BINS), np.float32),
-        "events": rng.random((clips, frames, events)) < 0.05,
-        "scene": rng.integers(0, SCENES, clips).astype(np.int32),
+        "log_mel": rng.standard_normal((clips, frames, mel_bins), np.float32),
+        "events": rng.random((clips, frames, len(dataset.events))) < 0.05,
+        "scene": rng.integers(0, len(dataset.scenes), clips).astype(np.int32),
         "valid_frames": np.full(clips, frames, np.int32),
         "clip_mask": np.ones(clips, bool),
     }
 
 
-def training(config, frames: int = FRAMES, events: int = EVENTS):
-    """A call that takes the next training step of a run and returns its loss; the state stays on the device between calls."""
-    made = run.build(config, dataset_of(frames, events))
-    return stepper(made.train_step, made, batch_of(config.batch_size, frames, events))
-
-
-def stepper(train_step, made: run.Run, batch: dict):
-    """As `training`, with a compiled step of one's own."""
+def stepper(made: run.Run) -> Callable[[], jax.Array]:
+    """A call that takes the next training step of a run and returns its loss; state and batch stay on the device."""
+    batch = batch_of(made.dataset, made.config.batch_size)
     state, batch, scalars = jax.device_put((made.initial, batch, made.scalars), made.devices[0])
 
     def step():
         nonlocal state
-        state, loss = train_step(state, batch, scalars)
+        state, loss = made.train_step(state, batch, scalars)
         return loss
 
     return step

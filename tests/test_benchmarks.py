@@ -1,0 +1,110 @@
+"""The benchmarks: that each runs, on next to nothing, and what they count; what they measure depends on the machine."""
+
+import functools
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from small import small_config, small_dataset
+
+from benchmarks import epoch, features, members, roofline, scaling, start, timing, workload
+from mfl_jax import prepare, run, step
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def assert_times(result, *sides):
+    for side in sides:
+        assert 0 < result[side]["lowest_s"] <= result[side]["median_s"] <= result[side]["highest_s"]
+
+
+def test_sides_take_turns_after_a_round_that_does_not_count():
+    calls = []
+    times = timing.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert calls == ["a", "b"] * 4
+    assert_times({name: {**side, "lowest_s": max(side["lowest_s"], 1e-12)} for name, side in times.items()}, "a", "b")
+
+
+def test_operations_are_those_that_the_compiler_counts():
+    config = workload.config_of()
+    made = run.build(config, workload.dataset_of())
+    initial = made.initial
+    network = jax.jit(functools.partial(step.apply_network, graphdef=made.graphdef, train=False))
+    lowered = network.lower(initial.params, initial.batch_stats, initial.feature_stats, workload.batch_of(made.dataset, 2))
+    # It counts additions of biases and the like as well, and the body of the recurrence once.
+    counted = lowered.cost_analysis()["flops"]
+    assert 2 * workload.forward_multiply_adds(config, 2) == pytest.approx(counted, rel=0.03)
+
+
+def test_operations_of_a_convolution_leave_its_padding_out():
+    ones = np.ones((5, 3))
+    padded = np.pad(ones, 1)
+    taps = sum(padded[t : t + 5, f : f + 3].sum() for t in range(3) for f in range(3))
+    assert taps == (3 * 5 - 2) * (3 * 3 - 2)
+
+
+@pytest.mark.parametrize("name", ["train_step", "forward"])
+def test_against_the_peer(name):
+    pytest.importorskip("torch")
+    result = importlib.import_module(f"benchmarks.{name}").measure(2, 4, ["eager", "channels_last"], 1)
+    assert_times(result, "mfl_jax", "torch_eager", "torch_channels_last")
+    best = min(result[side]["median_s"] for side in ("torch_eager", "torch_channels_last"))
+    assert result["ratio"] == pytest.approx(best / result["mfl_jax"]["median_s"])
+
+
+def test_a_wrong_gradient_stops_the_comparison(monkeypatch):
+    pytest.importorskip("torch")
+    from benchmarks import peer_step, train_step
+
+    right = peer_step.loss_of
+    monkeypatch.setattr(peer_step, "loss_of", lambda *arguments: 1.01 * right(*arguments))
+    with pytest.raises(AssertionError, match="eager"):
+        train_step.measure(2, 4, ["eager"], 1)
+
+
+def test_members_and_roofline():
+    assert_times(members.measure(2, 2, 2, 1), "at_once", "one_after_another")
+    made = roofline.measure(2, 2, 1)
+    assert_times(made, "train_step", "product", "copy")
+    assert 0 < made["share_of_products"] < 1
+
+
+def test_scaling_draws_what_it_measured(tmp_path):
+    made = scaling.measure("clips", (1, 2), 2, 1)
+    assert [result["time_ratio"] > 0 for result in made] == [True, True]
+    assert made[0]["memory_ratio"] == 1 and 1 < made[1]["memory_ratio"] < 2.5
+    scaling.draw([result | {"series": kind} for kind, _ in scaling.SERIES.values() for result in made], str(tmp_path / "a.png"))
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_epoch_in_memory_and_streamed(tmp_path):
+    dataset = small_dataset(tmp_path)
+    config = small_config(tmp_path)
+    made = prepare.open_dataset(config.dataset, config.data_dir)
+    assert made == dataset
+    for kind in (type(dataset), epoch.Streamed):
+        result = epoch.measure(config, kind(**vars(dataset)), 2)
+        assert_times(result, "epoch", "steps")
+        assert result["overhead"] > -1
+
+
+def test_features_and_the_one_object_that_a_benchmark_prints():
+    flags = ["--recordings=2", "--seconds=3", "--rounds=1", "--lengths_min=1"]
+    done = subprocess.run([sys.executable, "-m", features.__name__, *flags], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["benchmark"] == "benchmarks.features" and printed["versions"]["librosa"]
+    compared, memory = printed["results"]
+    assert_times(compared, "librosa_loop", "mfl_jax", "mfl_jax_one_process")
+    assert memory["peak_memory_mb"] > 0
+
+
+def test_the_first_step_that_is_timed_is_one():
+    start.python("-c", start.FIRST_STEP.format(1, 2))
+    with pytest.raises(subprocess.CalledProcessError):
+        start.python("-c", start.FIRST_STEP.format(0, 2))
