@@ -1,4 +1,4 @@
-"""Scores of a batch from its spectrograms, with the paper's network, against the same network in PyTorch.
+"""Logits of a batch from its spectrograms, with the paper's network, against the same network in PyTorch.
 
 python -m benchmarks.forward [--batch_sizes=16,64] [--channels=128] [--variants=eager,compile,...] [--rounds=7]
 
@@ -15,33 +15,42 @@ from benchmarks import timing, workload
 from mfl_jax import run, step
 
 
-def measure(clips: int, channels: int, variants: Sequence[str], rounds: int) -> dict:
-    """Checks that both sides compute the same, and times them."""
+def ours(clips: int, channels: int):
+    """A call that computes our logits, and the logits."""
+    made = run.build(workload.config_of(batch_size=clips, channels=channels), workload.dataset_of())
+    initial, batch = jax.device_put((made.initial, workload.batch_of(made.dataset, clips)))
+    network = jax.jit(functools.partial(step.apply_network, graphdef=made.graphdef, train=False))
+
+    def compute():
+        logits, _ = network(initial.params, initial.batch_stats, initial.feature_stats, batch)
+        return jax.device_get(logits)
+
+    return compute, compute()
+
+
+def theirs(clips: int, channels: int, variant: str):
+    """The same of PyTorch, in one of its variants."""
     from benchmarks import peer_step
 
     config = workload.config_of(batch_size=clips, channels=channels)
     made = run.build(config, workload.dataset_of())
-    batch = workload.batch_of(made.dataset, clips)
-    initial, on_device = jax.device_put((made.initial, batch))
-    params, batch_stats = jax.device_get((initial.params, initial.batch_stats))
-    network = jax.jit(functools.partial(step.apply_network, graphdef=made.graphdef, train=False))
+    params, batch_stats = jax.device_get((made.initial.params, made.initial.batch_stats))
+    compute = peer_step.forward(config, params, batch_stats, workload.batch_of(made.dataset, clips), variant)
+    return compute, compute()
 
-    def ours():
-        logits, _ = network(initial.params, initial.batch_stats, initial.feature_stats, on_device)
-        return jax.device_get(logits)
 
-    sides = {v: peer_step.forward(config, params, batch_stats, batch, v) for v in variants or peer_step.VARIANTS}
-    expected = ours()
-    for name, side in sides.items():
-        for a, b in zip(expected, side(), strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 if peer_step.device().type == "cpu" else 5e-2, err_msg=name)
-    times = timing.alternate({"mfl_jax": ours, **{f"torch_{name}": side for name, side in sides.items()}}, rounds)
-    best = min(times[f"torch_{name}"]["median_s"] for name in sides)
-    operations = 2 * workload.forward_multiply_adds(config, clips)
-    return {
-        "batch_size": clips, "channels": channels, **times, "ratio": best / times["mfl_jax"]["median_s"],
-        "gflop": operations / 1e9, "gflop_per_s": operations / 1e9 / times["mfl_jax"]["median_s"],
-    }  # fmt: skip
+def measure(clips: int, channels: int, variants: Sequence[str], rounds: int) -> dict:
+    """Checks that all compute the same, and times them."""
+    from benchmarks import peer_step
+
+    sides = {f"torch_{variant}": (theirs, clips, channels, variant) for variant in variants or peer_step.VARIANTS}
+    times, computed = timing.alternate_apart({"mfl_jax": (ours, clips, channels), **sides}, rounds)
+    tolerance = 1e-4 if peer_step.device().type == "cpu" else 5e-2
+    for name in sides:
+        for a, b in zip(computed["mfl_jax"], computed[name], strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance, err_msg=name)
+    operations = 2 * workload.forward_multiply_adds(workload.config_of(channels=channels), clips)
+    return {"batch_size": clips, "channels": channels, **times, **workload.against_the_best(times, operations)}
 
 
 def results(*, batch_sizes=(16, 64), channels=128, variants=(), rounds=7) -> list[dict]:

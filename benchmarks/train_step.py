@@ -14,14 +14,10 @@ from benchmarks import timing, workload
 from mfl_jax import run, step
 
 
-def largest_difference(ours, theirs) -> float:
-    """Of two trees of arrays: the largest relative L2 distance of a leaf."""
-    distances = jax.tree.map(lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b), jax.device_get(ours), theirs)
-    return float(max(jax.tree.leaves(distances)))
-
-
-def gradients_of(config, made: run.Run, batch: dict):
-    """Loss and gradients of our first step."""
+def ours(clips: int, channels: int):
+    """A call that takes our next step; loss and gradients of the first."""
+    config = workload.config_of(batch_size=clips, channels=channels)
+    made = run.build(config, workload.dataset_of())
     initial = made.initial
 
     @jax.jit
@@ -32,37 +28,45 @@ def gradients_of(config, made: run.Run, batch: dict):
         )  # fmt: skip
         return loss, gradients
 
-    return compute(initial.params, initial.batch_stats, initial.feature_stats, batch)
+    batch = workload.batch_of(made.dataset, clips)
+    first = jax.device_get(compute(initial.params, initial.batch_stats, initial.feature_stats, batch))
+    return workload.stepper(made), first
 
 
-def measure(clips: int, channels: int, variants: Sequence[str], rounds: int) -> dict:
-    """Checks that both sides compute the same, and times them."""
+def theirs(clips: int, channels: int, variant: str):
+    """The same of PyTorch, in one of its variants."""
     from benchmarks import peer_step
     from tests import peer
 
     config = workload.config_of(batch_size=clips, channels=channels)
     made = run.build(config, workload.dataset_of())
-    batch = workload.batch_of(made.dataset, clips)
     params, batch_stats = jax.device_get((made.initial.params, made.initial.batch_stats))
-    loss, gradients = gradients_of(config, made, batch)
-    sides = {}
-    for variant in variants or peer_step.VARIANTS:
-        network, take_step = peer_step.training(config, params, batch_stats, batch, variant)
-        their_loss = take_step()
-        theirs = peer.arrays_of(network.cpu(), "gradients")
-        network.to(peer_step.device())
-        difference = largest_difference(gradients, theirs)
-        tolerance = 5e-2 if peer_step.device().type == "cuda" else 2e-3  # float32 sums over millions of cells, or bfloat16
-        if abs(their_loss / float(loss) - 1) > tolerance or difference > tolerance:
-            raise AssertionError(f"{variant}: loss {their_loss} for {float(loss)}, gradients differ by {difference:.2g}")
-        sides[f"torch_{variant}"] = take_step
-    times = timing.alternate({"mfl_jax": workload.stepper(made), **sides}, rounds)
-    best = min(times[name]["median_s"] for name in sides)
-    operations = 6 * workload.forward_multiply_adds(config, clips)
-    return {
-        "batch_size": clips, "channels": channels, **times, "ratio": best / times["mfl_jax"]["median_s"],
-        "gflop": operations / 1e9, "gflop_per_s": operations / 1e9 / times["mfl_jax"]["median_s"],
-    }  # fmt: skip
+    network, take_step = peer_step.training(config, params, batch_stats, workload.batch_of(made.dataset, clips), variant)
+    loss = take_step()
+    gradients = peer.arrays_of(network.cpu(), "gradients")
+    network.to(peer_step.device())
+    return take_step, (loss, gradients)
+
+
+def check(name: str, got: tuple, expected: tuple, on_cpu: bool) -> None:
+    """Refuses to time what does not compute the same, to the precision of float32 sums, or of bfloat16 on an accelerator."""
+    tolerance = 2e-3 if on_cpu else 5e-2
+    distances = jax.tree.map(lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b), *(side[1] for side in (got, expected)))
+    difference = max(jax.tree.leaves(distances))
+    if not (abs(got[0] / expected[0] - 1) <= tolerance and difference <= tolerance):
+        raise AssertionError(f"{name}: loss {got[0]} for {expected[0]}, gradients differ by {difference:.2g}")
+
+
+def measure(clips: int, channels: int, variants: Sequence[str], rounds: int) -> dict:
+    """Checks that all compute the same, and times them."""
+    from benchmarks import peer_step
+
+    sides = {f"torch_{variant}": (theirs, clips, channels, variant) for variant in variants or peer_step.VARIANTS}
+    times, computed = timing.alternate_apart({"mfl_jax": (ours, clips, channels), **sides}, rounds)
+    for name in sides:
+        check(name, computed[name], computed["mfl_jax"], peer_step.device().type == "cpu")
+    operations = 6 * workload.forward_multiply_adds(workload.config_of(channels=channels), clips)
+    return {"batch_size": clips, "channels": channels, **times, **workload.against_the_best(times, operations)}
 
 
 def results(*, batch_sizes=(16, 64), channels=128, variants=(), rounds=5) -> list[dict]:

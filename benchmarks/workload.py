@@ -73,3 +73,10 @@ def forward_multiply_adds(config, clips: int, frames: int = FRAMES, events: int 
     gru = 2 * frames * (bins[3] * c + hidden) * 3 * hidden
     event = gru + frames * (2 * hidden * hidden + hidden * events)
     return clips * (shared + scene + event)
+
+
+def against_the_best(times: dict, operations: int) -> dict:
+    """The ratio of the fastest other side to ours, and the operations that we reach in a second."""
+    ours = times["mfl_jax"]["median_s"]
+    best = min(side["median_s"] for name, side in times.items() if name != "mfl_jax")
+    return {"ratio": best / ours, "gflop": operations / 1e9, "gflop_per_s": operations / 1e9 / ours}

@@ -94,7 +94,7 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
         console.print(config.note, soft_wrap=True, highlight=False)
     dataset = prepare.dataset_of(config)
     settings.claim_workdir(workdir, config)
-    runs.use_matmul_precision(config)
+    runs.set_up_process(config)
     devices = runs.devices_of(config)
     splits = training.Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
     at_once = (lambda member: config.members_at_once) if config.members_at_once else None

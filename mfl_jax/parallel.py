@@ -1,5 +1,7 @@
 """One step on one device, or on many; of one run, or of several at once: the only module that knows of devices."""
 
+import contextlib
+import ctypes
 import functools
 from collections.abc import Callable
 
@@ -8,6 +10,19 @@ import numpy as np
 
 AXIS = "device"
 MEMBERS = "members"
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep what a step frees for the next one, where it is glibc.
+
+    It would give large blocks back to the system, and every step on a CPU would wait for gigabytes to be handed out and zeroed
+    again. The price is that the process keeps the memory of its largest step to its end.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another system, another C library
+        library = ctypes.CDLL("libc.so.6")
+        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+        library.mallopt(mmap_max, 0)
+        library.mallopt(trim_threshold, 2**31 - 1)
 
 
 def compile_train_step(step: Callable, devices: list) -> Callable:

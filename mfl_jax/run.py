@@ -41,9 +41,10 @@ class Run:
     padded_size: int
 
 
-def use_matmul_precision(config) -> None:
-    """Sets the precision of float32 products, of all that is compiled from here on."""
+def set_up_process(config) -> None:
+    """Makes the settings of the process that all that is compiled from here on depends on."""
     jax.config.update("jax_default_matmul_precision", None if config.matmul_precision == "default" else config.matmul_precision)
+    parallel.keep_freed_memory()
 
 
 def devices_of(config) -> list:
@@ -124,7 +125,7 @@ def build(config, dataset: Dataset) -> Run:
     Raises:
       InputError: the data set or the devices do not fit the config.
     """
-    use_matmul_precision(config)
+    set_up_process(config)
     devices = devices_of(config)
     graphdef, initial = start(config, dataset)
     train_step, eval_step = pure_steps(config, graphdef)

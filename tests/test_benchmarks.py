@@ -57,14 +57,15 @@ def test_against_the_peer(name):
     assert result["ratio"] == pytest.approx(best / result["mfl_jax"]["median_s"])
 
 
-def test_a_wrong_gradient_stops_the_comparison(monkeypatch):
+def test_a_wrong_gradient_stops_the_comparison():
     pytest.importorskip("torch")
-    from benchmarks import peer_step, train_step
+    from benchmarks import train_step
 
-    right = peer_step.loss_of
-    monkeypatch.setattr(peer_step, "loss_of", lambda *arguments: 1.01 * right(*arguments))
-    with pytest.raises(AssertionError, match="eager"):
-        train_step.measure(2, 4, ["eager"], 1)
+    right = (2.0, {"kernel": np.ones(3)})
+    train_step.check("torch_eager", (2.001, {"kernel": np.full(3, 1.001)}), right, on_cpu=True)
+    for wrong in ((2.01, right[1]), (2.0, {"kernel": np.array([1, 1, 1.01])}), (np.nan, right[1])):
+        with pytest.raises(AssertionError, match="torch_eager"):
+            train_step.check("torch_eager", wrong, right, on_cpu=True)
 
 
 def test_members_and_roofline():

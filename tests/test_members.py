@@ -46,7 +46,7 @@ def splits_of(dataset):
 
 def trained(group, dataset, home, *, devices=1, stop=None, advance=lambda count: None):
     splits = splits_of(dataset)
-    run.use_matmul_precision(group[0].config)
+    run.set_up_process(group[0].config)
     return members.train_group(
         group, splits, home, devices=jax.local_devices()[:devices], stop=stop or threading.Event(),
         advance=advance, lowest=floors_of(splits),
@@ -102,7 +102,7 @@ def test_gradients_of_the_first_step_are_those_of_the_runs_alone(prepared):
     tmp, dataset = prepared
     group = experiment.members_of(small_experiment(tmp))
     splits = splits_of(dataset)
-    run.use_matmul_precision(group[0].config)
+    run.set_up_process(group[0].config)
     starts = [run.start(member.config, dataset) for member in group]
     step, _ = run.pure_steps(group[0].config, starts[0][0])
     take_step = parallel.compile_members(members._with_clips(step), (0, None, 0, 0), jax.devices()[:1], donate=False)

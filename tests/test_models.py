@@ -216,6 +216,19 @@ def test_max_pool_equals_that_of_torch(peer, shape, window):
     np.testing.assert_array_equal(gradient_of(weights)[0], reference.grad.numpy().transpose(0, 2, 3, 1).astype(np.float32))
 
 
+def test_max_pool_shares_its_gradient_as_a_maximum_of_jax_does():
+    """With many equal values, in windows whose remainder is dropped."""
+    x = np.round(noise(2, 7, 9, 3)).astype(np.float32)
+
+    def plain(x):
+        return x[:, :6, :8].reshape(2, 3, 2, 2, 4, 3).max(axis=(2, 4))
+
+    (got, gradient_of), (expected, gradient_of_plain) = (jax.vjp(f, x) for f in (lambda x: max_pool(x, 2, 4), plain))
+    weights = noise(*expected.shape, seed=1)
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose(gradient_of(weights)[0], gradient_of_plain(weights)[0], rtol=1e-6)
+
+
 class Normalise(BatchNorm):
     """Batch norm as a layer of its own."""
 
