@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import rich.console
@@ -39,18 +40,20 @@ def alternate(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict:
     return {name: spread(taken) for name, taken in times.items()}
 
 
-def alternate_apart(sides: Mapping[str, tuple], rounds: int) -> tuple[dict, dict]:
+def alternate_apart(sides: Mapping[str, tuple], rounds: int, check: Callable[[str, Any, Any], None]) -> dict:
     """As `alternate`, each side in a process of its own, so that neither threads nor the memory of one get into the other's way.
 
     Args:
       sides: name -> (a function of a module, its arguments ...), which returns the call to time, and what it computes.
+      check: called with the name of each side but the first, what it computes and what the first one does; raises where they
+        are not the same.
 
     Returns:
-      name -> as `alternate` has it, and name -> what the side computes.
+      As `alternate`.
     """
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
-        ends, computed = {}, {}
+        ends, first = {}, None
         for name, (build, *arguments) in sides.items():
             end, other = context.Pipe()
             process = context.Process(target=_serve, args=(other, build, arguments), daemon=True)
@@ -59,13 +62,17 @@ def alternate_apart(sides: Mapping[str, tuple], rounds: int) -> tuple[dict, dict
             stack.callback(process.join)
             stack.callback(end.close)
             ends[name] = end
-            computed[name] = end.recv()  # one after another: none builds while another does
+            computed = end.recv()  # one after another: none builds while another does
+            if first is None:
+                first = computed
+            else:
+                check(name, computed, first)
 
         def asked(end):
             end.send(None)
             return end.recv()
 
-        return alternate({name: functools.partial(asked, end) for name, end in ends.items()}, rounds), computed
+        return alternate({name: functools.partial(asked, end) for name, end in ends.items()}, rounds)
 
 
 def _serve(end, build, arguments) -> None:

@@ -48,13 +48,16 @@ def theirs(clips: int, channels: int, variant: str):
     return take_step, (loss, gradients)
 
 
-def check(name: str, got: tuple, expected: tuple, on_cpu: bool) -> None:
-    """Refuses to time what does not compute the same, to the precision of float32 sums, or of bfloat16 on an accelerator."""
-    tolerance = 2e-3 if on_cpu else 5e-2
-    distances = jax.tree.map(lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b), *(side[1] for side in (got, expected)))
-    difference = max(jax.tree.leaves(distances))
-    if not (abs(got[0] / expected[0] - 1) <= tolerance and difference <= tolerance):
-        raise AssertionError(f"{name}: loss {got[0]} for {expected[0]}, gradients differ by {difference:.2g}")
+def check(name: str, got: tuple, expected: tuple) -> None:
+    """Refuses to time what does not compute the same.
+
+    Where two values of a maximum are equal but for rounding, either may get its gradient: a leaf may differ by a percent.
+    """
+    on_cpu = jax.devices()[0].platform == "cpu"  # on an accelerator, PyTorch computes in bfloat16
+    distances = jax.tree.map(lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b), got[1], expected[1])
+    difference, loss_difference = max(jax.tree.leaves(distances)), abs(got[0] / expected[0] - 1)
+    if not (loss_difference <= (1e-4 if on_cpu else 2e-2) and difference <= (2e-2 if on_cpu else 0.3)):
+        raise AssertionError(f"{name}: the loss differs by {loss_difference:.2g}, and a gradient by {difference:.2g}")
 
 
 def measure(clips: int, channels: int, variants: Sequence[str], rounds: int) -> dict:
@@ -62,9 +65,7 @@ def measure(clips: int, channels: int, variants: Sequence[str], rounds: int) -> 
     from benchmarks import peer_step
 
     sides = {f"torch_{variant}": (theirs, clips, channels, variant) for variant in variants or peer_step.VARIANTS}
-    times, computed = timing.alternate_apart({"mfl_jax": (ours, clips, channels), **sides}, rounds)
-    for name in sides:
-        check(name, computed[name], computed["mfl_jax"], peer_step.device().type == "cpu")
+    times = timing.alternate_apart({"mfl_jax": (ours, clips, channels), **sides}, rounds, check)
     operations = 6 * workload.forward_multiply_adds(workload.config_of(channels=channels), clips)
     return {"batch_size": clips, "channels": channels, **times, **workload.against_the_best(times, operations)}
 
