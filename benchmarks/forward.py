@@ -33,9 +33,10 @@ def theirs(clips: int, channels: int, variant: str):
     from benchmarks import peer_step
 
     config = workload.config_of(batch_size=clips, channels=channels)
-    made = run.build(config, workload.dataset_of())
-    params, batch_stats = jax.device_get((made.initial.params, made.initial.batch_stats))
-    compute = peer_step.forward(config, params, batch_stats, workload.batch_of(made.dataset, clips), variant)
+    dataset = workload.dataset_of()
+    _, initial = run.start(config, dataset)  # no more, so that PyTorch's process has no settings of ours
+    params, batch_stats = jax.device_get((initial.params, initial.batch_stats))
+    compute = peer_step.forward(config, params, batch_stats, workload.batch_of(dataset, clips), variant)
     return compute, compute()
 
 

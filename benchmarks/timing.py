@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import platform
+import resource
 import statistics
 import sys
 import time
@@ -49,7 +50,7 @@ def alternate_apart(sides: Mapping[str, tuple], rounds: int, check: Callable[[st
         are not the same.
 
     Returns:
-      As `alternate`.
+      As `alternate`, and `peak_memory_mb` of the process of each side.
     """
     context = multiprocessing.get_context("spawn")
     with contextlib.ExitStack() as stack:
@@ -68,11 +69,14 @@ def alternate_apart(sides: Mapping[str, tuple], rounds: int, check: Callable[[st
             else:
                 check(name, computed, first)
 
-        def asked(end):
-            end.send(None)
-            return end.recv()
+        memory = {}
 
-        return alternate({name: functools.partial(asked, end) for name, end in ends.items()}, rounds)
+        def ask(name):
+            ends[name].send(None)
+            memory[name] = ends[name].recv()
+
+        times = alternate({name: functools.partial(ask, name) for name in ends}, rounds)
+        return {name: {**times[name], "peak_memory_mb": memory[name]} for name in ends}
 
 
 def _serve(end, build, arguments) -> None:
@@ -82,7 +86,7 @@ def _serve(end, build, arguments) -> None:
         while True:
             end.recv()
             jax.block_until_ready(call())
-            end.send(None)
+            end.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def spread(times: list[float]) -> dict:
