@@ -5,6 +5,9 @@ first step are compared, then twenty large steps, and the comparison is shown to
 """
 
 import functools
+import platform
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -195,3 +198,26 @@ def test_split_and_padding():
 def test_more_devices_than_there_are_is_refused(tmp_path, dataset):
     with pytest.raises(run.InputError, match="devices is 99, and there are 8"):
         build(tmp_path, merged(dataset), 99)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is of glibc")
+def test_freed_memory_is_kept_for_the_next_step():
+    code = """
+import sys
+import numpy as np
+from mfl_jax import parallel
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+if sys.argv[1] == "keep":
+    parallel.keep_freed_memory()
+before = resident_mb()
+block = np.ones(2**25)
+assert resident_mb() - before > 200
+del block
+print(resident_mb() - before)
+"""
+    kept, given_back = (
+        float(subprocess.run([sys.executable, "-c", code, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("keep", "give back")
+    )
+    assert kept > 200 > 50 > given_back
