@@ -40,11 +40,12 @@ def _row_name(row: Mapping) -> str:
 
 
 def _colours(names: Sequence[str]) -> list[str]:
-    """The paper's systems have the same colour in every figure; others take what is left, in their order."""
-    own = list(paper.TITLES)
-    others = [name for name in names if name not in own]
-    rest = COLOURS[len(own) :]
-    return [COLOURS[own.index(name)] if name in own else rest[others.index(name) % len(rest)] for name in names]
+    """The paper's systems have the same colour in every figure; others take what those that are shown leave, in their order."""
+    own = dict(zip(paper.TITLES, COLOURS, strict=False))
+    taken = {name: own[name] for name in names if name in own}
+    rest = [colour for colour in COLOURS if colour not in taken.values()]
+    others = [name for name in names if name not in taken]
+    return [taken[name] if name in taken else rest[others.index(name) % len(rest)] for name in names]
 
 
 def _legend_below(figure: Figure, axes) -> None:
@@ -68,7 +69,8 @@ def scores_against_alpha(rows: Sequence[Mapping]) -> Figure:
             alphas = [row["alpha"] for row in own]
             ax.plot(alphas, [row[task][name]["mean"] for row in own], marker="o", color=colour, label=_name(system))
             if all(row[task][name]["interval"] for row in own):
-                low, high = zip(*(row[task][name]["interval"] for row in own), strict=True)
+                # An interval from few runs may reach beyond what a score can be.
+                low, high = np.clip([row[task][name]["interval"] for row in own], 0, 100).T
                 ax.fill_between(alphas, low, high, color=colour, alpha=0.2, linewidth=0)
         ax.set(xscale="log", title=f"{title} [%]")
     for ax in axes[-1]:
@@ -130,6 +132,7 @@ def focal_weights(records: Mapping[str, Sequence[Sequence[Mapping]]]) -> Figure:
             if task in runs[0][0]["train"]:
                 _over_epochs(ax, [[record["train"][task][key] for record in run] for run in runs], colour, label)
         ax.set(title=_name(system), ylim=(0, 1.05), xlabel="epoch", ylabel="mean focal factor")
+        ax.tick_params(labelbottom=True)
     for ax in axes.flat[len(records) :]:
         ax.set_visible(False)
     _legend_below(figure, axes.flat)
@@ -166,7 +169,7 @@ def event_scores(rows: Sequence[Mapping], events: Sequence[str], share: Sequence
       rows: with events. events: their names. share: of the scored frames in which each is active.
     """
     order = np.argsort(share)[::-1]
-    height = 0.9 + len(events) * (0.16 * len(rows) + 0.18)
+    height = 1.1 + len(events) * (0.1 * len(rows) + 0.12)
     figure = Figure(figsize=(8, height), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     places, thickness = np.arange(len(events)), 0.8 / len(rows)
@@ -178,7 +181,7 @@ def event_scores(rows: Sequence[Mapping], events: Sequence[str], share: Sequence
         left.barh(places + offset, values, thickness, color=colour, label=name)
     right.barh(places, 100 * np.array(share)[order], 0.6, color=COLOURS[7])
     left.set_yticks(places, [events[m] for m in order])
-    left.invert_yaxis()
+    left.set_ylim(len(events) - 0.4, -0.6)
     left.set(xlabel="F [%]", xlim=(0, 100))
     right.set_xlabel("active, % of frames")
     for ax in (left, right):
