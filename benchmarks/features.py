@@ -1,6 +1,6 @@
 """From recordings to log-mel clips, against a loop over librosa in one process; and memory against the length of a recording.
 
-python -m benchmarks.features [--recordings=24] [--seconds=60] [--rounds=3]
+python -m benchmarks.features [--recordings=60] [--seconds=60] [--rounds=3]
 
 The recordings are noise: stereo, 24 bit, 44.1 kHz. The clips are compared before anything is timed. `ratio` is the time of the
 librosa loop over ours on all cores, `ratio_one_process` over ours in one process.
@@ -85,7 +85,8 @@ def memory(folder: pathlib.Path, minutes: int) -> dict:
     write_noise(file, 60 * minutes, 0)
     code = (
         "import sys; from mfl_jax import clips, features; "
-        "clips.extract_log_mel(sys.argv[1], features.MelConfig(), sys.argv[1] + '.f32')"
+        "mel = features.MelConfig(); "
+        "clips.extract_log_mel(sys.argv[1], mel, features.weights_of(mel), sys.argv[1] + '.f32')"
     )
     process = subprocess.Popen([sys.executable, "-c", code, file])
     _, status, usage = os.wait4(process.pid, 0)
@@ -95,7 +96,7 @@ def memory(folder: pathlib.Path, minutes: int) -> dict:
     return {"recording_min": minutes, "peak_memory_mb": usage.ru_maxrss / 1024}
 
 
-def results(*, recordings=24, seconds=60, rounds=3, lengths_min=(1, 10, 60)) -> list[dict]:
+def results(*, recordings=60, seconds=60, rounds=3, lengths_min=(1, 10, 60)) -> list[dict]:
     """The comparison, and an entry a length of recording."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)

@@ -19,18 +19,18 @@ from mfl_jax.annotations import Recording
 from mfl_jax.errors import InputError
 
 
-def extract_log_mel(path: str, mel: features.MelConfig, out: str) -> tuple[int, int]:
+def extract_log_mel(path: str, mel: features.MelConfig, weights: tuple[np.ndarray, np.ndarray], out: str) -> tuple[int, int]:
     """Writes the log-mel spectrogram of a recording to a raw file, piece by piece.
 
     Args:
-      path: the recording. mel: the settings. out: where the float32 frames go.
+      path: the recording. mel: the settings. weights: `features.weights_of(mel)`. out: where the float32 frames go.
 
     Returns:
       The number of frames, and of those among them that are silent throughout.
     """
     frames = silent = 0
     with open(out, "wb") as file:
-        for piece in features.stream_log_mel(audio.stream_mono(path, mel.sample_rate_hz), mel):
+        for piece in features.stream_log_mel(audio.stream_mono(path, mel.sample_rate_hz), mel, weights):
             piece.tofile(file)
             frames += len(piece)
             silent += int((piece.max(axis=1) < np.log(mel.floor) + 1e-3).sum())
@@ -93,6 +93,7 @@ def clips_of(
     """
     check_recordings(recordings, root)
     jobs = min(jobs or len(os.sched_getaffinity(0)), len(recordings))
+    weights = features.weights_of(mel)
     bar = rich.progress.Progress(
         "{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "recordings",
         rich.progress.TimeRemainingColumn(), "left", console=rich.console.Console(stderr=True),
@@ -102,7 +103,7 @@ def clips_of(
         waiting: dict[concurrent.futures.Future, tuple[Recording, str]] = {}
         for number, recording in enumerate(recordings):
             out = os.path.join(spool, f"{number}.f32")
-            waiting[submit(extract_log_mel, str(root / recording.path), mel, out)] = (recording, out)
+            waiting[submit(extract_log_mel, str(root / recording.path), mel, weights, out)] = (recording, out)
             # No more than a few spectrograms lie in the temporary folder at a time.
             last = number + 1 == len(recordings)
             while waiting and (last or len(waiting) > 2 * jobs):

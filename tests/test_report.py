@@ -22,7 +22,7 @@ def small(config, tmp, **fields):
     for key, value in small_config(tmp, eta=0.0, gamma=0.0, zeta=0.0, epochs=2).to_dict().items():
         if key != "name":
             config[key] = value
-    config.seeds = 2
+    config.seeds, config.members_at_once = 2, 4
     config.update(fields)
     return config
 
