@@ -1,39 +1,41 @@
 """From (recording, label list) to clips: the one way from annotated audio to the examples of a data set."""
 
 import concurrent.futures
-import concurrent.futures.process
 import contextlib
 import dataclasses
-import multiprocessing
+import functools
 import os
 import pathlib
-import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import rich.progress
+import threadpoolctl
 
 from mfl_jax import annotations, audio, features
 from mfl_jax.annotations import Recording
 from mfl_jax.errors import InputError
 
 
-def extract_log_mel(path: str, mel: features.MelConfig, weights: tuple[np.ndarray, np.ndarray], out: str) -> tuple[int, int]:
+def extract_log_mel(path: str, mel: features.MelConfig, out: str, stop: threading.Event | None = None) -> tuple[int, int]:
     """Writes the log-mel spectrogram of a recording to a raw file, piece by piece.
 
     Args:
-      path: the recording. mel: the settings. weights: `features.weights_of(mel)`. out: where the float32 frames go.
+      path: the recording. mel: the settings. out: where the float32 frames go. stop: once set, no further piece is computed.
 
     Returns:
       The number of frames, and of those among them that are silent throughout.
     """
     frames = silent = 0
     with open(out, "wb") as file:
-        for piece in features.stream_log_mel(audio.stream_mono(path, mel.sample_rate_hz), mel, weights):
+        for piece in features.stream_log_mel(audio.stream_mono(path, mel.sample_rate_hz), mel):
             piece.tofile(file)
             frames += len(piece)
             silent += int((piece.max(axis=1) < np.log(mel.floor) + 1e-3).sum())
+            if stop is not None and stop.is_set():
+                break
     return frames, silent
 
 
@@ -75,15 +77,15 @@ def clips_of(
 ) -> Iterator[tuple[str, dict]]:
     """Cuts recordings into clips, on all cores, with a progress bar.
 
-    Every process writes the spectrogram of one recording to a temporary file, which is cut here: memory stays bounded by a
-    few seconds of audio a process, whatever the length of a recording. The remainder of a recording becomes a last clip,
+    Every thread writes the spectrogram of one recording to a temporary file, which is cut here: memory stays bounded by a
+    few seconds of audio a thread, whatever the length of a recording. The remainder of a recording becomes a last clip,
     padded with silence; `valid_frames` tells where it ends.
 
     Args:
       recordings: as `annotations.read_label_list` returns them. root: the folder that their paths start from.
       events: the vocabulary. mel: the settings of the spectrograms. clip_frames: length of a clip.
       notes: collects oddities. what: name of the work, for the progress bar.
-      jobs: processes; by default as many as there are cores. One works without starting any.
+      jobs: threads that decode and transform; by default as many as there are cores.
 
     Yields:
       (key, {"log_mel", "events", "scene", "valid_frames", "recording", "clip_start_s"}), in no given order.
@@ -93,17 +95,16 @@ def clips_of(
     """
     check_recordings(recordings, root)
     jobs = min(jobs or len(os.sched_getaffinity(0)), len(recordings))
-    weights = features.weights_of(mel)
     bar = rich.progress.Progress(
         "{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "recordings",
         rich.progress.TimeRemainingColumn(), "left", console=rich.console.Console(stderr=True),
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="mfl_jax_") as spool, _processes(jobs) as submit, bar:
+    with tempfile.TemporaryDirectory(prefix="mfl_jax_") as spool, _threads(jobs) as submit, bar:
         task = bar.add_task(what, total=len(recordings))
         waiting: dict[concurrent.futures.Future, tuple[Recording, str]] = {}
         for number, recording in enumerate(recordings):
             out = os.path.join(spool, f"{number}.f32")
-            waiting[submit(extract_log_mel, str(root / recording.path), mel, weights, out)] = (recording, out)
+            waiting[submit(str(root / recording.path), mel, out)] = (recording, out)
             # No more than a few spectrograms lie in the temporary folder at a time.
             last = number + 1 == len(recordings)
             while waiting and (last or len(waiting) > 2 * jobs):
@@ -117,39 +118,16 @@ def clips_of(
 
 
 @contextlib.contextmanager
-def _processes(jobs: int):
-    """Yields a function that submits a call: to `jobs` processes, or to this one where that is enough."""
-    if jobs <= 1:
-
-        def submit(function, *arguments):
-            future = concurrent.futures.Future()
-            future.set_result(function(*arguments))
-            return future
-
-        yield submit
-        return
-    # Spawned, since a fork of a process that holds JAX's threads may hang; one BLAS thread each, since all cores have one.
-    limited = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    before = {name: os.environ.get(name) for name in limited}
-    os.environ.update(limited)
-    # Ctrl-C goes to every process of the terminal; this one alone answers it.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
-    try:
-        yield pool.submit
-    except concurrent.futures.process.BrokenProcessPool:
-        raise InputError(
-            "a process that extracts features was killed: out of memory, or started by a script without "
-            "`if __name__ == '__main__':`, which its processes then run again"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
+def _threads(jobs: int):
+    """Yields a function that submits a call of `extract_log_mel`; what is left of the calls at the end is not finished."""
+    stop = threading.Event()
+    # Threads are enough: decoding, transforms and products all let others run. Each has a core, so products get no more.
+    with threadpoolctl.threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        try:
+            yield functools.partial(pool.submit, extract_log_mel, stop=stop)
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
 
 
 def _cut(recording, spooled, frames, silent, events, mel, clip_frames, notes) -> Iterator[tuple[str, dict]]:

@@ -2,8 +2,8 @@
 
 Under `jax.vmap` over the kernels a stock convolution becomes one grouped convolution, which CPUs and cuDNN run many times
 slower than the convolutions it stands for. Here they stay apart: one convolution a network, in the value and in both
-gradients. The gradient with respect to the input is written as the convolution that it is, and that with respect to the kernel
-is summed over pieces on CPUs.
+gradients. The gradient with respect to the input is written as the convolution that it is. CPUs take the way of `winograd`
+where it suits; other hardware has its own and keeps the stock convolution.
 """
 
 from collections.abc import Callable
@@ -13,40 +13,19 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.custom_batching import custom_vmap
 
-PIECE_BYTES = 12 << 20
-"""Of input and cotangent together that a CPU's gradient takes at once; with more, XLA's falls from 150 to 25 GFLOP/s."""
+from mfl_jax import winograd
 
 
 def _stock(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def stock_kernel_gradient(x, cotangent, padding="SAME"):
+def stock_kernel_gradient(x, cotangent):
     """The gradient of the convolution of x with respect to its kernel, as XLA has it."""
 
-    def convolve(kernel):
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
     kernel = jax.ShapeDtypeStruct((3, 3, x.shape[-1], cotangent.shape[-1]), x.dtype)
-    (gradient,) = jax.linear_transpose(convolve, kernel)(cotangent)
+    (gradient,) = jax.linear_transpose(lambda kernel: _stock(x, kernel), kernel)(cotangent)
     return gradient
-
-
-def _kernel_gradient_in_pieces(x, cotangent):
-    clips, frames, bins, _ = x.shape
-    frame_bytes = bins * (x.shape[-1] + cotangent.shape[-1]) * x.dtype.itemsize
-    piece_frames = min(frames, max(1, PIECE_BYTES // frame_bytes))
-    piece_clips = max(1, PIECE_BYTES // (frame_bytes * frames))
-    padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))
-    return sum(
-        stock_kernel_gradient(
-            padded[clip : clip + piece_clips, frame : frame + piece_frames + 2],
-            cotangent[clip : clip + piece_clips, frame : frame + piece_frames],
-            ((0, 0), (1, 1)),
-        )
-        for clip in range(0, clips, piece_clips)
-        for frame in range(0, frames, piece_frames)
-    )
 
 
 def apart(function: Callable) -> Callable:
@@ -65,13 +44,18 @@ def apart(function: Callable) -> Callable:
     return called
 
 
-_value = apart(_stock)
+@apart
+def _value(x, kernel):
+    if not winograd.suits(x, kernel.shape[-1]):
+        return _stock(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=_stock)
 
 
 @apart
 def _kernel_gradient(x, cotangent):
-    ways = {"cpu": _kernel_gradient_in_pieces, "default": stock_kernel_gradient}
-    return jax.lax.platform_dependent(x, cotangent, **ways)
+    if not winograd.suits(x, cotangent.shape[-1]):
+        return stock_kernel_gradient(x, cotangent)
+    return jax.lax.platform_dependent(x, cotangent, cpu=winograd.kernel_gradient, default=stock_kernel_gradient)
 
 
 @jax.custom_vjp

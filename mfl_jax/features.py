@@ -2,8 +2,6 @@
 
 Frame t covers the samples [t, t + 1) * hop; its window is centred on sample (t + 0.5) * hop. Samples before the start
 and past the end of a recording count as zero. A frame depends on the recording alone, never on where clips are cut.
-
-This module stays free of JAX, so that the processes that extract features start fast and never touch an accelerator.
 """
 
 import dataclasses
@@ -16,6 +14,9 @@ import scipy.fft
 import scipy.signal
 
 from mfl_jax.errors import InputError
+
+FRAMES_AT_ONCE = 64
+"""Frames whose spectra are computed together: so many stay in the cache from one step to the next."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,23 +73,23 @@ def mel_filters(config: MelConfig) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def weights_of(config: MelConfig) -> tuple[np.ndarray, np.ndarray]:
-    """What a spectrogram is weighted with: the window [shape=(window_samples,)] and the filter bank, float32."""
-    window = scipy.signal.get_window("hann", config.window_samples, fftbins=True).astype(np.float32)
-    return window, mel_filters(config)
+def _window(config: MelConfig) -> np.ndarray:
+    return scipy.signal.get_window("hann", config.window_samples, fftbins=True).astype(np.float32)
 
 
-def _log_mel_of_windows(windows: np.ndarray, config: MelConfig, weights: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def _log_mel_of_windows(windows: np.ndarray, config: MelConfig) -> np.ndarray:
     """[shape=(frames, window_samples)] -> [shape=(frames, mel_bins)]."""
-    window, filters = weights
-    spectrum = scipy.fft.rfft(windows * window, n=config.fft_samples, axis=1)
-    power = np.square(spectrum.real) + np.square(spectrum.imag)
-    return np.log(power @ filters.T + np.float32(config.floor))
+    window, filters = _window(config), mel_filters(config)
+    log_mel = np.empty((len(windows), config.mel_bins), np.float32)
+    for start in range(0, len(windows), FRAMES_AT_ONCE):
+        some = slice(start, start + FRAMES_AT_ONCE)
+        spectrum = scipy.fft.rfft(windows[some] * window, n=config.fft_samples, axis=1)
+        power = np.square(spectrum.real) + np.square(spectrum.imag)
+        log_mel[some] = np.log(power @ filters.T + np.float32(config.floor))
+    return log_mel
 
 
-def stream_log_mel(
-    blocks: Iterable[np.ndarray], config: MelConfig, weights: tuple[np.ndarray, np.ndarray] | None = None
-) -> Iterator[np.ndarray]:
+def stream_log_mel(blocks: Iterable[np.ndarray], config: MelConfig) -> Iterator[np.ndarray]:
     """Turns consecutive mono blocks of a recording into consecutive pieces of its log-mel spectrogram.
 
     Memory is bounded by the length of a block, whatever the length of the recording.
@@ -96,12 +97,10 @@ def stream_log_mel(
     Args:
       blocks: float32 arrays [shape=(n,)] at `config.sample_rate_hz`, of any lengths.
       config: the settings.
-      weights: `weights_of(config)`, where another process has them already: librosa takes seconds to load.
 
     Yields:
       float32 arrays [shape=(frames, mel_bins)]; joined, they hold `config.frames(total samples)` frames.
     """
-    weights = weights or weights_of(config)
     # Sample 0 of `pending` is where the window of the next frame begins; the first one begins before the recording.
     pending = np.zeros(config.window_samples // 2 - config.hop_samples // 2, np.float32)
     samples = done = 0
@@ -111,14 +110,14 @@ def stream_log_mel(
         # A frame is ready when its window is filled.
         ready = (len(pending) - config.window_samples) // config.hop_samples + 1
         if ready > 0:
-            yield _log_mel_of_windows(_frame(pending, ready, config), config, weights)
+            yield _log_mel_of_windows(_frame(pending, ready, config), config)
             pending = pending[ready * config.hop_samples :]
             done += ready
     rest = config.frames(samples) - done
     if rest > 0:
         tail = np.zeros((rest - 1) * config.hop_samples + config.window_samples, np.float32)
         tail[: len(pending)] = pending[: len(tail)]
-        yield _log_mel_of_windows(_frame(tail, rest, config), config, weights)
+        yield _log_mel_of_windows(_frame(tail, rest, config), config)
 
 
 def _frame(samples: np.ndarray, frames: int, config: MelConfig) -> np.ndarray:

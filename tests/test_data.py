@@ -54,7 +54,7 @@ def test_folds_keep_recordings_together_and_scenes_apart(prepared):
     assert {example["fold"] for example in examples(prepared[1], "evaluation")} == {0}
 
 
-def test_processes_and_one_process_give_the_same(prepared):
+def test_several_threads_and_one_give_the_same(prepared):
     tmp, dataset = prepared
     root = tmp / "recordings"
     listed = annotations.read_label_list(root / "meta" / "meta_evaluation.txt")
