@@ -13,6 +13,16 @@ import jax
 import pytest
 
 jax.config.update("jax_default_matmul_precision", "highest")
+pytest.register_assert_rewrite("networks")  # its assertions show their values as those of a test do
+
+
+@pytest.fixture(scope="session")
+def peer():
+    """The network in PyTorch; tests that compare with it are skipped where PyTorch is missing."""
+    pytest.importorskip("torch")
+    import peer
+
+    return peer
 
 
 @pytest.fixture(scope="session")
