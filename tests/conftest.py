@@ -12,7 +12,22 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
-jax.config.update("jax_default_matmul_precision", "highest")
+pytest.register_assert_rewrite("networks")  # its assertions show their values as those of a test do
+
+
+@pytest.fixture(scope="module", autouse=True)
+def full_precision():
+    """Products in full precision. For each module anew: a run that a test builds sets the process to what its config says."""
+    jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session")
+def peer():
+    """The network in PyTorch; tests that compare with it are skipped where PyTorch is missing."""
+    pytest.importorskip("torch")
+    import peer
+
+    return peer
 
 
 @pytest.fixture(scope="session")

@@ -52,14 +52,6 @@ def by_the_equations(params, x):
     return states
 
 
-@pytest.fixture(scope="module")
-def peer():
-    pytest.importorskip("torch")
-    import peer
-
-    return peer
-
-
 def torch_layer(peer, params):
     """PyTorch's layer in float64 with our parameters."""
     _, inputs, gates = params["input_kernel"].shape

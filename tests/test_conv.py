@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gradients import assert_equal, value_and_gradients
 
 from mfl_jax.conv import conv3x3
 
@@ -17,22 +18,6 @@ def stock(x, kernel):
 def arrays(*shapes):
     rng = np.random.default_rng(0)
     return [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
-
-
-def value_and_gradients(convolution, x, kernel, weights):
-    value, gradients_of = jax.vjp(convolution, x, kernel)
-    return value, *gradients_of(weights)
-
-
-def assert_equal(got, want):
-    for ours, theirs in zip(got, want, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
-
-
-@pytest.fixture(autouse=True)
-def exact():
-    with jax.default_matmul_precision("highest"):
-        yield
 
 
 @pytest.mark.parametrize("size", [(2, 7, 5, 3, 4), (1, 1, 1, 1, 2), (3, 20, 2, 4, 4), (2, 9, 8, 1, 12)], ids=str)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gradients import assert_equal, value_and_gradients
 
 from mfl_jax import first_conv
 
@@ -27,22 +28,6 @@ def plain_output(x, kernel):
 def plain(x, kernel, bins):
     output = plain_output(x, kernel)[:, :, : x.shape[2] // bins * bins]
     return output.reshape(*x.shape[:2], -1, bins, CHANNELS).max(3)
-
-
-def value_and_gradients(function, x, kernel, weights):
-    value, gradients_of = jax.vjp(function, x, kernel)
-    return value, *gradients_of(weights)
-
-
-def assert_equal(got, want):
-    for ours, theirs in zip(got, want, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
-
-
-@pytest.fixture(autouse=True)
-def exact():
-    with jax.default_matmul_precision("highest"):
-        yield
 
 
 @pytest.fixture(params=["cpu", "other hardware"])
