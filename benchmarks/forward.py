@@ -6,7 +6,6 @@ The logits are compared before anything is timed. `ratio` is PyTorch's best over
 """
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -47,19 +46,9 @@ def check(name: str, got: list, expected: tuple) -> None:
         np.testing.assert_allclose(other, ours, rtol=0, atol=tolerance, err_msg=name)
 
 
-def measure(clips: int, channels: int, variants: Sequence[str], rounds: int) -> dict:
-    """Checks that all compute the same, and times them."""
-    from benchmarks import peer_step
-
-    sides = {f"torch_{variant}": (theirs, clips, channels, variant) for variant in variants or peer_step.VARIANTS}
-    times = timing.alternate_apart({"mfl_jax": (ours, clips, channels), **sides}, rounds, check)
-    operations = 2 * workload.forward_multiply_adds(workload.config_of(channels=channels), clips)
-    return {"batch_size": clips, "channels": channels, **times, **workload.against_the_best(times, operations)}
-
-
 def results(*, batch_sizes=(16, 64), channels=128, variants=(), rounds=7) -> list[dict]:
     """An entry a setting."""
-    return [measure(clips, channels, variants, rounds) for clips in batch_sizes]
+    return [workload.against_torch(ours, theirs, check, clips, channels, variants, rounds, passes=1) for clips in batch_sizes]
 
 
 if __name__ == "__main__":

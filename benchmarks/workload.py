@@ -1,10 +1,11 @@
-"""What the benchmarks work on: the paper's network, clips of its size filled with noise, and what a step costs on paper."""
+"""What the benchmarks share: the network, noise in the shape of its clips, operations of a step, rounds against PyTorch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
+from benchmarks import timing
 from configs import proposed
 from mfl_jax import run
 from mfl_jax.data import Dataset
@@ -75,8 +76,32 @@ def forward_multiply_adds(config, clips: int, frames: int = FRAMES, events: int 
     return clips * (shared + scene + event)
 
 
-def against_the_best(times: dict, operations: int) -> dict:
-    """The ratio of the fastest other side to ours, and the operations that we reach in a second."""
-    ours = times["mfl_jax"]["median_s"]
-    best = min(side["median_s"] for name, side in times.items() if name != "mfl_jax")
-    return {"ratio": best / ours, "gflop": operations / 1e9, "gflop_per_s": operations / 1e9 / ours}
+def against_torch(
+    ours: Callable,
+    theirs: Callable,
+    check: Callable,
+    clips: int,
+    channels: int,
+    variants: Sequence[str],
+    rounds: int,
+    *,
+    passes: int,
+) -> dict:
+    """Checks that our side and PyTorch's compute the same, and times them, each in a process of its own.
+
+    Args:
+      ours, theirs: functions of a module, called with `clips` and `channels`, and PyTorch's with a variant as well; as
+        `timing.alternate_apart` wants them, and `check` too.
+      variants: of PyTorch's side; all that there are where none is named.
+      passes: as how many forward passes the operations of a call count.
+
+    Returns:
+      The setting, the times of each side, the ratio of PyTorch's best to ours, and the operations that we reach in a second.
+    """
+    from benchmarks import peer_step  # here, for the benchmarks that need no PyTorch
+
+    sides = {f"torch_{variant}": (theirs, clips, channels, variant) for variant in variants or peer_step.VARIANTS}
+    times = timing.alternate_apart({"mfl_jax": (ours, clips, channels), **sides}, rounds, check)
+    best, own = min(times[name]["median_s"] for name in sides), times["mfl_jax"]["median_s"]
+    gflop = 2 * passes * forward_multiply_adds(config_of(channels=channels), clips) / 1e9
+    return {"batch_size": clips, "channels": channels, **times, "ratio": best / own, "gflop": gflop, "gflop_per_s": gflop / own}

@@ -49,13 +49,14 @@ def test_operations_of_a_convolution_leave_its_padding_out():
     assert taps == (3 * 5 - 2) * (3 * 3 - 2)
 
 
-@pytest.mark.parametrize("name", ["train_step", "forward"])
-def test_against_the_peer(name):
+@pytest.mark.parametrize(("name", "variants"), [("train_step", ["eager", "channels_last"]), ("forward", ["eager"])])
+def test_against_the_peer(name, variants):
     pytest.importorskip("torch")
-    result = importlib.import_module(f"benchmarks.{name}").measure(2, 4, ["eager", "channels_last"], 1)
-    assert_times(result, "mfl_jax", "torch_eager", "torch_channels_last")
-    best = min(result[side]["median_s"] for side in ("torch_eager", "torch_channels_last"))
-    assert result["ratio"] == pytest.approx(best / result["mfl_jax"]["median_s"])
+    compare = importlib.import_module(f"benchmarks.{name}").results
+    (result,) = compare(batch_sizes=[2], channels=4, variants=variants, rounds=1)
+    sides = [f"torch_{variant}" for variant in variants]
+    assert_times(result, "mfl_jax", *sides)
+    assert result["ratio"] == pytest.approx(min(result[side]["median_s"] for side in sides) / result["mfl_jax"]["median_s"])
 
 
 def test_a_wrong_gradient_stops_the_comparison():
