@@ -31,11 +31,7 @@ def theirs(clips: int, channels: int, variant: str):
     """The same of PyTorch, in one of its variants."""
     from benchmarks import peer_step
 
-    config = workload.config_of(batch_size=clips, channels=channels)
-    dataset = workload.dataset_of()
-    _, initial = run.start(config, dataset)  # no more, so that PyTorch's process has no settings of ours
-    params, batch_stats = jax.device_get((initial.params, initial.batch_stats))
-    compute = peer_step.forward(config, params, batch_stats, workload.batch_of(dataset, clips), variant)
+    compute = peer_step.forward(*workload.of_torch(clips, channels), variant)
     return compute, compute()
 
 

@@ -36,11 +36,7 @@ def theirs(clips: int, channels: int, variant: str):
     from benchmarks import peer_step
     from tests import peer
 
-    config = workload.config_of(batch_size=clips, channels=channels)
-    dataset = workload.dataset_of()
-    _, initial = run.start(config, dataset)  # no more, so that PyTorch's process has no settings of ours
-    params, batch_stats = jax.device_get((initial.params, initial.batch_stats))
-    network, take_step = peer_step.training(config, params, batch_stats, workload.batch_of(dataset, clips), variant)
+    network, take_step = peer_step.training(*workload.of_torch(clips, channels), variant)
     loss = take_step()
     gradients = peer.arrays_of(network.cpu(), "gradients")
     network.to(peer_step.device())

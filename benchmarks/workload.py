@@ -54,6 +54,13 @@ def stepper(made: run.Run) -> Callable[[], jax.Array]:
     return step
 
 
+def of_torch(clips: int, channels: int) -> tuple:
+    """The config, parameters, statistics and batch that PyTorch's side takes over; its process gets no settings of ours."""
+    config, dataset = config_of(batch_size=clips, channels=channels), dataset_of()
+    _, initial = run.start(config, dataset)
+    return config, *jax.device_get((initial.params, initial.batch_stats)), batch_of(dataset, clips)
+
+
 def forward_multiply_adds(config, clips: int, frames: int = FRAMES, events: int = EVENTS) -> int:
     """Multiplications with an addition of the forward pass of the joint network (Table II), padding left out.
 

@@ -41,7 +41,7 @@ def stream_mono(path: str | pathlib.Path, sample_rate_hz: int) -> Iterator[np.nd
             resampler = None if rate == sample_rate_hz else soxr.ResampleStream(rate, sample_rate_hz, 1, dtype="float32")
             block_samples = max(1, round(BLOCK_S * rate))
             while len(block := file.read(block_samples, dtype="float32", always_2d=True)):
-                mono = sum(block.T) / block.shape[1]  # a tenth of the time of numpy's mean over so short an axis
+                mono = sum(block.T) / block.shape[1]  # numpy's mean takes many times as long over so short an axis
                 if not np.isfinite(mono).all():
                     bad = samples + int(np.argmin(np.isfinite(mono)))
                     raise InputError(f"{path}: sample {bad} ({bad / rate:.3f} s) is no finite number; repair the file")

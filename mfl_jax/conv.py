@@ -22,7 +22,6 @@ def _stock(x, kernel):
 
 def stock_kernel_gradient(x, cotangent):
     """The gradient of the convolution of x with respect to its kernel, as XLA has it."""
-
     kernel = jax.ShapeDtypeStruct((3, 3, x.shape[-1], cotangent.shape[-1]), x.dtype)
     (gradient,) = jax.linear_transpose(lambda kernel: _stock(x, kernel), kernel)(cotangent)
     return gradient

@@ -25,7 +25,7 @@ def define_flags() -> commandline.Flags:
 
 def run(config, workdir: pathlib.Path, mode: str) -> int:
     """Does what the flags say; returns the exit status."""
-    # Imported here, so that --help and wrong flags answer at once, and processes that extract features start fast.
+    # Imported here, so that --help and wrong flags answer at once.
     from mfl_jax import prepare, settings
 
     if "systems" in config:

@@ -87,12 +87,7 @@ def _combine(matrix: Iterable[Sequence[float]], parts: Iterable[jax.Array]) -> l
     """The products of a matrix with a column of arrays; nothing is spent on its zeros and ones."""
     parts = list(parts)
     signed = {1: operator.pos, -1: operator.neg}
-    return [
-        sum(
-            signed[weight](part) if abs(weight) == 1 else weight * part for weight, part in zip(row, parts, strict=True) if weight
-        )
-        for row in matrix
-    ]
+    return [sum(signed[w](part) if abs(w) == 1 else w * part for w, part in zip(row, parts, strict=True) if w) for row in matrix]
 
 
 def _piece(x, outputs) -> tuple[int, int]:

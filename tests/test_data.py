@@ -1,11 +1,13 @@
 """From recordings to a prepared data set and on to batches, and what is said of recordings that are odd or wrong."""
 
+import threading
+
 import numpy as np
 import pytest
 import soundfile
 from small import AUDIO, HEADER, RATE, small_dataset, write_recordings
 
-from mfl_jax import annotations, clips, data, features, prepare
+from mfl_jax import annotations, audio, clips, data, features, prepare
 from mfl_jax.errors import InputError
 
 MEL = features.MelConfig(**{key: value for key, value in AUDIO.items() if key != "clip_s"})
@@ -63,6 +65,27 @@ def test_several_threads_and_one_give_the_same(prepared):
     assert one.keys() == two.keys() and len(one) == 12
     for key, example in one.items():
         np.testing.assert_allclose(two[key]["log_mel"], example["log_mel"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_recording_whose_end_nobody_waits_for_is_not_computed_to_its_end(tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.zeros(int(2.5 * audio.BLOCK_S * RATE)), RATE)
+    stop = threading.Event()
+    whole, silent = clips.extract_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
+    assert whole == silent == 2.5 * audio.BLOCK_S * 50
+    stop.set()
+    first, _ = clips.extract_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
+    assert 0 < first <= audio.BLOCK_S * 50
+
+
+def test_an_error_in_one_recording_ends_the_threads_of_the_others(tmp_path):
+    soundfile.write(tmp_path / "good.wav", np.zeros(RATE), RATE)
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    recordings = [annotations.Recording(path=f"{name}.wav", scene="any", events=()) for name in ("good", "bad", "good")]
+    options = {"events": (), "mel": MEL, "clip_frames": 50, "what": "test", "notes": clips.Notes()}
+    before = threading.active_count()
+    with pytest.raises(InputError, match=r"bad\.wav: not readable"):
+        list(clips.clips_of(recordings, tmp_path, jobs=2, **options))
+    assert threading.active_count() == before
 
 
 def test_batches_hold_every_clip_once_and_mask_the_rest(prepared):
