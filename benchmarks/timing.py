@@ -21,6 +21,9 @@ import rich.console
 import rich.table
 from absl import app, flags, logging
 
+from mfl_jax import commandline
+from mfl_jax.errors import InputError
+
 
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict:
     """Times each side once a round, after one round that does not count.
@@ -126,18 +129,33 @@ def run(benchmark: Callable[..., list[dict]], *packages: str) -> None:
         default = parameter.default
         define = {int: flags.DEFINE_integer, str: flags.DEFINE_string, tuple: flags.DEFINE_list}[type(default)]
         define(name, [str(value) for value in default] if isinstance(default, tuple) else default, "see above")
-    app.run(lambda _: _run(benchmark, packages))
+    app.run(lambda arguments: _run(benchmark, packages, arguments[1:]), flags_parser=_parse)
 
 
-def _run(benchmark, packages):
+def _parse(arguments):
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        commandline.refuse(error)
+
+
+def _run(benchmark, packages, rest):
+    if rest:
+        commandline.refuse(f"unexpected: {' '.join(rest)}")
     logging.set_verbosity(logging.ERROR)
     options = {}
     for name, parameter in inspect.signature(benchmark).parameters.items():
         value = flags.FLAGS[name].value
         if isinstance(parameter.default, tuple):
-            value = tuple(map(type(next(iter(parameter.default), "")), value))
+            try:
+                value = tuple(map(type(next(iter(parameter.default), "")), value))
+            except ValueError:
+                commandline.refuse(f"flag --{name}={','.join(value)}: numbers with commas between them are meant")
         options[name] = value
-    results = benchmark(**options)
+    try:
+        results = benchmark(**options)
+    except InputError as error:
+        commandline.refuse(error)
     flat = [dict(_flat(result)) for result in results]
     names = list(dict.fromkeys(name for result in flat for name in result))
     rows = [[name, *(_text(result.get(name)) for result in flat)] for name in names]

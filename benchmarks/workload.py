@@ -9,6 +9,7 @@ from benchmarks import timing
 from configs import proposed
 from mfl_jax import run
 from mfl_jax.data import Dataset
+from mfl_jax.errors import InputError
 from mfl_jax.features import MelConfig
 from mfl_jax.models import FREQUENCY_POOLS, SCENE_TIME_POOL
 
@@ -102,11 +103,19 @@ def against_torch(
       variants: of PyTorch's side; all that there are where none is named.
       passes: as how many forward passes the operations of a call count.
 
+    Raises:
+      InputError: PyTorch is missing, or a variant is unknown.
+
     Returns:
       The setting, the times of each side, the ratio of PyTorch's best to ours, and the operations that we reach in a second.
     """
-    from benchmarks import peer_step  # here, for the benchmarks that need no PyTorch
-
+    try:
+        from benchmarks import peer_step  # here, for the benchmarks that need no PyTorch
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is missing: pip install -e '.[peer]' brings what is compared with") from None
+    unknown = set(variants) - set(peer_step.VARIANTS)
+    if unknown:
+        raise InputError(f"flag --variants: {', '.join(sorted(unknown))} is none of {', '.join(peer_step.VARIANTS)}")
     sides = {f"torch_{variant}": (theirs, clips, channels, variant) for variant in variants or peer_step.VARIANTS}
     times = timing.alternate_apart({"mfl_jax": (ours, clips, channels), **sides}, rounds, check)
     best, own = min(times[name]["median_s"] for name in sides), times["mfl_jax"]["median_s"]

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from small import small_config, small_dataset
 
-from benchmarks import epoch, features, members, roofline, scaling, start, timing, train_step, workload
+import benchmarks
+from benchmarks import epoch, features, forward, members, roofline, scaling, start, timing, train_step, workload
 from mfl_jax import prepare, run, step, winograd
+from mfl_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -102,6 +104,31 @@ def test_features_and_the_one_object_that_a_benchmark_prints():
     compared, memory = printed["results"]
     assert_times(compared, "librosa_loop", "mfl_jax", "mfl_jax_one_thread")
     assert memory["peak_memory_mb"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "answer"),
+    [
+        ("--batch_sizes=16,many", "error: flag --batch_sizes=16,many: numbers with commas between them are meant"),
+        ("--batch=16", "error: Unknown command line flag 'batch'"),
+        ("16", "error: unexpected: 16"),
+    ],
+)
+def test_a_wrong_flag_gets_one_line(flag, answer):
+    done = subprocess.run([sys.executable, "-m", forward.__name__, flag], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(answer) and done.stderr.count("\n") == 1
+
+
+def test_what_is_not_there_to_compare_with_gets_one_line(monkeypatch):
+    pytest.importorskip("torch")
+    with pytest.raises(InputError, match="--variants: fast is none of eager, "):
+        forward.results(variants=["eager", "fast"])
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.peer_step", raising=False)
+    monkeypatch.delattr(benchmarks, "peer_step", raising=False)
+    with pytest.raises(InputError, match=r"torch is missing: pip install -e '\.\[peer\]'"):
+        forward.results()
 
 
 def test_the_first_step_that_is_timed_is_one():
