@@ -18,10 +18,10 @@ def ours(clips: int, channels: int):
     """A call that computes our logits, and the logits."""
     made = run.build(workload.config_of(batch_size=clips, channels=channels), workload.dataset_of())
     initial, batch = jax.device_put((made.initial, workload.batch_of(made.dataset, clips)))
-    network = jax.jit(functools.partial(step.apply_network, graphdef=made.graphdef, train=False))
+    network = jax.jit(functools.partial(step.infer, graphdef=made.graphdef))
 
     def compute():
-        logits, _ = network(initial.params, initial.batch_stats, initial.feature_stats, batch)
+        logits = network(initial.params, initial.batch_stats, initial.feature_stats, batch)
         return jax.device_get(logits)
 
     return compute, compute()

@@ -37,7 +37,7 @@ def test_operations_are_those_that_the_compiler_counts(monkeypatch):
     config = workload.config_of()
     made = run.build(config, workload.dataset_of())
     initial = made.initial
-    network = jax.jit(functools.partial(step.apply_network, graphdef=made.graphdef, train=False))
+    network = jax.jit(functools.partial(step.infer, graphdef=made.graphdef))
     lowered = network.lower(initial.params, initial.batch_stats, initial.feature_stats, workload.batch_of(made.dataset, 2))
     # It counts additions of biases and the like as well, and the body of the recurrence once.
     counted = lowered.cost_analysis()["flops"]

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from networks import SMALL, peer_network, split, tensor
+from networks import SMALL, assert_close, functional, noise, peer_network, small_network, split, tensor
 
 from mfl_jax import models, step
 from mfl_jax.models import JointNetwork
@@ -219,3 +219,21 @@ def test_bfloat16_keeps_all_state_in_float32_and_stays_near():
     text = take_step.lower(state, batch, scalars).as_text()
     convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     assert convolutions and all("xbf16>" in line and "xf32>" not in line for line in convolutions)
+
+
+@pytest.mark.parametrize("tasks", [("scene", "event"), ("scene",), ("event",)])
+@pytest.mark.parametrize("clips", [1, 4, 5, 9])
+def test_inference_in_pieces_equals_that_of_the_whole_batch(tasks, clips):
+    build = small_network(SMALL, tasks=tasks)
+    _, params, batch_stats = functional(build)
+    graphdef, _, _ = split(nnx.eval_shape(build))
+    batch = {
+        "log_mel": noise(clips, 100, 64),
+        "valid_frames": np.resize(np.int32([100, 0, 71]), clips),
+        "clip_mask": np.arange(clips) % 3 < 2,
+        "what else": "there may be",
+    }
+    state = (params, batch_stats, {"mean": noise(64), "std": 1 + np.square(noise(64, seed=1))})
+    got = jax.jit(lambda: step.infer(*state, batch, graphdef=graphdef))()
+    expected, _ = step.apply_network(*state, batch, graphdef=graphdef, train=False)
+    assert_close(got, expected, 1e-6)
