@@ -1,0 +1,8 @@
+"""Acoustic scenes and sound events by one model: `mfl_jax.load` opens a trained one."""
+
+
+def load(run_directory, *, step: int | None = None):
+    """Loads the model of a run; see `mfl_jax.trained.load`."""
+    from mfl_jax import trained  # here, so that importing the package alone takes no time
+
+    return trained.load(run_directory, step=step)

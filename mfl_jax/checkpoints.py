@@ -9,7 +9,7 @@ settings of the spectrograms, the fingerprint of the data, and a SHA-256 sum of 
 
 import hashlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import flax.serialization
@@ -74,8 +74,8 @@ class Checkpoints:
         """The steps of the checkpoints, newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def _whole(self) -> Iterator[tuple[int, dict, dict]]:
-        for step in self.steps():
+    def _whole(self, steps: Iterable[int]) -> Iterator[tuple[int, dict, dict]]:
+        for step in steps:
             try:
                 about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
                 # Saved from the host, and so restored onto it, whatever devices there are.
@@ -90,17 +90,21 @@ class Checkpoints:
                 continue
             yield step, plain, about
 
-    def newest(self) -> tuple[dict, dict] | None:
+    def newest(self, of: Iterable[int] | None = None) -> tuple[dict, dict] | None:
         """The newest whole checkpoint as (state of plain dictionaries on the host, about); None where there is none at all.
 
         Checkpoints that are not whole are named in a warning.
 
+        Args:
+          of: the steps to choose from, newest first; all by default.
+
         Raises:
           InputError: there are checkpoints, and none is whole.
         """
-        for _, plain, about in self._whole():
+        steps = self.steps() if of is None else list(of)
+        for _, plain, about in self._whole(steps):
             return plain, about
-        if self.steps():
+        if steps:
             raise InputError(f"{self.directory}: none of its checkpoints is whole; delete the folder to start anew")
         return None
 

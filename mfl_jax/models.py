@@ -176,13 +176,12 @@ class SceneHead(nnx.Module):
         self.output = nnx.Linear(hidden, scenes, rngs=rngs)
         self.slope = slope
 
-    def __call__(self, x, clip_mask, *, dropout_keys, **mode):
-        """[shape=(B, T, F, inputs)] -> [shape=(B, scenes)]."""
+    def embed(self, x, clip_mask, *, dropout_keys, **mode):
+        """[shape=(B, T, F, inputs)] -> [shape=(B, hidden)], what the logits are a linear function of."""
         x = self.conv1(x, clip_mask, pool=(SCENE_TIME_POOL, 1), dropout_key=dropout_keys[0], **mode)
         everything = (x.shape[1], x.shape[2])
         x = self.conv2(x, clip_mask, pool=everything, dropout_key=dropout_keys[1], **mode)[:, 0, 0]  # [B, channels]
-        x = jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, hidden]
-        return self.output(x)
+        return jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, hidden]
 
 
 class EventHead(nnx.Module):
@@ -194,12 +193,11 @@ class EventHead(nnx.Module):
         self.output = nnx.Linear(hidden, events, rngs=rngs)
         self.slope = slope
 
-    def __call__(self, x):
-        """[shape=(B, T, F, C)] -> [shape=(B, T, events)]."""
+    def embed(self, x):
+        """[shape=(B, T, F, C)] -> [shape=(B, T, hidden)], what the logits are a linear function of."""
         x = x.reshape(*x.shape[:2], -1)  # [B, T, F * C]
         x = self.gru(x)  # [B, T, 2 * hidden]
-        x = jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, T, hidden]
-        return self.output(x)
+        return jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, T, hidden]
 
 
 class JointNetwork(nnx.Module):
@@ -255,7 +253,7 @@ class JointNetwork(nnx.Module):
         if "event" in tasks:
             self.event = EventHead(bins * channels, hidden, events, slope=slope, rngs=rngs)
 
-    def __call__(
+    def embed(
         self,
         log_mel: jax.Array,
         *,
@@ -263,8 +261,8 @@ class JointNetwork(nnx.Module):
         train: bool = False,
         axis_name: str | None = None,
         dropout_key: jax.Array | None = None,
-    ) -> tuple[jax.Array | None, jax.Array | None]:
-        """Computes the logits of both heads.
+    ) -> dict[str, jax.Array]:
+        """Computes what lies between the layers: the output of the shared stack, and of each head before its last layer.
 
         Args:
           log_mel: normalised spectrograms, float [shape=(B, T, M)].
@@ -274,16 +272,25 @@ class JointNetwork(nnx.Module):
           dropout_key: needed for training with dropout.
 
         Returns:
-          Scene logits float32 [shape=(B, S)] and event logits float32 [shape=(B, T, E)]; None for a head that is not built.
+          `shared` [shape=(B, T, M // 32, channels)], `scene` [shape=(B, hidden)], `event` [shape=(B, T, hidden)].
         """
         if clip_mask is None:
             clip_mask = jnp.ones(log_mel.shape[0], bool)
         keys = [None] * 5 if dropout_key is None else list(jax.random.split(dropout_key, 5))
         mode = {"train": train, "axis_name": axis_name}
         x = self.shared(log_mel.astype(self.compute), clip_mask, dropout_keys=keys[:3], **mode)  # [B, T, M / 32, C]
-        scene_logits = event_logits = None
+        embedded = {"shared": x}
         if "scene" in self.tasks:
-            scene_logits = self.scene(x, clip_mask, dropout_keys=keys[3:], **mode)
+            embedded["scene"] = self.scene.embed(x, clip_mask, dropout_keys=keys[3:], **mode)
         if "event" in self.tasks:
-            event_logits = self.event(x)
-        return scene_logits, event_logits
+            embedded["event"] = self.event.embed(x)
+        return embedded
+
+    def __call__(self, log_mel: jax.Array, **mode) -> tuple[jax.Array | None, jax.Array | None]:
+        """Computes the logits of both heads, from what `embed` takes.
+
+        Returns:
+          Scene logits float32 [shape=(B, S)] and event logits float32 [shape=(B, T, E)]; None for a head that is not built.
+        """
+        embedded = self.embed(log_mel, **mode)
+        return tuple(getattr(self, task).output(embedded[task]) if task in self.tasks else None for task in TASKS)

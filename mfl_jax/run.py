@@ -59,22 +59,19 @@ def devices_of(config) -> list:
     return local[: config.devices or len(local)]
 
 
-def start(config, dataset: Dataset) -> tuple[Any, TrainState]:
-    """The network's structure (the same for every seed) and the state before the first step.
-
-    The state's `feature_stats` are zeros and ones until the training split is read.
+def network_of(config, dataset: Dataset) -> JointNetwork:
+    """The network of a config for the clips and the classes of a data set, with random parameters.
 
     Raises:
       InputError: the data set does not fit the config.
     """
-    tasks = tuple(config.tasks)
     try:
-        network = JointNetwork(
+        return JointNetwork(
             frames=dataset.clip_frames,
             mel_bins=dataset.mel.mel_bins,
             scenes=len(dataset.scenes),
             events=len(dataset.events),
-            tasks=tasks,
+            tasks=tuple(config.tasks),
             channels=config.channels,
             hidden=config.hidden,
             slope=config.slope,
@@ -84,7 +81,18 @@ def start(config, dataset: Dataset) -> tuple[Any, TrainState]:
         )
     except ValueError as error:
         raise InputError(f"{dataset.directory}: {error}") from None
-    graphdef, params, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)
+
+
+def start(config, dataset: Dataset) -> tuple[Any, TrainState]:
+    """The network's structure (the same for every seed) and the state before the first step.
+
+    The state's `feature_stats` are zeros and ones until the training split is read.
+
+    Raises:
+      InputError: the data set does not fit the config.
+    """
+    tasks = tuple(config.tasks)
+    graphdef, params, batch_stats = nnx.split(network_of(config, dataset), nnx.Param, nnx.BatchStat)
     params = nnx.to_pure_dict(params)
     if config.balance == "uncertainty":
         params[step.LOG_VARIANCES] = balancing.initial_log_variances(tasks)

@@ -1,0 +1,240 @@
+"""A trained network from its checkpoint, for a person at a prompt: `model = mfl_jax.load("runs/proposed")`.
+
+Nothing but the checkpoint is needed: neither the data set nor the devices that it was trained on.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import nnx
+
+from mfl_jax import run, step
+from mfl_jax.checkpoints import Checkpoints
+from mfl_jax.data import Dataset
+from mfl_jax.errors import InputError
+from mfl_jax.features import MelConfig
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A network with the parameters of a checkpoint, and all that is needed to use it.
+
+    Attributes:
+      directory: of the run. step: of the checkpoint; `which` is `last` or `best`.
+      config: the config of the run, with fields as attributes.
+      scenes, events: the classes, in the order of the scores; empty for a task that was not trained.
+      mel: the settings of the spectrograms. clip_frames: length of a clip, which is what the network was trained on.
+      graphdef, params, batch_stats: of the network. feature_stats: of each mel bin over the training split.
+    """
+
+    directory: pathlib.Path
+    step: int
+    which: str
+    config: Any
+    scenes: tuple[str, ...]
+    events: tuple[str, ...]
+    mel: MelConfig
+    clip_frames: int
+    graphdef: Any
+    params: Any
+    batch_stats: Any
+    feature_stats: Any
+
+    def __call__(self, log_mel) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Scores of scenes and events.
+
+        Args:
+          log_mel: of one clip [shape=(T, M)] or of several [shape=(B, T, M)], not normalised, as `features.log_mel` computes it.
+            A clip of fewer than `clip_frames` frames is padded as in training.
+
+        Returns:
+          Probabilities, float32: of each scene [shape=(B, S)] and of each event in each frame [shape=(B, T, E)], without B for
+          one clip; None for a task that was not trained.
+
+        Raises:
+          ValueError: the shape is another one.
+        """
+        batch, one, frames = self._batch(log_mel)
+        scene, event = jax.device_get(self.probabilities(batch))
+        scene = None if scene is None else scene[0] if one else scene
+        event = None if event is None else event[0, :frames] if one else event[:, :frames]
+        return scene, event
+
+    def embeddings(self, log_mel) -> dict[str, np.ndarray]:
+        """What the network makes of clips on the way to its scores, float32.
+
+        Args:
+          log_mel: as for a call.
+
+        Returns:
+          `shared` [shape=(B, T, M // 32, channels)], the output of the shared stack; `scene` [shape=(B, hidden)] and `event`
+          [shape=(B, T, hidden)], of each head before its last layer. Without B for one clip.
+        """
+        batch, one, frames = self._batch(log_mel)
+        embedded = jax.device_get(self._embed(batch))
+        cut = {name: value if name == "scene" else value[:, :frames] for name, value in embedded.items()}
+        return {name: np.asarray(value[0] if one else value, np.float32) for name, value in cut.items()}
+
+    def sensitivity(self, log_mel, label: str) -> np.ndarray:
+        """What the network hears for an event or a scene: the gradient of its logit with respect to the spectrogram.
+
+        Times the spectrogram's deviation from the training mean, which gives each value's share of the logit to first order
+        (Simonyan et al. 2014). The logit of an event is averaged over the frames in which its probability is highest (the
+        upper tenth).
+
+        Args:
+          log_mel: of one clip [shape=(T, M)]. label: of `events` or `scenes`.
+
+        Returns:
+          float32 [shape=(T, M)]; positive where more energy speaks for the label.
+
+        Raises:
+          ValueError: an unknown label or another shape.
+        """
+        if label not in (*self.scenes, *self.events):
+            raise ValueError(f"{label!r} is no class of this model; there are {', '.join((*self.scenes, *self.events))}")
+        batch, one, frames = self._batch(log_mel)
+        if not one:
+            raise ValueError("the sensitivity is that of one clip [frames, mel bins]")
+        is_event = label in self.events
+        index = (self.events if is_event else self.scenes).index(label)
+        return np.asarray(self._sensitivity(batch, is_event, index))[0, :frames]
+
+    def predict(self, recording: str | pathlib.Path, **settings):
+        """Scenes and events of a recording of any length, format and rate.
+
+        Args:
+          recording: the file. settings: as of `predict.predict_recording`: `overlap`, `postprocessing`.
+
+        Returns:
+          A `prediction.Prediction`.
+        """
+        from mfl_jax import predict  # which imports this module
+
+        return predict.predict_recording(self, recording, **settings)
+
+    def probabilities(self, batch: Mapping) -> tuple[jax.Array | None, jax.Array | None]:
+        """As a call, of a batch of padded clips: `log_mel` [shape=(B, T, M)], `valid_frames` and `clip_mask` [shape=(B,)]."""
+        return self._probabilities(batch)
+
+    def _batch(self, log_mel) -> tuple[dict, bool, int]:
+        log_mel = np.asarray(log_mel, np.float32)
+        one = log_mel.ndim == 2
+        clips = log_mel[None] if one else log_mel
+        if clips.ndim != 3 or clips.shape[2] != self.mel.mel_bins or not 0 < clips.shape[1] <= self.clip_frames:
+            raise ValueError(
+                f"log-mel spectrograms are [frames, {self.mel.mel_bins}] or [clips, frames, {self.mel.mel_bins}], with 1 to "
+                f"{self.clip_frames} frames, not {log_mel.shape}; predict takes longer recordings"
+            )
+        frames = clips.shape[1]
+        batch = {
+            "log_mel": np.pad(clips, ((0, 0), (0, self.clip_frames - frames), (0, 0))),
+            "valid_frames": np.full(len(clips), frames, np.int32),
+            "clip_mask": np.ones(len(clips), bool),
+        }
+        return batch, one, frames
+
+    def pure_probabilities(self, batch: Mapping) -> tuple[jax.Array | None, jax.Array | None]:
+        """`probabilities` as a pure function of arrays that can be traced into another program."""
+        with _precision(self.config.matmul_precision):
+            scene, event = step.infer(self.params, self.batch_stats, self.feature_stats, batch, graphdef=self.graphdef)
+        return None if scene is None else jax.nn.softmax(scene), None if event is None else jax.nn.sigmoid(event)
+
+    @functools.cached_property
+    def _probabilities(self):
+        return jax.jit(self.pure_probabilities)
+
+    def _network(self):
+        return nnx.merge(self.graphdef, self.params, self.batch_stats, copy=True)
+
+    @functools.cached_property
+    def _embed(self):
+        def embed(batch):
+            normal = step.normalise(batch["log_mel"], batch["valid_frames"], self.feature_stats)
+            with _precision(self.config.matmul_precision):
+                return self._network().embed(normal, clip_mask=batch["clip_mask"])
+
+        return jax.jit(embed)
+
+    @functools.cached_property
+    def _sensitivity(self):
+        def sensitivity(batch, is_event, index):
+            normal = step.normalise(batch["log_mel"], batch["valid_frames"], self.feature_stats)
+
+            def logit(normal):
+                scene, event = self._network()(normal, clip_mask=batch["clip_mask"])
+                if not is_event:
+                    return scene[0, index]
+                valid = jnp.arange(normal.shape[1]) < batch["valid_frames"][0]
+                of_event = jnp.where(valid, event[0, :, index], -jnp.inf)
+                highest = of_event >= jnp.nanquantile(jnp.where(valid, of_event, jnp.nan), 0.9)
+                return jnp.sum(jnp.where(highest, of_event, 0)) / jnp.sum(highest)
+
+            with _precision(self.config.matmul_precision):
+                return jax.grad(logit)(normal) * normal
+
+        return jax.jit(sensitivity, static_argnums=(1, 2))
+
+
+def _precision(name: str):
+    return jax.default_matmul_precision(None if name == "default" else name)
+
+
+def load(run_directory: str | pathlib.Path, *, step: int | None = None) -> TrainedModel:
+    """Loads the model of a run.
+
+    Args:
+      run_directory: of the run (`runs/proposed`), or one of its checkpoints (`runs/proposed/checkpoints/5400`).
+      step: of a checkpoint, the newest by default. As in evaluating, the best one counts where the run had a validation fold.
+
+    Raises:
+      InputError: there is no such checkpoint, or none that is whole.
+    """
+    given = pathlib.Path(run_directory).expanduser().absolute()
+    if given.name.isdecimal() and given.parent.name in ("checkpoints", "best"):
+        step, home, directory = int(given.name), given.parent, given.parent.parent
+    elif given.name in ("checkpoints", "best") and not (given / "checkpoints").is_dir():
+        home, directory = given, given.parent
+    else:
+        directory = given
+        # A run with a held-out fold reports the best one on it; `best` is there from its first epoch on.
+        home = directory / ("best" if (directory / "best").is_dir() else "checkpoints")
+    if not home.is_dir():
+        raise InputError(f"{given}: no trained run; it would hold the folder checkpoints")
+    with Checkpoints(home, keep=2) as checkpoints:
+        steps = checkpoints.steps()
+        if step is not None and step not in steps:
+            raise InputError(f"{home}: no checkpoint of step {step}, but of {', '.join(map(str, steps)) or 'none'}")
+        found = checkpoints.newest(None if step is None else [step])
+    if found is None:
+        raise InputError(f"{given}: there is no checkpoint yet")
+    state, about = found
+    config = ml_collections.FrozenConfigDict(about["config"])
+    mel = MelConfig(**about["mel"])
+    dataset = Dataset(
+        directory=directory, scenes=tuple(about["scenes"]), events=tuple(about["events"]), mel=mel,
+        clip_frames=about["clip_frames"], clips={}, fingerprint=about["fingerprint"],
+    )  # fmt: skip
+    graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: run.network_of(config, dataset)), nnx.Param, nnx.BatchStat)
+    state["params"].pop("log_variances", None)
+    return TrainedModel(
+        directory=directory,
+        step=int(state["step"]),
+        which="best" if home.name == "best" else "last",
+        config=config,
+        scenes=dataset.scenes if "scene" in config.tasks else (),
+        events=dataset.events if "event" in config.tasks else (),
+        mel=mel,
+        clip_frames=dataset.clip_frames,
+        graphdef=graphdef,
+        params=state["params"],
+        batch_stats=state["batch_stats"],
+        feature_stats=state["feature_stats"],
+    )
