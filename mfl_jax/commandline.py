@@ -24,18 +24,37 @@ def start(run: Callable, held: Flags) -> None:
     app.run(lambda arguments: _main(arguments, run, held), flags_parser=lambda arguments: _parse(arguments, held))
 
 
+def start_without_config(run: Callable) -> None:
+    """Parses the flags and calls `run(arguments)` with what is no flag; the process ends with the status that it returns."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    app.run(lambda arguments: _answered(lambda: run(arguments[1:])), flags_parser=_parse_flags)
+
+
 def _main(arguments, run, held):
     if len(arguments) > 1:
         raise app.UsageError(f"unexpected: {' '.join(arguments[1:])}")
-    logging.set_verbosity(logging.ERROR)
     config = held.config.value
+    workdir = pathlib.Path(held.workdir.value or pathlib.Path("runs", config.name)).expanduser()
+    return _answered(lambda: run(config, workdir))
+
+
+def _answered(call):
+    """Calls a command; what a user did wrong is answered in one line."""
+    logging.set_verbosity(logging.ERROR)
     try:
-        return run(config, pathlib.Path(held.workdir.value or pathlib.Path("runs", config.name)).expanduser())
+        return call()
     except InputError as error:
         refuse(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _parse_flags(arguments):
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        refuse(error)
 
 
 def _parse(arguments, held):

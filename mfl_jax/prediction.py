@@ -31,8 +31,10 @@ class Prediction:
       window_start_s, window_end_s: float64 [shape=(N,)], when each window begins and ends; they overlap.
       window_scenes: probability of each scene in each window, float32 [shape=(N, S)].
       frame_scores: probability of each event in each frame, float32 [shape=(T, E)]; for long recordings in a file, not in memory.
+      clip_scores: the same as `--mode=evaluate` computes them, each clip by itself, of the shape of `frame_scores`; None where
+        they were not asked for, or where clips are not among the windows.
       detected: the events, by onset.
-      overlap: share of a window that it has in common with the next one.
+      clip_s: seconds of a window. overlap: share of it that the next one has in common with it.
     """
 
     recording: str
@@ -45,10 +47,17 @@ class Prediction:
     window_end_s: np.ndarray
     window_scenes: np.ndarray
     frame_scores: np.ndarray
+    clip_scores: np.ndarray | None
     detected: tuple[DetectedEvent, ...]
+    clip_s: float
     overlap: float
 
     @property
     def scene_label(self) -> str | None:
         """The most probable scene of the whole recording; None without scenes."""
         return self.scenes[int(self.scene.argmax())] if self.scenes else None
+
+    @property
+    def clips(self) -> np.ndarray:
+        """The numbers of the windows that are clips of a data set: those that do not overlap, from the start."""
+        return np.flatnonzero(np.abs(self.window_start_s / self.clip_s - np.round(self.window_start_s / self.clip_s)) < 1e-6)

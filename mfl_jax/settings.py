@@ -1,10 +1,11 @@
 """What a run is told: checks of its config, and the `config.json` that ties a work directory to one config."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from mfl_jax.balancing import BALANCES
 from mfl_jax.errors import InputError
@@ -50,11 +51,21 @@ def plain(config: Mapping) -> dict:
     return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else dict(config)))
 
 
+@contextlib.contextmanager
+def aside(file: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the name to write a file under; it is renamed at the end, so that the file is there whole or not at all."""
+    part = file.with_name(f"{file.name}.part{os.getpid()}")
+    try:
+        yield part
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def write_whole(file: pathlib.Path, text: str) -> None:
-    """Writes a text file aside and renames it, so that it is there whole or not at all."""
-    aside = file.with_name(f"{file.name}.part{os.getpid()}")
-    aside.write_text(text)
-    aside.replace(file)
+    """Writes a text file, whole or not at all."""
+    with aside(file) as part:
+        part.write_text(text)
 
 
 def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:

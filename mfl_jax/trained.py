@@ -107,18 +107,28 @@ class TrainedModel:
         index = (self.events if is_event else self.scenes).index(label)
         return np.asarray(self._sensitivity(batch, is_event, index))[0, :frames]
 
-    def predict(self, recording: str | pathlib.Path, **settings):
+    def predict(self, recording: str | pathlib.Path, *, overlap: float | None = None, rules: Mapping | None = None):
         """Scenes and events of a recording of any length, format and rate.
 
         Args:
-          recording: the file. settings: as of `predict.predict_recording`: `overlap`, `postprocessing`.
+          recording: the file.
+          overlap: share of a window that the next one has in common with it; a half by default, 0 as in evaluating.
+          rules: of post-processing, a `postprocessing.Rule` an event; without, a threshold of 0.5 and no more.
 
         Returns:
           A `prediction.Prediction`.
-        """
-        from mfl_jax import predict  # which imports this module
 
-        return predict.predict_recording(self, recording, **settings)
+        Raises:
+          InputError: the recording can't be read.
+        """
+        from mfl_jax import listening  # which imports this module
+
+        source = listening.Source(pathlib.Path(recording).name, pathlib.Path(recording))
+        overlap = listening.OVERLAP if overlap is None else overlap
+        (result,) = listening.listen(self, [source], overlap=overlap, rules=rules or {})
+        if isinstance(result, listening.Refused):
+            raise InputError(result.reason)
+        return result
 
     def probabilities(self, batch: Mapping) -> tuple[jax.Array | None, jax.Array | None]:
         """As a call, of a batch of padded clips: `log_mel` [shape=(B, T, M)], `valid_frames` and `clip_mask` [shape=(B,)]."""
