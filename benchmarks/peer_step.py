@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from tests import peer
+from benchmarks import peer
 
 torch.set_num_threads(len(os.sched_getaffinity(0)))
 

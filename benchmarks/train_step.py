@@ -33,8 +33,7 @@ def ours(clips: int, channels: int):
 
 def theirs(clips: int, channels: int, variant: str):
     """The same of PyTorch, in one of its variants."""
-    from benchmarks import peer_step
-    from tests import peer
+    from benchmarks import peer, peer_step
 
     network, take_step = peer_step.training(*workload.of_torch(clips, channels), variant)
     loss = take_step()

@@ -25,7 +25,7 @@ def full_precision():
 def peer():
     """The network in PyTorch; tests that compare with it are skipped where PyTorch is missing."""
     pytest.importorskip("torch")
-    import peer
+    from benchmarks import peer
 
     return peer
 
