@@ -54,6 +54,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.compute = "float32"  # of convolutions and activations; or bfloat16, for speed on TPUs and GPUs
     config.devices = 0  # local devices to use; 0 is all
 
+    # Evaluation and tuning. The paper's scores are those of frames; the others are reported beside them.
+    config.scores = "frame"  # and, with commas, segment, event, psds: by sed_scores_eval and sed_eval (extra eval)
+    config.postprocess = "none"  # of the events of those other scores; or tuned: by what --mode=tune chose
+    config.tune = "frame"  # the F-score that --mode=tune raises for each event: frame, or segment (1 s)
+
     config.note = ""  # what was shrunk, printed at the start
     return shrunk(config, arg)
 

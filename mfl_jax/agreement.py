@@ -18,8 +18,8 @@ from mfl_jax.trained import TrainedModel
 class Agreement:
     """Adds up counts over recordings; ask `scores` at the end.
 
-    Two ways of listening are counted side by side. `clips` is that of `--mode=evaluate`: clips that do not overlap, one threshold,
-    a scene a clip. `recordings` is what was predicted: overlapping windows, post-processing, a scene a recording.
+    Two ways of listening are counted side by side. `clips` is that of `--mode=evaluate`: clips that do not overlap, one
+    threshold, a scene a clip. `recordings` is what was predicted: overlapping windows, post-processing, a scene a recording.
     """
 
     model: TrainedModel
@@ -104,9 +104,8 @@ def match(names: Sequence[str], reference: Mapping[str, Recording]) -> dict[str,
         if len(fitting) > 1:
             exact = [recording for recording in fitting if recording.path == name]
             if len(exact) != 1:
-                raise InputError(
-                    f"{name} may be {fitting[0].path} or {fitting[1].path} of the reference; give the folder above them"
-                )
+                both = " or ".join(recording.path for recording in fitting[:2])
+                raise InputError(f"{name} may be {both} of the reference; give the folder above them")
             fitting = exact
         if fitting:
             found[name] = fitting[0]

@@ -130,7 +130,10 @@ class AnnotatedRecordings(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             "recordings": {split: [dataclasses.astuple(r) for r in self.recordings[split]] for split in SPLITS},
         }
         fingerprint = hashlib.sha256(json.dumps([scenes, config.clip_frames, about]).encode()).hexdigest()
-        del about["recordings"]
+        about["recordings"] = {
+            split: [[r.path, r.scene, [[e.onset_s, e.offset_s, e.label] for e in r.events]] for r in self.recordings[split]]
+            for split in SPLITS
+        }
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.ABOUT,

@@ -8,11 +8,14 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mfl_jax.annotations import Event, Recording
 from mfl_jax.errors import InputError
 from mfl_jax.features import MelConfig
 
 IN_MEMORY_BYTES = 8 << 30
 """A split up to this size is held in memory; a larger one is read from the disk, batch by batch."""
+PLACES = ("fold", "recording", "clip_start_s")
+"""What examples tell of where a clip comes from."""
 READERS = 2
 """Threads that make batches ahead of the one in use, one each."""
 
@@ -37,6 +40,20 @@ class Dataset:
     clip_frames: int
     clips: dict[str, int]
     fingerprint: str
+
+    def recordings(self, split: str) -> list[Recording]:
+        """The recordings of a split with their events, as the label list has them.
+
+        Raises:
+          InputError: the data set was prepared by a version that did not keep them.
+        """
+        metadata = tfds.builder_from_directory(self.directory).info.metadata
+        if "recordings" not in metadata:
+            raise InputError(f"{self.directory}: prepared by an older version, without label lists; delete it to prepare anew")
+        return [
+            Recording(path, scene, tuple(Event(onset, offset, label) for onset, offset, label in events))
+            for path, scene, events in metadata["recordings"][split]
+        ]
 
     def read(self, split: str) -> "Clips":
         """Opens a split, `development` or `evaluation`."""
@@ -78,8 +95,17 @@ def open_dataset(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None:
         ) from None
 
 
+def _text(value) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
 class Clips:
-    """The clips of a split, by number; held in memory where they fit."""
+    """The clips of a split, by number; held in memory where they fit.
+
+    Attributes:
+      fold: int [shape=(n,)], the fold that holds the recording of each clip out; 0 for none.
+      recording: str [shape=(n,)], its path. clip_start_s: float64 [shape=(n,)], where in it the clip begins.
+    """
 
     def __init__(self, source, in_memory_bytes: int = IN_MEMORY_BYTES):
         """`source` is a random-access TFDS data source."""
@@ -89,7 +115,7 @@ class Clips:
             clip_bytes = sum(value.nbytes for value in self._from_source([0]).values())
             if clip_bytes * len(source) <= in_memory_bytes:
                 self._arrays = self._from_source(range(len(source)))
-        self.fold = self._fold()
+        self.fold, self.recording, self.clip_start_s = self._places()
 
     def __len__(self):
         return len(self._source)
@@ -102,30 +128,27 @@ class Clips:
             "scene": np.asarray([example["scene"] for example in examples], np.int32),
             "valid_frames": np.asarray([example["valid_frames"] for example in examples], np.int32),
             "fold": np.asarray([example["fold"] for example in examples], np.int32),
+            "recording": np.asarray([_text(example["recording"]) for example in examples], np.str_),
+            "clip_start_s": np.asarray([example["clip_start_s"] for example in examples], np.float64),
         }
 
-    def _fold(self) -> np.ndarray:
+    def _places(self) -> list[np.ndarray]:
+        """`PLACES` of all clips."""
         if self._arrays is not None:
-            return self._arrays["fold"]
-        return np.concatenate(
-            [self._from_source(part)["fold"] for part in _parts(np.arange(len(self)), 256)] or [np.zeros(0, int)]
-        )
+            return [self._arrays.pop(name) for name in PLACES]
+        parts = [self._from_source(part) for part in _parts(np.arange(len(self)), 256)]
+        return [np.concatenate([part[name] for part in parts]) if parts else np.zeros(0, int) for name in PLACES]
 
     @property
     def arrays(self) -> dict[str, np.ndarray] | None:
         """What `take` takes from, for all clips at once; None for a split that stays on the disk."""
-        if self._arrays is None:
-            return None
-        return {key: value for key, value in self._arrays.items() if key != "fold"}
+        return self._arrays
 
     def take(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
         """Returns `log_mel`, `events`, `scene` and `valid_frames` of the clips with these numbers."""
         if self._arrays is not None:
-            clips = {key: value[numbers] for key, value in self._arrays.items()}
-        else:
-            clips = self._from_source(numbers)
-        del clips["fold"]
-        return clips
+            return {key: value[numbers] for key, value in self._arrays.items()}
+        return {key: value for key, value in self._from_source(numbers).items() if key not in PLACES}
 
 
 def _parts(numbers: np.ndarray, size: int) -> list[np.ndarray]:

@@ -1,4 +1,7 @@
-"""From a checkpoint to scores, their floors, and results.json."""
+"""From a checkpoint to scores, their floors, and results.json; and from two label lists to scores.
+
+python -m mfl_jax.evaluate REFERENCE ESTIMATED
+"""
 
 import importlib.metadata
 import json
@@ -160,6 +163,43 @@ def print_results(results: Mapping, console: rich.console.Console | None = None)
     (console or rich.console.Console()).print(table)
 
 
+def event_scores_of(config, dataset: Dataset, workdir: pathlib.Path, kinds: list[str]) -> dict:
+    """Scores of detected events beside the paper's scores of frames, on the evaluation split.
+
+    Args:
+      kinds: some of `segment`, `event`, `psds`.
+
+    Returns:
+      As `event_scores.score_frames`, and `postprocess`.
+
+    Raises:
+      InputError: the run detects no events, was not tuned where `config.postprocess` asks for it, or a package is missing.
+    """
+    from mfl_jax import clip_scores, event_scores, postprocessing, trained  # nothing else here needs their packages
+
+    if "event" not in config.tasks:
+        raise InputError(f"config.scores asks for {', '.join(kinds)}, and this system detects no events")
+    model = trained.load(workdir)
+    clips = dataset.read("evaluation")
+    scored = clip_scores.frame_scores(model, clips, np.arange(len(clips)))
+    scores = {recording: of_recording for recording, (of_recording, _) in scored.items()}
+    hop_s = model.mel.hop_s
+    durations_s = {recording: len(of_recording) * hop_s for recording, of_recording in scores.items()}
+    rules = {label: postprocessing.Rule(threshold=config.threshold) for label in model.events}
+    if config.postprocess == "tuned":
+        rules = postprocessing.read(workdir / postprocessing.FILE, model.events, step=model.step)
+    detected = {
+        recording: postprocessing.detect(of_recording, model.events, rules, hop_s=hop_s, duration_s=durations_s[recording])
+        for recording, of_recording in scores.items()
+    }
+    reference = {recording.path: recording.events for recording in dataset.recordings("evaluation")}
+    made = event_scores.score_frames(
+        scores, reference, model.events,
+        hop_s=hop_s, durations_s=durations_s, kinds=kinds, threshold=config.threshold, detected=detected,
+    )  # fmt: skip
+    return {**made, "postprocess": config.postprocess}
+
+
 def evaluate(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.Console | None = None) -> dict:
     """Scores a trained run on the evaluation split and writes results.json.
 
@@ -195,7 +235,13 @@ def evaluate(config, dataset: Dataset, workdir: pathlib.Path, console: rich.cons
         },
         devices=run.devices,
     )  # fmt: skip
+    if kinds := [kind for kind in settings.scores_of(config) if kind != "frame"]:
+        results["event_scores"] = event_scores_of(config, dataset, workdir, kinds)
     write_results(workdir / "results.json", results)
     print_results(results, console)
+    if kinds:
+        from mfl_jax import event_scores
+
+        event_scores.print_scores(results["event_scores"], console)
     console.print(f"written: {workdir / 'results.json'}")
     return results

@@ -1,6 +1,6 @@
 """Trains and evaluates: flags to one call.
 
-python -m mfl_jax.main --config=configs/proposed.py [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=train|evaluate]
+python -m mfl_jax.main --config=configs/proposed.py [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=train|evaluate|tune]
 """
 
 import pathlib
@@ -15,7 +15,10 @@ from mfl_jax.errors import InputError
 def define_flags() -> commandline.Flags:
     """Defines the flags of the command."""
     flags.DEFINE_enum(
-        "mode", "train", ["train", "evaluate", "prepare"], "train ends with evaluate; prepare only prepares the data."
+        "mode",
+        "train",
+        ["train", "evaluate", "tune", "prepare"],
+        "train ends with evaluate; tune chooses thresholds and filters on the held-out fold; prepare only prepares the data.",
     )
     return commandline.Flags(
         config_flags.DEFINE_config_file("config", None, "A file of configs/, e.g. configs/proposed.py:quick."),
@@ -39,6 +42,11 @@ def run(config, workdir: pathlib.Path, mode: str) -> int:
         return 0
     from mfl_jax import evaluate, train
 
+    if mode == "tune":
+        from mfl_jax import tune
+
+        tune.tune(config, dataset, workdir)
+        return 0
     if mode == "train" and not train.train(config, dataset, workdir):
         return 130
     evaluate.evaluate(config, dataset, workdir)

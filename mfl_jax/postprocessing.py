@@ -13,7 +13,7 @@ import numpy as np
 import scipy.ndimage
 
 from mfl_jax import metrics
-from mfl_jax.errors import InputError
+from mfl_jax.errors import InputError, warn
 from mfl_jax.prediction import DetectedEvent
 
 FILE = "postprocessing.json"
@@ -125,24 +125,28 @@ def to_json(rules: Mapping[str, Rule], **about) -> str:
     return json.dumps({**about, "rules": {label: dataclasses.asdict(rule) for label, rule in rules.items()}}, indent=1) + "\n"
 
 
-def read(file: str | pathlib.Path, events: Sequence[str]) -> dict[str, Rule]:
+def read(file: str | pathlib.Path, events: Sequence[str], *, step: int | None = None) -> dict[str, Rule]:
     """Reads rules.
 
     Args:
       file: JSON with `rules`: for each event the fields of `Rule`; those left out have their defaults. A rule named `*` is that
         of all events without one.
-      events: the vocabulary of the model.
+      events: the vocabulary of the model. step: of its checkpoint; a warning says so where rules were chosen for another one.
 
     Raises:
       InputError: names the file, the event and the value at fault.
     """
     try:
-        given = json.loads(pathlib.Path(file).read_text())["rules"]
-        items = dict(given).items()
+        given = json.loads(pathlib.Path(file).read_text())
+        items, chosen_at = dict(given["rules"]).items(), given.get("step")
     except OSError as error:
         raise InputError(f"{file}: post-processing is not readable ({error.strerror})") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{file}: no post-processing; that is JSON with 'rules', the fields of each event") from None
+    if None not in (step, chosen_at) and step != chosen_at:
+        warn(
+            f"{file}: chosen for the checkpoint of step {chosen_at}, and used with that of step {step}; --mode=tune chooses anew"
+        )
     rules = {}
     for label, fields in items:
         if label != "*" and label not in events:

@@ -60,7 +60,9 @@ def _rules(model) -> tuple[dict, str]:
     wanted, tuned = flags.FLAGS.postprocess, model.directory / postprocessing.FILE
     if wanted == "none" or (wanted == "auto" and not tuned.is_file()):
         return {label: postprocessing.Rule(threshold=model.config.threshold) for label in model.events}, "none"
-    return postprocessing.read(tuned if wanted == "auto" else wanted, model.events), "tuned" if wanted == "auto" else wanted
+    return postprocessing.read(
+        tuned if wanted == "auto" else wanted, model.events, step=model.step
+    ), "tuned" if wanted == "auto" else wanted
 
 
 def _predict(model, found) -> int:
@@ -81,8 +83,8 @@ def _predict(model, found) -> int:
     seconds = [sources.duration_s(source) for source in found]
     whole = None if None in seconds else sum(seconds)
     bar = rich.progress.Progress(
-        "{task.description}", rich.progress.BarColumn(), rich.progress.TextColumn("{task.fields[done]}/{task.fields[of]} recordings"),
-        rich.progress.TextColumn("{task.fields[rate]}"), rich.progress.TimeRemainingColumn(), "left", console=console,
+        "{task.description}", rich.progress.BarColumn(), "{task.fields[done]}/{task.fields[of]} recordings,",
+        "{task.fields[rate]},", rich.progress.TimeRemainingColumn(), "left", console=console,
     )  # fmt: skip
     started, heard = time.perf_counter(), 0.0
     with bar:
@@ -100,10 +102,14 @@ def _predict(model, found) -> int:
             bar.update(task, done=number)
             if isinstance(result, listening.Refused):
                 console.print(f"refused: {result.reason}", style="red", soft_wrap=True, highlight=False, markup=False)
-                made.append({"recording": result.source.name, "refused": result.reason})
+                why = result.reason.removeprefix(f"{result.source.file}: ")  # the table has its name beside it
+                made.append({"recording": result.source.name, "refused": why})
                 continue
             for write in writers:
-                write(result, references.get(result.recording))
+                try:
+                    write(result, references.get(result.recording))
+                except OSError as error:
+                    raise InputError(f"{out}: {result.recording} can't be written ({error.strerror or error})") from None
             if result.recording in references:
                 against.add(result, references[result.recording])
             made.append(_summary(result))

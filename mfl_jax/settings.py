@@ -15,8 +15,12 @@ from mfl_jax.models import TASKS
 VALIDATIONS = ("none", "fold1", "fold2", "fold3", "fold4")
 PRECISIONS = ("default", "high", "highest")
 COMPUTE = ("float32", "bfloat16")
-# What may change between two calls on one work directory: where the data lie, what runs the work, and how far it goes.
-FREE = ("data_dir", "manual_dir", "devices", "epochs")
+# What may change between two calls on one work directory: where the data lie, what runs the work, how far it goes, and what is
+# asked of the trained network.
+FREE = ("data_dir", "manual_dir", "devices", "epochs", "scores", "postprocess", "tune")
+SCORES = ("frame", "segment", "event", "psds")
+POSTPROCESSES = ("none", "tuned")
+TUNED_SCORES = ("frame", "segment")
 
 
 def check_config(config: Mapping) -> None:
@@ -44,6 +48,14 @@ def check_config(config: Mapping) -> None:
     require("tasks", config["tasks"] and not set(config["tasks"]) - set(TASKS), f"it is one or both of {TASKS}")
     require("seed", 0 <= config["seed"] < 2**32, "it is a whole number from 0 to 4294967295")
     require("devices", config["devices"] >= 0, "it is a number of devices, 0 for all")
+    require("scores", set(scores_of(config)) <= set(SCORES), f"it is some of {', '.join(SCORES)}, with commas between them")
+    require("postprocess", config["postprocess"] in POSTPROCESSES, f"it is one of {', '.join(POSTPROCESSES)}")
+    require("tune", config["tune"] in TUNED_SCORES, f"it is one of {', '.join(TUNED_SCORES)}")
+
+
+def scores_of(config: Mapping) -> list[str]:
+    """The kinds of scores that a config asks for."""
+    return [kind.strip() for kind in config["scores"].split(",") if kind.strip()]
 
 
 def plain(config: Mapping) -> dict:

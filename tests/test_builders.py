@@ -21,7 +21,7 @@ def in_memory(**arrays) -> data.Clips:
             return len(arrays["scene"])
 
         def __getitems__(self, numbers):
-            return [{key: value[number] for key, value in arrays.items()} | {"fold": 0} for number in numbers]
+            return [{key: value[number] for key, value in arrays.items()} | {"fold": 0, "recording": "a.wav", "clip_start_s": 0.0} for number in numbers]
 
     return data.Clips(Source())
 
