@@ -6,10 +6,7 @@ The recordings are noise: stereo, 24 bit, 44.1 kHz. The clips are compared befor
 librosa loop over ours on all cores, `ratio_one_thread` over ours in one thread.
 """
 
-import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 
 import librosa
@@ -87,12 +84,7 @@ def memory(folder: pathlib.Path, minutes: int) -> dict:
         "import sys; from mfl_jax import clips, features; "
         "clips.extract_log_mel(sys.argv[1], features.MelConfig(), sys.argv[1] + '.f32')"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, file])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"the process ended with status {process.returncode}")
-    return {"recording_min": minutes, "peak_memory_mb": usage.ru_maxrss / 1024}
+    return {"recording_min": minutes, "peak_memory_mb": timing.peak_memory_mb(code, file)}
 
 
 def results(*, recordings=60, seconds=60, rounds=3, lengths_min=(1, 10, 60)) -> list[dict]:

@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -95,6 +96,16 @@ def _serve(end, build, arguments) -> None:
 def spread(times: list[float]) -> dict:
     """What is reported of the times of a side, in seconds."""
     return {"median_s": statistics.median(times), "lowest_s": min(times), "highest_s": max(times)}
+
+
+def peak_memory_mb(code: str, *arguments) -> float:
+    """Peak memory of a Python process that runs `code` with some arguments."""
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"the process ended with status {process.returncode}")
+    return usage.ru_maxrss / 1024
 
 
 def circumstances(*packages: str) -> dict:

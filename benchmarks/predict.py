@@ -1,0 +1,87 @@
+"""From recordings to scenes and events: how many times faster than real time, and memory against the length of a recording.
+
+python -m benchmarks.predict [--recordings=12] [--seconds=300] [--channels=128] [--rounds=3] [--lengths_min=10,600]
+
+The recordings are noise: stereo, 24 bit, 44.1 kHz. The network is the paper's, untrained. Decoding with spectrograms (`features`,
+in one thread) and the network on as many windows (`network`) are timed alone beside the whole.
+"""
+
+import pathlib
+import tempfile
+
+import jax
+
+from benchmarks import features, timing, workload
+from mfl_jax import audio, listening, run
+from mfl_jax import features as log_mels
+from mfl_jax.trained import TrainedModel
+
+
+def untrained(channels: int) -> TrainedModel:
+    """The proposed system with its first random parameters, as if it were loaded."""
+    config, dataset = workload.config_of(channels=channels), workload.dataset_of()
+    run.set_up_process(config)
+    graphdef, state = run.start(config, dataset)
+    state = jax.device_get(state)
+    return TrainedModel(
+        directory=pathlib.Path(), step=0, which="last", config=config, scenes=dataset.scenes, events=dataset.events,
+        mel=dataset.mel, clip_frames=dataset.clip_frames, graphdef=graphdef, params=state.params,
+        batch_stats=state.batch_stats, feature_stats=state.feature_stats,
+    )  # fmt: skip
+
+
+def compare(folder: pathlib.Path, recordings: int, seconds: int, channels: int, rounds: int) -> dict:
+    """Times the whole, without and with overlap, and its two parts."""
+    sources = [listening.Source(f"{number:04d}.wav", folder / f"{number:04d}.wav") for number in range(recordings)]
+    for number, source in enumerate(sources):
+        features.write_noise(source.file, seconds, number)
+    model = untrained(channels)
+    size = listening.batch_size()
+    batch = jax.device_put(
+        {k: workload.batch_of(workload.dataset_of(), size)[k] for k in ("log_mel", "valid_frames", "clip_mask")}
+    )
+    windows = recordings * -(-seconds // 10)
+
+    def listen(overlap):
+        return [result.duration_s for result in listening.listen(model, sources, overlap=overlap, rules={})]
+
+    def spectrograms():
+        for source in sources:
+            for _ in log_mels.stream_log_mel(audio.stream_mono(source.file, model.mel.sample_rate_hz), model.mel):
+                pass
+
+    times = timing.alternate(
+        {
+            "overlap_0": lambda: listen(0.0),
+            "overlap_half": lambda: listen(0.5),
+            "features": spectrograms,
+            "network": lambda: [jax.device_get(model.probabilities(batch)) for _ in range(-(-windows // size))],
+        },
+        rounds,
+    )
+    real_time = {f"{name}_times_real_time": recordings * seconds / side["median_s"] for name, side in times.items()}
+    return {"recordings": recordings, "seconds": seconds, "channels": channels, **times, **real_time}
+
+
+def memory(folder: pathlib.Path, minutes: int, channels: int) -> dict:
+    """Peak memory of a process that listens to one recording, with overlap."""
+    file = folder / "long.wav"
+    features.write_noise(file, 60 * minutes, 0)
+    code = (
+        "import pathlib, sys; from benchmarks import predict; from mfl_jax import listening; "
+        f"source = listening.Source('long', pathlib.Path(sys.argv[1])); model = predict.untrained({channels}); "
+        "(result,) = listening.listen(model, [source], rules={}); assert len(result.frame_scores)"
+    )
+    return {"recording_min": minutes, "peak_memory_mb": timing.peak_memory_mb(code, file)}
+
+
+def results(*, recordings=12, seconds=300, channels=128, rounds=3, lengths_min=(10, 600)) -> list[dict]:
+    """The times, and an entry a length of recording."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        compared = compare(folder, recordings, seconds, channels, rounds)
+        return [compared, *(memory(folder, minutes, channels) for minutes in lengths_min)]
+
+
+if __name__ == "__main__":
+    timing.run(results, "soundfile", "soxr")
