@@ -10,6 +10,7 @@ import pathlib
 import tempfile
 
 import jax
+import threadpoolctl
 
 from benchmarks import features, timing, workload
 from mfl_jax import audio, listening, run
@@ -46,9 +47,10 @@ def compare(folder: pathlib.Path, recordings: int, seconds: int, channels: int, 
         return [result.duration_s for result in listening.listen(model, sources, overlap=overlap, rules={})]
 
     def spectrograms():
-        for source in sources:
-            for _ in log_mels.stream_log_mel(audio.stream_mono(source.file, model.mel.sample_rate_hz), model.mel):
-                pass
+        with threadpoolctl.threadpool_limits(1):
+            for source in sources:
+                for _ in log_mels.stream_log_mel(audio.stream_mono(source.file, model.mel.sample_rate_hz), model.mel):
+                    pass
 
     times = timing.alternate(
         {

@@ -13,7 +13,7 @@ import pytest
 from small import small_config, small_dataset
 
 import benchmarks
-from benchmarks import epoch, features, forward, members, roofline, scaling, start, timing, train_step, workload
+from benchmarks import epoch, features, forward, members, predict, roofline, scaling, start, timing, train_step, workload
 from mfl_jax import prepare, run, step, winograd
 from mfl_jax.errors import InputError
 
@@ -104,6 +104,12 @@ def test_features_and_the_one_object_that_a_benchmark_prints():
     compared, memory = printed["results"]
     assert_times(compared, "librosa_loop", "mfl_jax", "mfl_jax_one_thread")
     assert memory["peak_memory_mb"] > 0
+
+
+def test_predict(tmp_path):
+    result = predict.compare(tmp_path, 2, 11, 2, 1)
+    assert_times(result, "overlap_0", "overlap_half", "features", "network")
+    assert result["overlap_0_times_real_time"] == pytest.approx(22 / result["overlap_0"]["median_s"])
 
 
 @pytest.mark.parametrize(
