@@ -13,7 +13,7 @@ import pytest
 from small import small_config, small_dataset
 
 import benchmarks
-from benchmarks import epoch, features, forward, members, predict, roofline, scaling, start, timing, train_step, workload
+from benchmarks import epoch, features, forward, members, predict, profile, roofline, scaling, start, timing, train_step, workload
 from mfl_jax import prepare, run, step, winograd
 from mfl_jax.errors import InputError
 
@@ -74,6 +74,12 @@ def test_members_and_roofline():
     made = roofline.measure(2, 2, 1)
     assert_times(made, "train_step", "product", "copy")
     assert 0 < made["share_of_products"] < 1
+
+
+def test_profile():
+    for way, made in zip(("forward", "training"), profile.measure(2, 2, 1), strict=True):
+        assert made["way"] == way
+        assert_times(made, "conv1", "conv2", "conv3", "scene_head", "event_head", "whole")
 
 
 def test_scaling_draws_what_it_measured(tmp_path):
