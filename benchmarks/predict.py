@@ -67,7 +67,7 @@ def compare(folder: pathlib.Path, recordings: int, seconds: int, channels: int, 
 
 def memory(folder: pathlib.Path, minutes: int, channels: int) -> dict:
     """Peak memory of a process that listens to one recording, with overlap."""
-    file = folder / "long.wav"
+    file = folder / "long.w64"  # a WAV file ends at 4 GB
     features.write_noise(file, 60 * minutes, 0)
     code = (
         "import pathlib, sys; from benchmarks import predict; from mfl_jax import listening; "
