@@ -14,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 import mfl_jax
 from mfl_jax import analysis
@@ -29,21 +30,20 @@ print(f"{model.config.name}: checkpoint of step {model.step}; scenes {model.scen
 dataset = open_dataset(given.get(1, "soundscapes/quick"), given.get(2, "data"))
 clips = dataset.read("evaluation")
 taken = clips.take(np.arange(len(clips)))
-scene, events = model(taken["log_mel"][:8])
-print("scene probabilities of the first clip:", dict(zip(model.scenes, scene[0].round(3), strict=True)))
+# The last clip of a recording is shorter than the others: `valid_frames` says where it ends.
+scene, events = model(taken["log_mel"][:8], taken["valid_frames"][:8])
+print("scenes of the first clip:", {name: round(float(value), 3) for name, value in zip(model.scenes, scene[0], strict=True)})
 
 # %% Where it errs: a row a clip.
 table = analysis.clip_table(model, dataset)
-print(table.sort_values("scene_probability").head(5)[["recording", "clip_start_s", "scene", "predicted_scene", "event_f"]])
+columns = ["recording", "clip_start_s", "scene", "predicted_scene", "scene_probability", "event_f"]
+print(table.sort_values("scene_probability")[columns].head(5).to_string())
 print(f"scenes: {100 * table.scene_right.mean():.2f} % of the clips right")
-print(
-    "seconds missed, by event:",
-    table.missed_s.apply(dict).apply(lambda row: max(row, key=row.get, default="")).value_counts().to_dict(),
-)
+missed_s = pd.DataFrame(table.missed_s.tolist()).sum().sort_values(ascending=False)
+print("seconds missed, by event:", missed_s.round(1).to_dict())
 
 # %% What the scene head sees: its 32 numbers a clip, on the two axes along which they differ most.
-embedded = [model.embeddings(taken["log_mel"][first : first + 16])["scene"] for first in range(0, len(clips), 16)]
-points = np.concatenate(embedded)
+points = model.embeddings(taken["log_mel"], taken["valid_frames"])["scene"]
 points -= points.mean(0)
 _, spread, axes = np.linalg.svd(points, full_matrices=False)
 share = np.square(spread) / max(np.square(spread).sum(), 1e-12)
@@ -60,7 +60,8 @@ figure.savefig(out / "embeddings.png", dpi=120)
 # %% What it hears for an event: where in the spectrogram energy speaks for it, and where against it.
 active_frames = taken["events"].sum(1)
 label = int(active_frames.sum(0).argmax())
-clip = int(active_frames[:, label].argmax())
+most = np.where(active_frames[:, label] < len(taken["events"][0]), active_frames[:, label], 0)
+clip = int(most.argmax())  # where it is heard most, and not throughout
 log_mel = taken["log_mel"][clip]
 heard = model.sensitivity(log_mel, model.events[label])
 seconds = len(log_mel) * model.mel.hop_s

@@ -571,18 +571,16 @@ def print_scores(scores: Mapping, console: rich.console.Console | None = None) -
         console.print(overall)
     for name in areas:
         console.print(f"{name.upper()}: {scores[name]['psds']:.4f}")
-    by_class = rich.table.Table(title="by class")
-    by_class.add_column("event")
-    for kind in kinds:
-        for heading in (f"{kind} F, %", "ref.", "est."):
-            by_class.add_column(heading, justify="right", no_wrap=True)
+    by_class = rich.table.Table(title=f"by class: F in percent, numbers of {kinds[-1] if kinds else ''}s")
+    by_class.add_column("event", overflow="fold", min_width=12)
+    for heading in [f"{kind} F" for kind in kinds] + ["ref.", "est."] * bool(kinds):
+        by_class.add_column(heading, justify="right")
     for name in areas:
-        by_class.add_column(name.upper(), justify="right", no_wrap=True)
+        by_class.add_column(name.upper(), justify="right")
     labels = scores[kinds[0]]["class_f"] if kinds else scores[areas[0]]["class_psds"] if areas else ()
     for label in labels:
-        cells = [
-            number(scores[kind][key][label]) for kind in kinds for key in ("class_f", "class_n_reference", "class_n_estimated")
-        ]
+        cells = [number(scores[kind]["class_f"][label]) for kind in kinds]
+        cells += [number(scores[kind][key][label]) for kind in kinds[-1:] for key in ("class_n_reference", "class_n_estimated")]
         cells += [number(scores[name]["class_psds"].get(label)) for name in areas]
         by_class.add_row(rich.markup.escape(label), *cells)
     if labels:

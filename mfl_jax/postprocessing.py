@@ -67,6 +67,7 @@ def runs(active: np.ndarray) -> np.ndarray:
 def active_runs(filtered: np.ndarray, rule: Rule, hop_s: float) -> np.ndarray:
     """The events in filtered scores [shape=(T,)], as `runs` gives them."""
     # A score is compared as float32, as the evaluation of frames does it.
+    filtered = np.asarray(filtered, np.float32)
     found = runs(filtered >= np.float32(rule.lowest))
     if rule.lowest < rule.threshold and len(found):
         highest = np.maximum.reduceat(np.append(filtered, 0), found.ravel())[::2]
@@ -141,7 +142,7 @@ def read(file: str | pathlib.Path, events: Sequence[str], *, step: int | None = 
         items, chosen_at = dict(given["rules"]).items(), given.get("step")
     except OSError as error:
         raise InputError(f"{file}: post-processing is not readable ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{file}: no post-processing; that is JSON with 'rules', the fields of each event") from None
     if None not in (step, chosen_at) and step != chosen_at:
         warn(
@@ -153,7 +154,7 @@ def read(file: str | pathlib.Path, events: Sequence[str], *, step: int | None = 
             raise InputError(f"{file}: there is no event {label!r} in the model, but {', '.join(events)}")
         try:
             rules[label] = Rule(**{name: None if value is None else float(value) for name, value in fields.items()})
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{file}, {label!r}: {error}") from None
     others = rules.pop("*", Rule())
     return {label: rules.get(label, others) for label in events}

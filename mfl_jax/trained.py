@@ -47,12 +47,14 @@ class TrainedModel:
     batch_stats: Any
     feature_stats: Any
 
-    def __call__(self, log_mel) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def __call__(self, log_mel, valid_frames=None) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Scores of scenes and events.
 
         Args:
           log_mel: of one clip [shape=(T, M)] or of several [shape=(B, T, M)], not normalised, as `features.log_mel` computes it.
             A clip of fewer than `clip_frames` frames is padded as in training.
+          valid_frames: of each clip, int [shape=(B,)], or of the one clip: where the last clip of a recording ends, as the data
+            sets have it. What stands behind it is not seen. All frames by default.
 
         Returns:
           Probabilities, float32: of each scene [shape=(B, S)] and of each event in each frame [shape=(B, T, E)], without B for
@@ -61,28 +63,28 @@ class TrainedModel:
         Raises:
           ValueError: the shape is another one.
         """
-        batch, one, frames = self._batch(log_mel)
+        batch, one, frames = self._batch(log_mel, valid_frames)
         scene, event = jax.device_get(self.probabilities(batch))
-        scene = None if scene is None else scene[0] if one else scene
-        event = None if event is None else event[0, :frames] if one else event[:, :frames]
+        scene = None if scene is None else np.array(scene[0] if one else scene)
+        event = None if event is None else np.array(event[0, :frames] if one else event[:, :frames])
         return scene, event
 
-    def embeddings(self, log_mel) -> dict[str, np.ndarray]:
+    def embeddings(self, log_mel, valid_frames=None) -> dict[str, np.ndarray]:
         """What the network makes of clips on the way to its scores, float32.
 
         Args:
-          log_mel: as for a call.
+          log_mel, valid_frames: as for a call.
 
         Returns:
           `shared` [shape=(B, T, M // 32, channels)], the output of the shared stack; `scene` [shape=(B, hidden)] and `event`
           [shape=(B, T, hidden)], of each head before its last layer. Without B for one clip.
         """
-        batch, one, frames = self._batch(log_mel)
+        batch, one, frames = self._batch(log_mel, valid_frames)
         embedded = jax.device_get(self._embed(batch))
         cut = {name: value if name == "scene" else value[:, :frames] for name, value in embedded.items()}
-        return {name: np.asarray(value[0] if one else value, np.float32) for name, value in cut.items()}
+        return {name: np.array(value[0] if one else value, np.float32) for name, value in cut.items()}
 
-    def sensitivity(self, log_mel, label: str) -> np.ndarray:
+    def sensitivity(self, log_mel, label: str, valid_frames=None) -> np.ndarray:
         """What the network hears for an event or a scene: the gradient of its logit with respect to the spectrogram.
 
         Times the spectrogram's deviation from the training mean, which gives each value's share of the logit to first order
@@ -90,7 +92,7 @@ class TrainedModel:
         upper tenth).
 
         Args:
-          log_mel: of one clip [shape=(T, M)]. label: of `events` or `scenes`.
+          log_mel: of one clip [shape=(T, M)]. label: of `events` or `scenes`. valid_frames: as for a call.
 
         Returns:
           float32 [shape=(T, M)]; positive where more energy speaks for the label.
@@ -100,12 +102,12 @@ class TrainedModel:
         """
         if label not in (*self.scenes, *self.events):
             raise ValueError(f"{label!r} is no class of this model; there are {', '.join((*self.scenes, *self.events))}")
-        batch, one, frames = self._batch(log_mel)
+        batch, one, frames = self._batch(log_mel, valid_frames)
         if not one:
             raise ValueError("the sensitivity is that of one clip [frames, mel bins]")
         is_event = label in self.events
         index = (self.events if is_event else self.scenes).index(label)
-        return np.asarray(self._sensitivity(batch, is_event, index))[0, :frames]
+        return np.array(self._sensitivity(batch, is_event, index)[0, :frames])
 
     def predict(self, recording: str | pathlib.Path, *, overlap: float | None = None, rules: Mapping | None = None):
         """Scenes and events of a recording of any length, format and rate.
@@ -134,7 +136,7 @@ class TrainedModel:
         """As a call, of a batch of padded clips: `log_mel` [shape=(B, T, M)], `valid_frames` and `clip_mask` [shape=(B,)]."""
         return self._probabilities(batch)
 
-    def _batch(self, log_mel) -> tuple[dict, bool, int]:
+    def _batch(self, log_mel, valid_frames) -> tuple[dict, bool, int]:
         log_mel = np.asarray(log_mel, np.float32)
         one = log_mel.ndim == 2
         clips = log_mel[None] if one else log_mel
@@ -144,9 +146,12 @@ class TrainedModel:
                 f"{self.clip_frames} frames, not {log_mel.shape}; predict takes longer recordings"
             )
         frames = clips.shape[1]
+        valid_frames = np.full(len(clips), frames) if valid_frames is None else np.reshape(valid_frames, -1)
+        if valid_frames.shape != (len(clips),) or valid_frames.min(initial=0) < 0 or valid_frames.max(initial=0) > frames:
+            raise ValueError(f"valid_frames are a number from 0 to {frames} for each of {len(clips)} clips, not {valid_frames}")
         batch = {
             "log_mel": np.pad(clips, ((0, 0), (0, self.clip_frames - frames), (0, 0))),
-            "valid_frames": np.full(len(clips), frames, np.int32),
+            "valid_frames": valid_frames.astype(np.int32),
             "clip_mask": np.ones(len(clips), bool),
         }
         return batch, one, frames
@@ -168,10 +173,13 @@ class TrainedModel:
     def _embed(self):
         def embed(batch):
             normal = step.normalise(batch["log_mel"], batch["valid_frames"], self.feature_stats)
-            with _precision(self.config.matmul_precision):
-                return self._network().embed(normal, clip_mask=batch["clip_mask"])
+            return self._network().embed(normal, clip_mask=batch["clip_mask"])
 
-        return jax.jit(embed)
+        def embed_all(batch):
+            with _precision(self.config.matmul_precision):
+                return step.few_at_once(embed, batch)
+
+        return jax.jit(embed_all)
 
     @functools.cached_property
     def _sensitivity(self):

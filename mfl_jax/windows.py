@@ -34,7 +34,7 @@ def cut(pieces: Iterable[np.ndarray], clip_frames: int, stride: int) -> Iterator
             pending, first = pending[stride:], first + stride
     while pending is not None and len(pending):
         seen_before = first > 0 and len(pending) <= clip_frames - stride
-        if not seen_before or first % clip_frames == 0:
+        if not seen_before or -first % clip_frames < len(pending):  # a clip is to come: none is left out up to there
             yield Window(first, len(pending), np.pad(pending, ((0, clip_frames - len(pending)), (0, 0))))
         pending, first = pending[stride:], first + stride
 

@@ -37,3 +37,11 @@ def shared_dir() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip("no folder of reference material beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
+    """The folder of a small trained run, and the folder above its `recordings` and its `data`; both are for reading alone."""
+    import trained_run
+
+    return trained_run.trained_run(tmp_path_factory.mktemp("trained"))

@@ -186,7 +186,7 @@ def test_printed_lists():
     scores = event_scores.score_lists({"x": events((0, 2, "[red]car"))}, {"x": events((0.1, 2.1, "[red]car"))})
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed(scores).splitlines()]
     assert ["micro F, %", "80.00", "100.00"] in rows
-    assert ["[red]car", "80.00", "2", "3", "100.00", "1", "1"] in rows
+    assert ["[red]car", "80.00", "100.00", "1", "1"] in rows
 
 
 # Public systems.
