@@ -10,7 +10,6 @@ import pathlib
 import tempfile
 
 import jax
-import threadpoolctl
 
 from benchmarks import features, timing, workload
 from mfl_jax import audio, listening, run
@@ -26,6 +25,7 @@ def untrained(channels: int) -> TrainedModel:
     state = jax.device_get(state)
     return TrainedModel(
         directory=pathlib.Path(), step=0, which="last", config=config, scenes=dataset.scenes, events=dataset.events,
+        fingerprint="",
         mel=dataset.mel, clip_frames=dataset.clip_frames, graphdef=graphdef, params=state.params,
         batch_stats=state.batch_stats, feature_stats=state.feature_stats,
     )  # fmt: skip
@@ -47,7 +47,7 @@ def compare(folder: pathlib.Path, recordings: int, seconds: int, channels: int, 
         return [result.duration_s for result in listening.listen(model, sources, overlap=overlap, rules={})]
 
     def spectrograms():
-        with threadpoolctl.threadpool_limits(1):
+        with log_mels.one_core_a_thread():
             for source in sources:
                 for _ in log_mels.stream_log_mel(audio.stream_mono(source.file, model.mel.sample_rate_hz), model.mel):
                     pass

@@ -36,6 +36,8 @@ def stream_mono(path: str | pathlib.Path, sample_rate_hz: int) -> Iterator[np.nd
       InputError: the file is missing, unreadable, empty, or holds samples that are no finite number.
     """
     path = pathlib.Path(path)
+    if (name := str(path).encode(errors="replace").decode()) != str(path):
+        raise InputError(f"{name}: the name of this recording is no UTF-8; rename it")
     if not path.is_file():
         raise InputError(f"{path}: no such recording")
     if not os.access(path, os.R_OK):
@@ -60,7 +62,7 @@ def stream_mono(path: str | pathlib.Path, sample_rate_hz: int) -> Iterator[np.nd
     except soundfile.LibsndfileError as error:
         raise InputError(f"{path}: not readable as audio ({error.error_string.rstrip('.')})") from None
     if not samples:
-        raise InputError(f"{path}: the recording is empty (0 samples); remove it and its rows from the label list")
+        raise InputError(f"{path}: the recording is empty (0 samples); leave it out")
     if resampler is not None:
         mono = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
         # What is shorter than a sample of the new rate becomes one.

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import rich.progress
-import threadpoolctl
 
 from mfl_jax import annotations, audio, features
 from mfl_jax.annotations import Recording
@@ -122,7 +121,7 @@ def _threads(jobs: int):
     """Yields a function that submits a call of `extract_log_mel`; what is left of the calls at the end is not finished."""
     stop = threading.Event()
     # Threads are enough: decoding, transforms and products all let others run. Each has a core, so products get no more.
-    with threadpoolctl.threadpool_limits(1), concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    with features.one_core_a_thread(), concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         try:
             yield functools.partial(pool.submit, extract_log_mel, stop=stop)
         finally:

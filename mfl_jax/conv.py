@@ -45,7 +45,8 @@ def apart(function: Callable) -> Callable:
 
 @apart
 def _value(x, kernel):
-    if not winograd.suits(x, kernel.shape[-1]):
+    # An exported program may not know how many clips it will be given; `winograd` cuts clips into pieces beforehand.
+    if not isinstance(x.shape[0], int) or not winograd.suits(x, kernel.shape[-1]):
         return _stock(x, kernel)
     return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=_stock)
 

@@ -164,7 +164,7 @@ def _progress(console):
 
 
 def _line(member, workdir) -> str:
-    results = json.loads((workdir / "members" / member.name / "results.json").read_text())
+    results = json.loads((workdir / "members" / member.name / "results.json").read_text(encoding="utf-8"))
     scores = [f"{task} {results[task]['micro_f']:.2f} / {results[task]['macro_f']:.2f}" for task in member.config.tasks]
     return f"{member.name}: micro / macro F {', '.join(scores)}"
 

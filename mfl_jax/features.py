@@ -4,14 +4,17 @@ Frame t covers the samples [t, t + 1) * hop; its window is centred on sample (t 
 and past the end of a recording count as zero. A frame depends on the recording alone, never on where clips are cut.
 """
 
+import contextlib
 import dataclasses
 import functools
+import threading
 from collections.abc import Iterable, Iterator
 
 import librosa
 import numpy as np
 import scipy.fft
 import scipy.signal
+import threadpoolctl
 
 from mfl_jax.errors import InputError
 
@@ -61,6 +64,27 @@ class MelConfig:
     def frames(self, samples: int) -> int:
         """Number of frames of a recording of `samples` samples: a last, partly filled one counts."""
         return -(-samples // self.hop_samples)
+
+
+_limit = threading.Lock(), []
+
+
+@contextlib.contextmanager
+def one_core_a_thread() -> Iterator[None]:
+    """While it lasts, matrix products take a single core: for several threads that compute spectrograms, a core each.
+
+    The limit is one of the process. The last of several that overlap in time takes it back.
+    """
+    lock, held = _limit
+    with lock:
+        held.append(held[0] if held else threadpoolctl.threadpool_limits(1))
+    try:
+        yield
+    finally:
+        with lock:
+            limits = held.pop()
+            if not held:
+                limits.restore_original_limits()
 
 
 @functools.lru_cache(maxsize=8)

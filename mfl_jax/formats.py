@@ -1,5 +1,7 @@
 """Writes predictions in the forms that other programs read."""
 
+import csv
+import io
 import json
 import pathlib
 from collections.abc import Callable
@@ -21,11 +23,13 @@ def _cell(text: str) -> str:
 
 def events_tsv(prediction: Prediction, file: pathlib.Path) -> None:
     """The events, a row each: `filename onset offset event_label`, as sed_eval and DESED's tools read it. Seconds."""
-    rows = [
-        f"{_cell(prediction.recording)}\t{event.onset_s:.6f}\t{event.offset_s:.6f}\t{_cell(event.label)}\n"
-        for event in prediction.detected
-    ]
-    settings.write_whole(file, "filename\tonset\toffset\tevent_label\n" + "".join(rows))
+    text = io.StringIO()
+    table = csv.writer(text, delimiter="\t", lineterminator="\n")
+    table.writerow(("filename", "onset", "offset", "event_label"))
+    for event in prediction.detected:
+        times = (f"{event.onset_s:.6f}", f"{event.offset_s:.6f}")
+        table.writerow((_cell(prediction.recording), *times, _cell(event.label)))
+    settings.write_whole(file, text.getvalue())
 
 
 def audacity(prediction: Prediction, file: pathlib.Path) -> None:
@@ -101,7 +105,7 @@ def as_jams(prediction: Prediction, file: pathlib.Path) -> None:
 def scores_tsv(prediction: Prediction, file: pathlib.Path) -> None:
     """The score of each event in each frame: `onset offset` and a column an event, as sed_scores_eval reads it."""
     frames, hop_s = len(prediction.frame_scores), prediction.hop_s
-    with settings.aside(file) as part, part.open("w") as out:
+    with settings.aside(file) as part, part.open("w", encoding="utf-8") as out:
         out.write("\t".join(["onset", "offset", *map(_cell, prediction.events)]) + "\n")
         for first in range(0, frames, ROWS_AT_ONCE):
             scores = prediction.frame_scores[first : first + ROWS_AT_ONCE]
@@ -119,6 +123,8 @@ def npz(prediction: Prediction, file: pathlib.Path) -> None:
         name: np.asarray(getattr(prediction, name))
         for name in ("scene", "window_start_s", "window_end_s", "window_scenes", "frame_scores", "duration_s", "hop_s")
     }
+    if prediction.clip_scores is not None:
+        arrays["clip_scores"] = np.asarray(prediction.clip_scores)
     for name in ("onset_s", "offset_s", "label", "confidence"):
         arrays[f"event_{name}"] = np.asarray([getattr(event, name) for event in prediction.detected])
     names = {"scenes": np.asarray(prediction.scenes, str), "events": np.asarray(prediction.events, str)}

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import os
 import pathlib
 import queue
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
-import threadpoolctl
 
 from mfl_jax import audio, features, postprocessing, windows
 from mfl_jax.errors import InputError
@@ -21,6 +19,8 @@ from mfl_jax.trained import TrainedModel
 
 OVERLAP = 0.5
 """Share of a window that it has in common with the next one."""
+HELD_BYTES = 1 << 20
+"""Of scores of a recording that stay in memory; what is more goes into a temporary file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,9 @@ def listen(
     """
     stride, size = stride_of(model.clip_frames, overlap), batch_size()
     heard: dict[int, _Heard] = {}
-    with _decoded(model, sources, stride, 2 * size) as items:
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: [left.close() for left in heard.values()])
+        items = stack.enter_context(_decoded(model, sources, stride, 2 * size))
         for batch in _batched(items, size):
             scene, event = _probabilities(model, [item.window for item in batch if item.window], size)
             row = 0
@@ -89,11 +91,11 @@ def listen(
                         heard[number] = _Heard(model, stride, keep_clips)
                     of_scene = scene[row] if scene is not None else np.zeros(0, np.float32)
                     of_events = event[row] if event is not None else np.zeros((model.clip_frames, 0), np.float32)
-                    heard[number].add(item.window, of_scene, of_events)
+                    heard_s(heard[number].add(item.window, of_scene, of_events))
                     row += 1
-                    heard_s(min(item.window.valid, stride) * model.mel.hop_s)
                 elif item.reason:
-                    heard.pop(number, None)
+                    if number in heard:
+                        heard.pop(number).close()
                     yield Refused(sources[number], item.reason)
                 else:
                     yield heard.pop(number).prediction(sources[number].name, item.duration_s, rules, overlap)
@@ -119,7 +121,7 @@ def _decoded(model, sources, stride, waiting) -> Iterator[Iterator[_Item]]:
             with contextlib.suppress(queue.Full):
                 items.put(item, timeout=0.1)
                 return
-        raise InterruptedError
+        raise _Stopped
 
     def decode(number):
         samples = 0
@@ -137,18 +139,23 @@ def _decoded(model, sources, stride, waiting) -> Iterator[Iterator[_Item]]:
                 hand_on(_Item(number, window))
         except InputError as error:
             hand_on(_Item(number, reason=str(error)))
+        except (OSError, ValueError, MemoryError) as error:  # of this recording: the others are none the worse
+            why = str(error).strip().splitlines() or [type(error).__name__]
+            hand_on(_Item(number, reason=f"{sources[number].file}: not readable ({why[-1]})"))
         else:
             hand_on(_Item(number, duration_s=samples / rate))
 
     def work():
-        with contextlib.suppress(InterruptedError):
+        with contextlib.suppress(_Stopped):
             try:
                 for number in numbers:
                     decode(number)
+            except _Stopped:
+                raise
             except BaseException as error:
                 hand_on(error)
-                raise
-            hand_on(None)
+            else:
+                hand_on(None)
 
     def taken():
         left = len(threads)
@@ -162,7 +169,7 @@ def _decoded(model, sources, stride, waiting) -> Iterator[Iterator[_Item]]:
                 yield item
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(len(sources), len(os.sched_getaffinity(0))))]
-    with threadpoolctl.threadpool_limits(1):  # a core a thread, and products get no more
+    with features.one_core_a_thread():
         for thread in threads:
             thread.start()
         try:
@@ -199,6 +206,10 @@ def _probabilities(model, several: Sequence[windows.Window], size: int):
     return jax.device_get(model.probabilities(batch))
 
 
+class _Stopped(Exception):
+    """Nobody waits for what a decoding thread is about to hand on."""
+
+
 class _Heard:
     """What was heard of a recording so far."""
 
@@ -210,12 +221,20 @@ class _Heard:
         self._windows: list[tuple[int, int]] = []
         self._scenes: list[np.ndarray] = []
 
-    def add(self, window: windows.Window, scene: np.ndarray, events: np.ndarray) -> None:
+    def add(self, window: windows.Window, scene: np.ndarray, events: np.ndarray) -> float:
+        """Takes the scores of a window; returns the seconds in it that none was heard of before."""
         self._windows.append((window.first, window.first + window.valid))
         self._scenes.append(scene)
         self._scores.write(self._joiner.add(events, window.valid))
         if self._clips and window.first % self._model.clip_frames == 0:
             self._clips.write(events[: window.valid])
+        before = self._windows[-2][1] if len(self._windows) > 1 else 0
+        return (window.first + window.valid - before) * self._model.mel.hop_s
+
+    def close(self) -> None:
+        for spool in (self._scores, self._clips):
+            if spool:
+                spool.close()
 
     def prediction(self, name: str, duration_s: float, rules: Mapping, overlap: float) -> Prediction:
         self._scores.write(self._joiner.end())
@@ -241,18 +260,31 @@ class _Heard:
 
 
 class _Spool:
-    """Rows of scores, in a file without a name until they are read, since those of a day do not fit into memory."""
+    """Rows of scores until they are read; those of long recordings, which may not fit into memory, in a file without a name."""
 
     def __init__(self, columns: int):
-        self._columns, self._rows = columns, 0
-        self._file = tempfile.TemporaryFile(prefix="mfl_jax_")  # noqa: SIM115 (closed by `read`)
+        self._held, self._rows, self._file = [np.zeros((0, columns), np.float32)], 0, None
 
     def write(self, rows: np.ndarray) -> None:
+        self._held.append(np.ascontiguousarray(rows, np.float32).reshape(len(rows), self._held[0].shape[1]))
         self._rows += len(rows)
-        self._file.write(np.ascontiguousarray(rows, np.float32))
+        if sum(rows.nbytes for rows in self._held) > HELD_BYTES:
+            self._file = self._file or tempfile.TemporaryFile(prefix="mfl_jax_")  # noqa: SIM115 (closed by `read`, `close`)
+            self._spill()
+
+    def _spill(self):
+        for rows in self._held[1:]:
+            self._file.write(rows)
+        del self._held[1:]
 
     def read(self) -> np.ndarray:
-        shape = (self._rows, self._columns)
+        if self._file is None:
+            return np.concatenate(self._held)
         with self._file as file:
+            self._spill()
             file.flush()
-            return np.memmap(file, np.float32, "r", shape=shape) if math.prod(shape) else np.zeros(shape, np.float32)
+            return np.memmap(file, np.float32, "r", shape=(self._rows, self._held[0].shape[1]))
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()

@@ -24,7 +24,7 @@ import numpy as np
 import PIL.Image
 import soundfile
 
-from mfl_jax import audio, picture
+from mfl_jax import audio, picture, settings
 from mfl_jax.annotations import Event
 from mfl_jax.errors import InputError
 from mfl_jax.features import MelConfig
@@ -168,9 +168,12 @@ def write(
         "SPECTROGRAM": _png(log_mel),
         "DATA": _json(about),
     }
-    aside = out_html.with_name(f"{out_html.name}.part{os.getpid()}")
     try:
-        with tempfile.TemporaryDirectory() as folder, open(aside, "w", encoding="utf-8", errors="replace") as out:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            settings.aside(out_html) as part,
+            part.open("w", encoding="utf-8", errors="replace") as out,
+        ):
             sound = os.path.join(folder, "sound")
             media = None if linked else _encode(audio_file, prediction.duration_s, sound)
             # Cut once, at the marks of the template: what is put in is never searched for marks.
@@ -182,10 +185,7 @@ def write(
                 elif media:
                     out.write(f"data:{media};base64,")
                     out.writelines(_base64_of(sound))
-        aside.replace(out_html)
     except soundfile.LibsndfileError as error:
         raise InputError(f"{out_html}: libsndfile can't write its sound ({error.error_string}); install soundfile anew") from None
     except OSError as error:
         raise InputError(f"{out_html}: can't be written ({error.strerror}); name another place") from None
-    finally:
-        aside.unlink(missing_ok=True)

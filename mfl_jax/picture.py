@@ -6,7 +6,6 @@ of the log-mel energy as of a score, so that a short event stays visible in a lo
 
 import io
 import math
-import os
 import pathlib
 import warnings
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
-from mfl_jax import audio, features, figures
+from mfl_jax import audio, features, figures, settings
 from mfl_jax.annotations import Event
 from mfl_jax.errors import InputError
 from mfl_jax.features import MelConfig
@@ -366,10 +365,8 @@ def draw(
         encoded = io.BytesIO()
         drawn.savefig(encoded, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     out_png = pathlib.Path(out_png)
-    aside = out_png.with_name(f"{out_png.name}.part{os.getpid()}")
     try:
-        aside.write_bytes(encoded.getbuffer())
-        aside.replace(out_png)
+        with settings.aside(out_png) as part:
+            part.write_bytes(encoded.getbuffer())
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise InputError(f"{out_png}: can't be written ({error.strerror}); name another place") from None

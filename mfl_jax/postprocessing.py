@@ -138,7 +138,7 @@ def read(file: str | pathlib.Path, events: Sequence[str], *, step: int | None = 
       InputError: names the file, the event and the value at fault.
     """
     try:
-        given = json.loads(pathlib.Path(file).read_text())
+        given = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
         items, chosen_at = dict(given["rules"]).items(), given.get("step")
     except OSError as error:
         raise InputError(f"{file}: post-processing is not readable ({error.strerror})") from None

@@ -4,6 +4,7 @@ python -m mfl_jax.predict --checkpoint=runs/proposed --out=out RECORDING_OR_FOLD
 """
 
 import collections
+import errno
 import json
 import pathlib
 import tempfile
@@ -71,13 +72,14 @@ def _predict(model, found) -> int:
 
     from mfl_jax import agreement, listening, settings, sources
 
-    out = pathlib.Path(flags.FLAGS.out).expanduser()
+    out = settings.expanded(flags.FLAGS.out)
     rules, named = _rules(model)
     listening.stride_of(model.clip_frames, flags.FLAGS.overlap)
     against, references = None, {}
     if flags.FLAGS.reference:
         against = agreement.Agreement(model, agreement.read_reference(flags.FLAGS.reference, model), rules)
         references = agreement.match([source.name for source in found], against.reference)
+    _folder(out)
     writers, made = _writers(model, found, out), []
     console = rich.console.Console(stderr=True)
     seconds = [sources.duration_s(source) for source in found]
@@ -95,21 +97,28 @@ def _predict(model, found) -> int:
             heard += some
             bar.update(task, completed=heard, rate=f"{heard / (time.perf_counter() - started):.0f} x real time")
 
+        def refuse(name: str, why: str) -> None:
+            console.print(f"refused: {name}: {why}", style="red", soft_wrap=True, highlight=False, markup=False)
+            made.append({"recording": name, "refused": why})
+
         results = listening.listen(
             model, found, overlap=flags.FLAGS.overlap, rules=rules, keep_clips=against is not None, heard_s=heard_s
         )
         for number, result in enumerate(results, 1):
             bar.update(task, done=number)
             if isinstance(result, listening.Refused):
-                console.print(f"refused: {result.reason}", style="red", soft_wrap=True, highlight=False, markup=False)
-                why = result.reason.removeprefix(f"{result.source.file}: ")  # the table has its name beside it
-                made.append({"recording": result.source.name, "refused": why})
+                why = result.reason.removeprefix(f"{result.source.file}: ")
+                refuse(result.source.name, why)
                 continue
-            for write in writers:
-                try:
+            try:
+                for write in writers:
                     write(result, references.get(result.recording))
-                except OSError as error:
-                    raise InputError(f"{out}: {result.recording} can't be written ({error.strerror or error})") from None
+            except OSError as error:
+                why = f"can't be written ({error.strerror or error})"
+                if error.errno not in (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR):  # no matter of this recording alone
+                    raise InputError(f"{out}: {result.recording} {why}") from None
+                refuse(result.recording, why)
+                continue
             if result.recording in references:
                 against.add(result, references[result.recording])
             made.append(_summary(result))
@@ -121,7 +130,6 @@ def _predict(model, found) -> int:
     }  # fmt: skip
     if against is not None:
         summary["scores"] = against.scores() | {"recordings_scored": against.scored}
-    _folder(out)
     settings.write_whole(out / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     refused = [entry for entry in made if "refused" in entry]
     screen = rich.console.Console()
@@ -148,13 +156,13 @@ def _writers(model, found, out):
     from mfl_jax.formats import FORMATS
 
     files = {source.name: source.file for source in found}
-    stems = collections.Counter(pathlib.PurePosixPath(name).with_suffix("") for name in files)
+    # Without its suffix, as long as no other file is called the same.
+    targets = {name: pathlib.PurePosixPath(name).with_suffix("") for name in files}
+    while shared := {target for target, count in collections.Counter(targets.values()).items() if count > 1}:
+        targets = {name: pathlib.PurePosixPath(name) if target in shared else target for name, target in targets.items()}
 
     def target(kind, name, suffix):
-        path = pathlib.PurePosixPath(name)
-        # Two files that differ in their suffix alone keep it.
-        stem = path.with_suffix("") if stems[path.with_suffix("")] == 1 else path
-        file = out / kind / stem.with_name(stem.name + suffix)
+        file = out / kind / targets[name].with_name(targets[name].name + suffix)
         _folder(file.parent)
         return file
 
@@ -221,6 +229,7 @@ def _print_recordings(screen, made, refused) -> None:
 
 
 def _print_scores(screen, against, named: str, done: int) -> None:
+    import rich.markup
     import rich.table
 
     if against.scored < done:
@@ -228,12 +237,12 @@ def _print_scores(screen, against, named: str, done: int) -> None:
     if not against.scored:
         return
     scores = against.scores()
-    table = rich.table.Table(title=f"against {flags.FLAGS.reference}: {against.scored} recordings, percent")
+    table = rich.table.Table(title=rich.markup.escape(f"against {flags.FLAGS.reference}: {against.scored} recordings, percent"))
     table.add_column("")
     ways = {"clips": "as --mode=evaluate", "recordings": f"overlap {flags.FLAGS.overlap:g}, post-processing {named}"}
     ways = {way: title for way, title in ways.items() if way in scores}
     for title in ways.values():
-        table.add_column(title, justify="right")
+        table.add_column(rich.markup.escape(title), justify="right")
     for task in ("scene", "event"):
         if task in next(iter(scores.values())):
             for key, name in (("micro_f", "micro F"), ("macro_f", "macro F")):

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import tensorflow_datasets as tfds
 
+from mfl_jax import settings
 from mfl_jax.data import Dataset, open_dataset
 from mfl_jax.errors import InputError, warn
 from mfl_jax.features import MelConfig
@@ -107,7 +108,7 @@ def dataset_of(config) -> Dataset:
       InputError: it is not prepared and needs recordings (says the commands that help), or was prepared with other settings.
     """
     dataset = config.dataset if "/" in config.dataset else full_name(config.dataset)
-    data_dir = pathlib.Path(config.data_dir).expanduser()
+    data_dir = settings.expanded(config.data_dir)
     found = open_dataset(dataset, data_dir)
     if found is None and needs_manual_dir(dataset) and not config.manual_dir:
         command = "experiment" if "systems" in config else "main"

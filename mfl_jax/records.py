@@ -12,7 +12,7 @@ from mfl_jax.errors import InputError
 def keep(file: pathlib.Path, epochs: int) -> list[dict]:
     """Drops the records after the first `epochs` epochs, and a last line that was not written out; returns those kept."""
     kept = []
-    for line in file.read_text().splitlines() if file.is_file() else ():
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
             record = json.loads(line)
         except ValueError:
@@ -31,7 +31,7 @@ def append(file: pathlib.Path, record: Mapping) -> None:
 
 def read(file: pathlib.Path) -> list[dict]:
     """The records of a run that is not being written to."""
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def of_epoch(state, scalars: Mapping, config, *, epoch: int, taken: int, clips: int, seconds: float) -> dict:

@@ -63,10 +63,22 @@ def plain(config: Mapping) -> dict:
     return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else dict(config)))
 
 
+def expanded(path: str | pathlib.Path) -> pathlib.Path:
+    """A path with the home directory that it may name by `~`.
+
+    Raises:
+      InputError: there is no such home directory.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path}: there is no such home directory") from None
+
+
 @contextlib.contextmanager
 def aside(file: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields the name to write a file under; it is renamed at the end, so that the file is there whole or not at all."""
-    part = file.with_name(f"{file.name}.part{os.getpid()}")
+    part = file.with_name(f"{file.name[:40]}.part{os.getpid()}")  # no longer than the system takes
     try:
         yield part
         part.replace(file)
@@ -77,7 +89,7 @@ def aside(file: pathlib.Path) -> Iterator[pathlib.Path]:
 def write_whole(file: pathlib.Path, text: str) -> None:
     """Writes a text file, whole or not at all."""
     with aside(file) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
 
 
 def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:
@@ -93,7 +105,7 @@ def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:
     if not file.is_file():
         return False
     try:
-        before = json.loads(file.read_text())
+        before = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{file}: not readable ({error}); name another --workdir, or delete this one") from None
     now = plain(config)

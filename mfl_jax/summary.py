@@ -26,8 +26,8 @@ def finished_runs(home: pathlib.Path) -> list[dict]:
     """The results.json of every complete run of an experiment, with its config under `config`."""
     runs = []
     for file in sorted(home.glob("members/*/results.json")):
-        results = json.loads(file.read_text())
-        runs.append({**results, "config": json.loads((file.parent / "config.json").read_text())})
+        results = json.loads(file.read_text(encoding="utf-8"))
+        runs.append({**results, "config": json.loads((file.parent / "config.json").read_text(encoding="utf-8"))})
     if not runs:
         raise InputError(f"{home}: no complete run of an experiment; python -m mfl_jax.experiment makes them")
     return runs
@@ -109,7 +109,7 @@ def claim(comparisons: Sequence[Mapping]) -> str:
 def summarise(home: pathlib.Path) -> dict:
     """Makes what the results.json of an experiment holds of the runs that are complete."""
     runs = finished_runs(home)
-    config = json.loads((home / "config.json").read_text())
+    config = json.loads((home / "config.json").read_text(encoding="utf-8"))
     several_alphas = bool(config["alphas"])
     folds = 4 if config["folds"] else 1
     swept = [len(system.get("tasks", config["tasks"])) == 2 for system in config["systems"].values()]
@@ -142,7 +142,7 @@ def summarise(home: pathlib.Path) -> dict:
         }
     else:
         claims = {"": claim(comparisons)}
-    data = json.loads((home / "data.json").read_text())
+    data = json.loads((home / "data.json").read_text(encoding="utf-8"))
     return {
         "experiment": config["name"],
         "dataset": config["dataset"],

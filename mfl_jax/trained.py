@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 from flax import nnx
 
-from mfl_jax import run, step
+from mfl_jax import run, settings, step
 from mfl_jax.checkpoints import Checkpoints
 from mfl_jax.data import Dataset
 from mfl_jax.errors import InputError
@@ -30,6 +30,7 @@ class TrainedModel:
       directory: of the run. step: of the checkpoint; `which` is `last` or `best`.
       config: the config of the run, with fields as attributes.
       scenes, events: the classes, in the order of the scores; empty for a task that was not trained.
+      fingerprint: of the data that it was trained on.
       mel: the settings of the spectrograms. clip_frames: length of a clip, which is what the network was trained on.
       graphdef, params, batch_stats: of the network. feature_stats: of each mel bin over the training split.
     """
@@ -40,6 +41,7 @@ class TrainedModel:
     config: Any
     scenes: tuple[str, ...]
     events: tuple[str, ...]
+    fingerprint: str
     mel: MelConfig
     clip_frames: int
     graphdef: Any
@@ -215,7 +217,7 @@ def load(run_directory: str | pathlib.Path, *, step: int | None = None) -> Train
     Raises:
       InputError: there is no such checkpoint, or none that is whole.
     """
-    given = pathlib.Path(run_directory).expanduser().absolute()
+    given = settings.expanded(run_directory).absolute()
     if given.name.isdecimal() and given.parent.name in ("checkpoints", "best"):
         step, home, directory = int(given.name), given.parent, given.parent.parent
     elif given.name in ("checkpoints", "best") and not (given / "checkpoints").is_dir():
@@ -249,6 +251,7 @@ def load(run_directory: str | pathlib.Path, *, step: int | None = None) -> Train
         config=config,
         scenes=dataset.scenes if "scene" in config.tasks else (),
         events=dataset.events if "event" in config.tasks else (),
+        fingerprint=dataset.fingerprint,
         mel=mel,
         clip_frames=dataset.clip_frames,
         graphdef=graphdef,

@@ -21,7 +21,8 @@ def in_memory(**arrays) -> data.Clips:
             return len(arrays["scene"])
 
         def __getitems__(self, numbers):
-            return [{key: value[number] for key, value in arrays.items()} | {"fold": 0, "recording": "a.wav", "clip_start_s": 0.0} for number in numbers]
+            place = {"fold": 0, "recording": "a.wav", "clip_start_s": 0.0}
+            return [{key: value[number] for key, value in arrays.items()} | place for number in numbers]
 
     return data.Clips(Source())
 
