@@ -2,14 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 
 from mfl_jax import annotations, metrics, postprocessing
 from mfl_jax.annotations import Recording
-from mfl_jax.errors import InputError
 from mfl_jax.prediction import Prediction
 from mfl_jax.trained import TrainedModel
 
@@ -70,43 +69,3 @@ def read_reference(file: str | pathlib.Path, model: TrainedModel) -> dict[str, R
     """
     recordings = annotations.read_label_list(file, scenes=model.scenes or None, events=model.events or None)
     return {recording.path: recording for recording in recordings}
-
-
-def match(names: Sequence[str], reference: Mapping[str, Recording]) -> dict[str, Recording]:
-    """Finds the recording of the reference that a predicted one is.
-
-    Args:
-      names: of predicted recordings. reference: by path.
-
-    Returns:
-      name -> recording. A name means the path that ends with it, folder by folder, or that it ends with; the suffix of the file
-      does not count. Names without a match are left out.
-
-    Raises:
-      InputError: a name means more than one path.
-    """
-
-    def parts(path):
-        return pathlib.PurePosixPath(path).with_suffix("").parts
-
-    by_stem: dict[str, list[Recording]] = {}
-    for path, recording in reference.items():
-        by_stem.setdefault(parts(path)[-1], []).append(recording)
-    found = {}
-    for name in names:
-        own = parts(name)
-        fitting = []
-        for recording in by_stem.get(own[-1], []):
-            other = parts(recording.path)
-            length = min(len(own), len(other))
-            if own[-length:] == other[-length:]:
-                fitting.append(recording)
-        if len(fitting) > 1:
-            exact = [recording for recording in fitting if recording.path == name]
-            if len(exact) != 1:
-                both = " or ".join(recording.path for recording in fitting[:2])
-                raise InputError(f"{name} may be {both} of the reference; give the folder above them")
-            fitting = exact
-        if fitting:
-            found[name] = fitting[0]
-    return found

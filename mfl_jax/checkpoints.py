@@ -104,6 +104,8 @@ class Checkpoints:
         steps = self.steps() if of is None else list(of)
         for _, plain, about in self._whole(steps):
             return plain, about
+        if of is not None:
+            raise InputError(f"{self.directory}/{steps[0]}: not a whole checkpoint; try that of another step")
         if steps:
             raise InputError(f"{self.directory}: none of its checkpoints is whole; delete the folder to start anew")
         return None

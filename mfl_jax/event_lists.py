@@ -196,7 +196,7 @@ def _parts(name: str) -> tuple[str, ...]:
     return path.with_suffix("").parts if path.suffix.lower() in _NO_PART_OF_A_NAME else path.parts
 
 
-def match_recordings(estimated: Iterable[str], reference: Iterable[str]) -> dict[str, str]:
+def match_recordings(estimated: Iterable[str], reference: Iterable[str], *, all_of_them: bool = True) -> dict[str, str]:
     """Finds the recording of the reference that each estimated one is.
 
     A name that is in the reference as it stands means that recording. Of the names that are left, two mean one recording if
@@ -205,12 +205,13 @@ def match_recordings(estimated: Iterable[str], reference: Iterable[str]) -> dict
 
     Args:
       estimated, reference: names of recordings.
+      all_of_them: whether names that are not in the reference are a mistake, or left out.
 
     Returns:
-      Estimated name -> name in the reference, for every estimated name.
+      Estimated name -> name in the reference.
 
     Raises:
-      InputError: a name is not in the reference, or means several recordings, or two names mean one.
+      InputError: a name is not in the reference (unless it may be missing), or means several recordings, or two names mean one.
     """
     reference = dict.fromkeys(reference)
     matched = {name: name for name in estimated if name in reference}
@@ -225,6 +226,8 @@ def match_recordings(estimated: Iterable[str], reference: Iterable[str]) -> dict
         own = _parts(name)
         candidates = by_file.get((own or ("",))[-1], [])
         fitting = [other for other in candidates if _ends_alike(own, _parts(other))]
+        if not fitting and not all_of_them:
+            continue
         if not fitting:
             raise InputError(f"the estimated recording {name!r} is not in the reference")
         if len(fitting) > 1:

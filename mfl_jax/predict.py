@@ -70,7 +70,7 @@ def _predict(model, found) -> int:
     import rich.console
     import rich.progress
 
-    from mfl_jax import agreement, listening, settings, sources
+    from mfl_jax import agreement, event_lists, listening, settings, sources
 
     out = settings.expanded(flags.FLAGS.out)
     rules, named = _rules(model)
@@ -78,7 +78,8 @@ def _predict(model, found) -> int:
     against, references = None, {}
     if flags.FLAGS.reference:
         against = agreement.Agreement(model, agreement.read_reference(flags.FLAGS.reference, model), rules)
-        references = agreement.match([source.name for source in found], against.reference)
+        names = event_lists.match_recordings([source.name for source in found], against.reference, all_of_them=False)
+        references = {name: against.reference[path] for name, path in names.items()}
     _folder(out)
     writers, made = _writers(model, found, out), []
     console = rich.console.Console(stderr=True)

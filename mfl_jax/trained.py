@@ -142,7 +142,7 @@ class TrainedModel:
         log_mel = np.asarray(log_mel, np.float32)
         one = log_mel.ndim == 2
         clips = log_mel[None] if one else log_mel
-        if clips.ndim != 3 or clips.shape[2] != self.mel.mel_bins or not 0 < clips.shape[1] <= self.clip_frames:
+        if clips.ndim != 3 or not len(clips) or clips.shape[2] != self.mel.mel_bins or not 0 < clips.shape[1] <= self.clip_frames:
             raise ValueError(
                 f"log-mel spectrograms are [frames, {self.mel.mel_bins}] or [clips, frames, {self.mel.mel_bins}], with 1 to "
                 f"{self.clip_frames} frames, not {log_mel.shape}; predict takes longer recordings"

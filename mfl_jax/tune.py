@@ -86,10 +86,12 @@ def choose(
     for way in ways:
         tried = [dataclasses.replace(best, **changes) for changes in way(best)]
         found = [f_of(rule) for rule in tried]
-        # Of several that are equally good the one in the middle, which is the least at an edge.
-        highest = np.flatnonzero(np.isclose(found, max(found), rtol=0, atol=1e-12))
         if max(found) > best_f + 1e-12:
-            best, best_f = tried[int(highest[len(highest) // 2])], max(found)
+            best_f = max(found)
+            # Of several that are equally good the one in the middle, the least at an edge, of those that filter least.
+            good = [rule for rule, f in zip(tried, found, strict=True) if f > best_f - 1e-12]
+            good = [rule for rule in good if rule.median_s == good[0].median_s]
+            best = good[len(good) // 2]
     return best, before, best_f
 
 
