@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import pathlib
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -92,9 +93,12 @@ def _block_samples(rate: int) -> int:
     return max(1, round(BLOCK_S * rate))
 
 
+_one_at_a_time = threading.Lock()  # filters of warnings are those of the process, whichever thread sets them
+
+
 def _wide_wav(path: pathlib.Path) -> tuple[int, np.ndarray] | None:
     """Rate and samples [shape=(n, channels)] of a WAV file with integers of more than 32 bits, which libsndfile does not read."""
-    with warnings.catch_warnings():
+    with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore", scipy.io.wavfile.WavFileWarning)
         for mapped in (True, False):  # those of 64 bits stay on the disk
             with contextlib.suppress(Exception):  # whatever scipy makes of a broken file

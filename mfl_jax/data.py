@@ -47,6 +47,7 @@ class Dataset:
         Raises:
           InputError: the data set was prepared by a version that did not keep them.
         """
+        self._check_split(split)
         metadata = tfds.builder_from_directory(self.directory).info.metadata
         if "recordings" not in metadata:
             raise InputError(f"{self.directory}: prepared by an older version, without label lists; delete it to prepare anew")
@@ -55,10 +56,13 @@ class Dataset:
             for path, scene, events in metadata["recordings"][split]
         ]
 
-    def read(self, split: str) -> "Clips":
-        """Opens a split, `development` or `evaluation`."""
+    def _check_split(self, split):
         if split not in self.clips:
             raise InputError(f"{self.directory}: there is no split {split!r}, but {', '.join(self.clips)}")
+
+    def read(self, split: str) -> "Clips":
+        """Opens a split, `development` or `evaluation`."""
+        self._check_split(split)
         return Clips(tfds.builder_from_directory(self.directory).as_data_source(split))
 
 

@@ -22,10 +22,10 @@ FILE = "postprocessing.json"
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How the scores of one event become events, in this order.
+    """How the scores of one event become events, in this order. Times mean the nearest number of frames.
 
     Attributes:
-      median_s: length of a median filter over the scores; below two frames there is none.
+      median_s: length of a median filter over the scores, made an odd number of frames; one frame is no filter.
       threshold: an event holds at least one frame with this score.
       low_threshold: it reaches as far as scores are at least this (hysteresis); None: as far as they are at least `threshold`.
       max_gap_s: two events with no more than this between them become one.
@@ -141,7 +141,7 @@ def read(file: str | pathlib.Path, events: Sequence[str], *, step: int | None = 
         given = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
         items, chosen_at = dict(given["rules"]).items(), given.get("step")
     except OSError as error:
-        raise InputError(f"{file}: post-processing is not readable ({error.strerror})") from None
+        raise InputError(f"{file}: post-processing is not readable ({error.strerror}); --mode=tune chooses it") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{file}: no post-processing; that is JSON with 'rules', the fields of each event") from None
     if None not in (step, chosen_at) and step != chosen_at:

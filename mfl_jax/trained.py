@@ -82,7 +82,7 @@ class TrainedModel:
           [shape=(B, T, hidden)], of each head before its last layer. Without B for one clip.
         """
         batch, one, frames = self._batch(log_mel, valid_frames)
-        embedded = jax.device_get(self._embed(batch))
+        embedded = jax.device_get(self._embed(self._arrays, batch))
         cut = {name: value if name == "scene" else value[:, :frames] for name, value in embedded.items()}
         return {name: np.array(value[0] if one else value, np.float32) for name, value in cut.items()}
 
@@ -97,7 +97,8 @@ class TrainedModel:
           log_mel: of one clip [shape=(T, M)]. label: of `events` or `scenes`. valid_frames: as for a call.
 
         Returns:
-          float32 [shape=(T, M)]; positive where more energy speaks for the label.
+          float32 [shape=(T, M)]; positive where the spectrogram speaks for the label. A label of both an event and a scene means
+          the event.
 
         Raises:
           ValueError: an unknown label or another shape.
@@ -109,7 +110,7 @@ class TrainedModel:
             raise ValueError("the sensitivity is that of one clip [frames, mel bins]")
         is_event = label in self.events
         index = (self.events if is_event else self.scenes).index(label)
-        return np.array(self._sensitivity(batch, is_event, index)[0, :frames])
+        return np.array(self._sensitivity(self._arrays, batch, is_event, index)[0, :frames])
 
     def predict(self, recording: str | pathlib.Path, *, overlap: float | None = None, rules: Mapping | None = None):
         """Scenes and events of a recording of any length, format and rate.
@@ -117,7 +118,7 @@ class TrainedModel:
         Args:
           recording: the file.
           overlap: share of a window that the next one has in common with it; a half by default, 0 as in evaluating.
-          rules: of post-processing, a `postprocessing.Rule` an event; without, a threshold of 0.5 and no more.
+          rules: of post-processing, a `postprocessing.Rule` an event; without, the threshold of the config and no more.
 
         Returns:
           A `prediction.Prediction`.
@@ -125,18 +126,20 @@ class TrainedModel:
         Raises:
           InputError: the recording can't be read.
         """
-        from mfl_jax import listening  # which imports this module
+        from mfl_jax import listening, postprocessing  # of which the first imports this module
 
         source = listening.Source(pathlib.Path(recording).name, pathlib.Path(recording))
         overlap = listening.OVERLAP if overlap is None else overlap
-        (result,) = listening.listen(self, [source], overlap=overlap, rules=rules or {})
+        if rules is None:
+            rules = dict.fromkeys(self.events, postprocessing.Rule(threshold=self.config.threshold))
+        (result,) = listening.listen(self, [source], overlap=overlap, rules=rules)
         if isinstance(result, listening.Refused):
             raise InputError(result.reason)
         return result
 
     def probabilities(self, batch: Mapping) -> tuple[jax.Array | None, jax.Array | None]:
         """As a call, of a batch of padded clips: `log_mel` [shape=(B, T, M)], `valid_frames` and `clip_mask` [shape=(B,)]."""
-        return self._probabilities(batch)
+        return self._probabilities(self._arrays, batch)
 
     def _batch(self, log_mel, valid_frames) -> tuple[dict, bool, int]:
         log_mel = np.asarray(log_mel, np.float32)
@@ -158,38 +161,43 @@ class TrainedModel:
         }
         return batch, one, frames
 
-    def pure_probabilities(self, batch: Mapping) -> tuple[jax.Array | None, jax.Array | None]:
-        """`probabilities` as a pure function of arrays that can be traced into another program."""
-        with _precision(self.config.matmul_precision):
-            scene, event = step.infer(self.params, self.batch_stats, self.feature_stats, batch, graphdef=self.graphdef)
-        return None if scene is None else jax.nn.softmax(scene), None if event is None else jax.nn.sigmoid(event)
+    @property
+    def _arrays(self) -> tuple:
+        # Arguments of the compiled functions, so that one program serves all checkpoints of a network.
+        return self.params, self.batch_stats, self.feature_stats
 
     @functools.cached_property
     def _probabilities(self):
-        return jax.jit(self.pure_probabilities)
+        def probabilities(arrays, batch):
+            with _precision(self.config.matmul_precision):
+                scene, event = step.infer(*arrays, batch, graphdef=self.graphdef)
+            return None if scene is None else jax.nn.softmax(scene), None if event is None else jax.nn.sigmoid(event)
 
-    def _network(self):
-        return nnx.merge(self.graphdef, self.params, self.batch_stats, copy=True)
+        return jax.jit(probabilities)
+
+    def _network(self, arrays):
+        params, batch_stats, _ = arrays
+        return nnx.merge(self.graphdef, params, batch_stats, copy=True)
 
     @functools.cached_property
     def _embed(self):
-        def embed(batch):
-            normal = step.normalise(batch["log_mel"], batch["valid_frames"], self.feature_stats)
-            return self._network().embed(normal, clip_mask=batch["clip_mask"])
+        def embed(arrays, batch):
+            def few(batch):
+                normal = step.normalise(batch["log_mel"], batch["valid_frames"], arrays[2])
+                return self._network(arrays).embed(normal, clip_mask=batch["clip_mask"])
 
-        def embed_all(batch):
             with _precision(self.config.matmul_precision):
-                return step.few_at_once(embed, batch)
+                return step.few_at_once(few, batch)
 
-        return jax.jit(embed_all)
+        return jax.jit(embed)
 
     @functools.cached_property
     def _sensitivity(self):
-        def sensitivity(batch, is_event, index):
-            normal = step.normalise(batch["log_mel"], batch["valid_frames"], self.feature_stats)
+        def sensitivity(arrays, batch, is_event, index):
+            normal = step.normalise(batch["log_mel"], batch["valid_frames"], arrays[2])
 
             def logit(normal):
-                scene, event = self._network()(normal, clip_mask=batch["clip_mask"])
+                scene, event = self._network(arrays)(normal, clip_mask=batch["clip_mask"])
                 if not is_event:
                     return scene[0, index]
                 valid = jnp.arange(normal.shape[1]) < batch["valid_frames"][0]
@@ -200,7 +208,7 @@ class TrainedModel:
             with _precision(self.config.matmul_precision):
                 return jax.grad(logit)(normal) * normal
 
-        return jax.jit(sensitivity, static_argnums=(1, 2))
+        return jax.jit(sensitivity, static_argnums=(2, 3))
 
 
 def _precision(name: str):
@@ -218,15 +226,20 @@ def load(run_directory: str | pathlib.Path, *, step: int | None = None) -> Train
       InputError: there is no such checkpoint, or none that is whole.
     """
     given = settings.expanded(run_directory).absolute()
-    if given.name.isdecimal() and given.parent.name in ("checkpoints", "best"):
+    kinds = ("checkpoints", "best")
+    if given.name.isdecimal() and given.parent.name in kinds and not (given / "checkpoints").is_dir():
+        if step not in (None, int(given.name)):
+            raise InputError(f"{given}: this is the checkpoint of step {given.name}, and not of step {step}")
         step, home, directory = int(given.name), given.parent, given.parent.parent
-    elif given.name in ("checkpoints", "best") and not (given / "checkpoints").is_dir():
+    elif given.name in kinds and not (given / "checkpoints").is_dir():
         home, directory = given, given.parent
     else:
         directory = given
         # A run with a held-out fold reports the best one on it; `best` is there from its first epoch on.
         home = directory / ("best" if (directory / "best").is_dir() else "checkpoints")
     if not home.is_dir():
+        if (given / "members").is_dir():
+            raise InputError(f"{given}: an experiment; its runs lie in {given}/members, one of which is meant")
         raise InputError(f"{given}: no trained run; it would hold the folder checkpoints")
     with Checkpoints(home, keep=2) as checkpoints:
         steps = checkpoints.steps()
@@ -235,7 +248,15 @@ def load(run_directory: str | pathlib.Path, *, step: int | None = None) -> Train
         found = checkpoints.newest(None if step is None else [step])
     if found is None:
         raise InputError(f"{given}: there is no checkpoint yet")
-    state, about = found
+    try:
+        return _model(directory, "best" if home.name == "best" else "last", *found)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{home}: a checkpoint of another version of mfl_jax ({error}); it can't be used with this one"
+        ) from None
+
+
+def _model(directory, which, state, about) -> TrainedModel:
     config = ml_collections.FrozenConfigDict(about["config"])
     mel = MelConfig(**about["mel"])
     dataset = Dataset(
@@ -247,7 +268,7 @@ def load(run_directory: str | pathlib.Path, *, step: int | None = None) -> Train
     return TrainedModel(
         directory=directory,
         step=int(state["step"]),
-        which="best" if home.name == "best" else "last",
+        which=which,
         config=config,
         scenes=dataset.scenes if "scene" in config.tasks else (),
         events=dataset.events if "event" in config.tasks else (),

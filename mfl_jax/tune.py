@@ -1,11 +1,13 @@
 """Chooses thresholds and filters for each event on held-out recordings, which neither trained the network nor score it."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import rich.console
+import rich.markup
 import rich.progress
 import rich.table
 
@@ -24,9 +26,12 @@ SEGMENT_S = 1.0
 
 
 def _segments(active: np.ndarray, hop_s: float) -> np.ndarray:
-    """[shape=(T,)] bool, the frames of a recording -> the segments of a second in which any is active."""
-    starts = np.unique((np.arange(len(active)) * hop_s / SEGMENT_S + 1e-9).astype(int), return_index=True)[1]
-    return np.maximum.reduceat(active, starts) if len(active) else active
+    """[shape=(T,)] bool, the frames of a recording -> the segments of a second that any active frame overlaps."""
+    nearly = 1e-9  # seconds are no whole number of hops in floating point
+    segments = np.zeros(math.ceil(len(active) * hop_s / SEGMENT_S - nearly), bool)
+    for first, last in postprocessing.runs(active):
+        segments[int(first * hop_s / SEGMENT_S + nearly) : math.ceil(last * hop_s / SEGMENT_S - nearly)] = True
+    return segments
 
 
 def f_score(detected: Sequence[np.ndarray], active: Sequence[np.ndarray], score: str, hop_s: float) -> float:
@@ -129,7 +134,7 @@ def tune(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.
     about = {"score": config.tune, "validation": config.validation, "step": model.step, "recordings": len(joined)}
     settings.write_whole(file, postprocessing.to_json(rules, **about, held_out=figures))
     _print(console, rules, figures, about)
-    console.print(f"written: {file}", soft_wrap=True, highlight=False)
+    console.print(f"written: {file}", soft_wrap=True, highlight=False, markup=False)
     return rules
 
 
@@ -141,5 +146,5 @@ def _print(console, rules: Mapping[str, Rule], figures: Mapping, about: Mapping)
         times = (f"{value:g} s" if value else "" for value in (rule.median_s, rule.max_gap_s, rule.min_duration_s))
         before, after = figures[label]["f_before"], figures[label]["f_after"]
         low = "" if rule.low_threshold is None else f"{rule.low_threshold:g}"
-        table.add_row(label, f"{before:.2f}", f"{after:.2f}", f"{rule.threshold:g}", low, *times)
+        table.add_row(rich.markup.escape(label), f"{before:.2f}", f"{after:.2f}", f"{rule.threshold:g}", low, *times)
     console.print(table)

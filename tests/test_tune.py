@@ -36,15 +36,16 @@ def test_f_of_frames_is_that_of_scikit_learn():
 
 @pytest.mark.parametrize(("hop_samples", "rate"), [(160, 8000), (882, 44_100), (1, 3), (900, 44_100), (512, 44_100)])
 def test_f_of_segments_is_that_of_a_loop(hop_samples, rate):
-    """A segment is active if a frame of it is; those of one recording never touch those of the next."""
+    """A segment is active if an active frame overlaps it; those of one recording never touch those of the next."""
     rng = np.random.default_rng(1)
     for _ in range(30):
         detected, active = some_frames(rng)
         tp = fp = fn = 0
         for of_detected, of_active in zip(detected, active, strict=True):
-            segments = {t * hop_samples // rate for t in range(len(of_active))}
-            for segment in segments:
-                frames = [t for t in range(len(of_active)) if t * hop_samples // rate == segment]
+            # Segments and frames in units of a sample: both ends of a frame that straddles a second count.
+            for segment in range(-(-len(of_active) * hop_samples // rate)):
+                start, end = segment * rate, (segment + 1) * rate
+                frames = [t for t in range(len(of_active)) if t * hop_samples < end and (t + 1) * hop_samples > start]
                 found, there = any(of_detected[frames]), any(of_active[frames])
                 tp, fp, fn = tp + (found and there), fp + (found and not there), fn + (there and not found)
         expected = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0.0
