@@ -334,7 +334,12 @@ def test_an_error_of_the_network_ends_all(record, untouched, error):
 
 def test_an_interrupt_ends_all(record, untouched):
     def interrupted(seconds):
-        signal.raise_signal(signal.SIGINT)
+        # Where the tests run in the background, interrupts are ignored.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     with pytest.raises(KeyboardInterrupt):
         list(listening.listen(network(), [record(f"{n}.wav", noise(10**6, n)) for n in range(3)], rules={}, heard_s=interrupted))

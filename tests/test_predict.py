@@ -472,6 +472,8 @@ def test_an_interrupt_ends_in_good_order(checkpoint, tmp_path):
     process = subprocess.Popen(
         command(checkpoint, f"--out={tmp_path / 'out'}", "--write=events", tmp_path / "short.wav", tmp_path / "long.flac"),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(temporary)},
+        # Where the tests run in the background, interrupts are ignored, and those whom they start ignore them too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     with process:
         try:
