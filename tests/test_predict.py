@@ -469,11 +469,13 @@ def test_an_interrupt_ends_in_good_order(checkpoint, tmp_path):
     with soundfile.SoundFile(tmp_path / "long.flac", "w", small.RATE, 1) as out:
         for _ in range(3):
             out.write(np.zeros(3600 * small.RATE, np.int16))
+    # Where the tests run in the background, interrupts are ignored, and by what they start too.
+    heed = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    heed += "runpy.run_module('mfl_jax.predict', run_name='__main__', alter_sys=True)"
+    flags = command(checkpoint, f"--out={tmp_path / 'out'}", "--write=events", tmp_path / "short.wav", tmp_path / "long.flac")[3:]
     process = subprocess.Popen(
-        command(checkpoint, f"--out={tmp_path / 'out'}", "--write=events", tmp_path / "short.wav", tmp_path / "long.flac"),
+        [sys.executable, "-c", heed, *flags],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(temporary)},
-        # Where the tests run in the background, interrupts are ignored, and those whom they start ignore them too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     with process:
         try:
