@@ -28,8 +28,8 @@ def _parts(network: models.JointNetwork, clips: int) -> dict:
         "conv1": (network.shared.conv1, block(first)),
         "conv2": (network.shared.conv2, block((1, second))),
         "conv3": (network.shared.conv3, block((1, third))),
-        "scene_head": (network.scene, lambda head, x, **mode: head.output(head.embed(x, mask, dropout_keys=[None] * 2, **mode))),
-        "event_head": (network.event, lambda head, x, **mode: head.output(head.embed(x))),
+        "scene_head": (network.scene, lambda head, x, **mode: head(x, mask, dropout_keys=[None] * 2, **mode)),
+        "event_head": (network.event, lambda head, x, **mode: head(x)),
     }
 
 

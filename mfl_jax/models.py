@@ -183,6 +183,10 @@ class SceneHead(nnx.Module):
         x = self.conv2(x, clip_mask, pool=everything, dropout_key=dropout_keys[1], **mode)[:, 0, 0]  # [B, channels]
         return jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, hidden]
 
+    def __call__(self, x, clip_mask, **mode):
+        """[shape=(B, T, F, inputs)] -> [shape=(B, scenes)]."""
+        return self.output(self.embed(x, clip_mask, **mode))
+
 
 class EventHead(nnx.Module):
     """A bidirectional GRU and two dense layers: one row of logits a frame."""
@@ -198,6 +202,10 @@ class EventHead(nnx.Module):
         x = x.reshape(*x.shape[:2], -1)  # [B, T, F * C]
         x = self.gru(x)  # [B, T, 2 * hidden]
         return jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, T, hidden]
+
+    def __call__(self, x):
+        """[shape=(B, T, F, C)] -> [shape=(B, T, events)]."""
+        return self.output(self.embed(x))
 
 
 class JointNetwork(nnx.Module):
