@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rich.console
 
-from mfl_jax import event_lists, event_scores
+from mfl_jax import event_lists, event_scores, threshold_sweep
 from mfl_jax.annotations import Event
 from mfl_jax.errors import InputError
 from mfl_jax.prediction import DetectedEvent
@@ -18,7 +18,7 @@ pytest.importorskip("sed_scores_eval")
 
 @pytest.fixture(scope="module")
 def packages():
-    return event_scores._packages()
+    return threshold_sweep.packages()
 
 
 def events(*rows):
@@ -373,15 +373,15 @@ def test_the_best_threshold_gives_the_best_f(kind):
 def test_thresholds_in_blocks(monkeypatch):
     scores, reference, labels, about = random_scores(recordings=2, frames=60)
     whole = event_scores.score_frames(scores, reference, labels, **about)
-    monkeypatch.setattr(event_scores, "BLOCK", 50)
+    monkeypatch.setattr(threshold_sweep, "BLOCK", 50)
     assert event_scores.score_frames(scores, reference, labels, **about) == whole
 
 
 def test_long_recordings_have_fewer_thresholds(monkeypatch):
     scores, reference, labels, about = random_scores(frames=300)
     exact = event_scores.score_frames(scores, reference, labels, **about)
-    monkeypatch.setattr(event_scores, "EXACT_FRAMES", 299)
-    monkeypatch.setattr(event_scores, "ALL_HIGHEST", 10)
+    monkeypatch.setattr(threshold_sweep, "EXACT_FRAMES", 299)
+    monkeypatch.setattr(threshold_sweep, "ALL_HIGHEST", 10)
     sampled = event_scores.score_frames(scores, reference, labels, **about)
     assert (exact["thresholds"], sampled["thresholds"]) == ("all", "sampled")
     assert sampled["segment"] == exact["segment"]
@@ -396,7 +396,7 @@ def test_long_recordings_have_fewer_thresholds(monkeypatch):
 
 def test_sampled_scores_keep_what_is_above_each_of_them():
     scores = {"x": np.random.default_rng(0).random((5000, 1))}
-    lower = event_scores._sampled(scores)["x"]
+    lower = threshold_sweep._sampled(scores)["x"]
     levels = np.unique(lower)
     assert 150 < len(levels) < 320
     assert np.array_equal(levels[-100:], np.sort(scores["x"], axis=0)[-100:, 0])
@@ -471,7 +471,7 @@ def test_an_event_of_zero_length_lasts_a_frame():
     # Nothing but its own frame finds it, and no threshold finds it for nothing.
     elsewhere = event_scores.score_frames(spot, {**ONE_REFERENCE, "w": events((7, 7, "a")), "x": []}, ["a"], **HOP)
     assert elsewhere["psds1"]["psds"] == 0
-    assert event_scores._apart(events((29.9999999, 30, "a"), (0.14, 0.14, "b")), 0.02, 30.0) == [
+    assert threshold_sweep._apart(events((29.9999999, 30, "a"), (0.14, 0.14, "b")), 0.02, 30.0) == [
         (29.98, 30, "a"),
         (0.14, 0.16, "b"),
     ]
