@@ -61,9 +61,8 @@ def _rules(model) -> tuple[dict, str]:
     wanted, tuned = flags.FLAGS.postprocess, model.directory / postprocessing.FILE
     if wanted == "none" or (wanted == "auto" and not tuned.is_file()):
         return {label: postprocessing.Rule(threshold=model.config.threshold) for label in model.events}, "none"
-    return postprocessing.read(
-        tuned if wanted == "auto" else wanted, model.events, step=model.step
-    ), "tuned" if wanted == "auto" else wanted
+    file, named = (tuned, "tuned") if wanted == "auto" else (wanted, wanted)
+    return postprocessing.read(file, model.events, step=model.step), named
 
 
 def _predict(model, found) -> int:
@@ -83,8 +82,8 @@ def _predict(model, found) -> int:
     _folder(out)
     writers, made = _writers(model, found, out), []
     console = rich.console.Console(stderr=True)
-    seconds = [sources.duration_s(source) for source in found]
-    whole = None if None in seconds else sum(seconds)
+    # Recordings whose length is unknown are mostly those that will be refused.
+    whole = sum(sources.duration_s(source) or 0 for source in found) or None
     bar = rich.progress.Progress(
         "{task.description}", rich.progress.BarColumn(), "{task.fields[done]}/{task.fields[of]} recordings,",
         "{task.fields[rate]},", rich.progress.TimeRemainingColumn(), "left", console=console,

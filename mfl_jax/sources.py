@@ -14,10 +14,10 @@ from mfl_jax.errors import InputError
 from mfl_jax.listening import Source
 
 SUFFIXES = frozenset(
-    (".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au")
-    + (".m4a", ".aac", ".wma")
+    ".wav .wave .w64 .rf64 .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .au "
+    ".m4a .aac .wma".split()  # which can't be read, and are named rather than passed over
 )
-"""Of the files that are taken for recordings in a folder. The last three can't be read, and are named rather than passed over."""
+"""Of the files that are taken for recordings in a folder."""
 LISTS = frozenset({".txt", ".lst", ".list", ".csv", ".tsv"})
 """Of the files that are taken for a list of recordings."""
 
