@@ -13,10 +13,8 @@ from mfl_jax import settings
 from mfl_jax.errors import InputError
 from mfl_jax.listening import Source
 
-SUFFIXES = frozenset(
-    ".wav .wave .w64 .rf64 .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .au "
-    ".m4a .aac .wma".split()  # which can't be read, and are named rather than passed over
-)
+READABLE = (".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au")
+SUFFIXES = frozenset((*READABLE, ".m4a", ".aac", ".wma"))  # the last ones can't be read, and are named rather than passed over
 """Of the files that are taken for recordings in a folder."""
 LISTS = frozenset({".txt", ".lst", ".list", ".csv", ".tsv"})
 """Of the files that are taken for a list of recordings."""
