@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from mfl_jax import event_scores, formats, prediction
+from mfl_jax import formats, prediction, threshold_sweep
 from mfl_jax.errors import InputError
 
 EVENTS = (("car", 0.1, 0.5, 0.75), ("bird song", 0.48, 2.59, 0.5123456789), ("car", 1.0, 1.02, 1.0))
@@ -88,7 +88,7 @@ def test_a_name_that_begins_with_a_quote(tmp_path):
 @pytest.mark.parametrize("name", ["a b.wav", "folder/c,d.wav", "[x] {y}.wav"])
 def test_sed_eval_reads_the_events(tmp_path, name):
     pytest.importorskip("sed_eval")
-    sed_eval, _ = event_scores._packages()
+    sed_eval, _ = threshold_sweep.packages()
     file = written("events", made(name), tmp_path)
     found = sed_eval.io.load_event_list(str(file))
     assert [(row["filename"], row["onset"], row["offset"], row["event_label"]) for row in found] == [
@@ -227,7 +227,7 @@ def test_the_scores_of_frames_are_a_table(tmp_path, hop_s, frames):
 @pytest.mark.parametrize(("frames", "duration_s"), [(130, 2.59), (1, 0.000125), (1, 0.02), (70_000, 1400.0)])
 def test_sed_scores_eval_reads_the_scores(tmp_path, frames, duration_s):
     pytest.importorskip("sed_scores_eval")
-    event_scores._packages()
+    threshold_sweep.packages()
     from sed_scores_eval.base_modules.io import read_sed_scores
 
     result = made(frames=frames, duration_s=duration_s)
