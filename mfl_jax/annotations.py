@@ -42,6 +42,20 @@ class Recording:
     events: tuple[Event, ...]
 
 
+def read_text(file: pathlib.Path, what: str) -> str:
+    """Reads a text in UTF-8, with or without a byte order mark.
+
+    Raises:
+      InputError: there is none (`what` says what was looked for), or it is no such text.
+    """
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such {what}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not readable as a UTF-8 text ({error})") from None
+
+
 def read_label_list(
     file: str | pathlib.Path,
     *,
@@ -65,12 +79,7 @@ def read_label_list(
       InputError: names the file, the row (the header is row 1) and the value at fault.
     """
     file = pathlib.Path(file)
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such label list") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not readable as a UTF-8 text ({error})") from None
+    text = read_text(file, "label list")
     table = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
     try:
         rows = [(number, [field.strip() for field in row]) for number, row in enumerate(table, 1)]

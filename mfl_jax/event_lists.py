@@ -19,7 +19,7 @@ import math
 import pathlib
 from collections.abc import Iterable
 
-from mfl_jax.annotations import Event
+from mfl_jax.annotations import Event, read_text
 from mfl_jax.errors import InputError
 
 COLUMNS = {
@@ -125,12 +125,7 @@ def _read(file: pathlib.Path, own_name: str) -> tuple[dict[str, list[Event]], bo
 
 
 def _rows(file: pathlib.Path) -> list[tuple[int, list[str]]]:
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such event list") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not readable as a UTF-8 text ({error})") from None
+    text = read_text(file, "event list")
     tabs = "\t" in text
     table = csv.reader(
         io.StringIO(text, newline=""), delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL

@@ -79,23 +79,21 @@ def score_lists(
     Raises:
       InputError: a setting makes no sense, there is no recording, a recording is unknown, or sed_eval is not installed.
     """
-    settings = {
-        "segment_s": segment_s,
-        "onset_collar_s": onset_collar_s,
-        "offset_collar_s": offset_collar_s,
-        "offset_share": offset_share,
-    }
-    _check_settings(settings)
+    settings = _checked(
+        segment_s=segment_s, onset_collar_s=onset_collar_s, offset_collar_s=offset_collar_s, offset_share=offset_share
+    )  # fmt: skip
     return _score_lists(reference, _estimates_of(reference, estimated), labels, settings, ("segment", "event"))
 
 
-def _check_settings(settings: Mapping[str, float]) -> None:
+def _checked(**settings: float) -> dict[str, float]:
+    """The settings as they are; an InputError where one makes no sense."""
     for name, value in settings.items():
         if name == "offset_share":
             if not 0 <= value <= 1:
                 raise InputError(f"offset_share is {value}; it is a share from 0 to 1")
         elif not (math.isfinite(value) and value > 0):
             raise InputError(f"{name} is {value}; it is a number of seconds above 0")
+    return settings
 
 
 def _estimates_of(reference: Mapping[str, Sequence], estimated: Mapping[str, Sequence]) -> dict[str, Sequence]:
@@ -249,13 +247,9 @@ def score_frames(
       InputError: a setting makes no sense, recordings do not match, or a package is missing.
       ValueError: an array has another shape or is no number.
     """
-    settings = {
-        "segment_s": segment_s,
-        "onset_collar_s": onset_collar_s,
-        "offset_collar_s": offset_collar_s,
-        "offset_share": offset_share,
-    }
-    _check_settings(settings)
+    settings = _checked(
+        segment_s=segment_s, onset_collar_s=onset_collar_s, offset_collar_s=offset_collar_s, offset_share=offset_share
+    )  # fmt: skip
     if unknown := sorted(set(kinds) - set(KINDS)):
         raise ValueError(f"{unknown[0]!r} is no kind of score; there are {', '.join(KINDS)}")
     if not frame_scores:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import soundfile
 
-from mfl_jax import settings
+from mfl_jax import annotations, settings
 from mfl_jax.errors import InputError
 from mfl_jax.listening import Source
 
@@ -95,10 +95,7 @@ def _below(folder):
 
 
 def _listed(file: pathlib.Path) -> list[Source]:
-    try:
-        rows = file.read_bytes().decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not readable as a list of recordings ({error})") from None
+    rows = annotations.read_text(file, "list of recordings").splitlines()
     if file.suffix.lower() == ".csv":
         names = [row[0] if row else "" for row in csv.reader(rows)]
     else:

@@ -139,7 +139,7 @@ def test_an_empty_list_is_refused(tmp_path, spool, content):
 def test_a_list_that_is_no_text_is_refused(tmp_path, spool):
     soundfile.write(tmp_path / "sound.wav", np.linspace(-1, 1, 99), 8000)
     (tmp_path / "sound.wav").rename(tmp_path / "sound.txt")
-    with pytest.raises(InputError, match=r"sound\.txt: not readable as a list of recordings") as refused:
+    with pytest.raises(InputError, match=r"sound\.txt: not readable as a UTF-8 text") as refused:
         sources.find([f"{tmp_path}/sound.txt"], spool)
     assert "\n" not in str(refused.value)
 
