@@ -16,6 +16,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.dataset = "tut_scenes_events/full"  # builder/config: soundscapes/full, annotated_audio/any_name ...
     config.data_dir = "data"  # where prepared data sets lie
     config.manual_dir = ""  # recordings and label lists to prepare from, if the data set is not prepared yet
+    config.beam = ""  # who prepares: the threads of this machine; or the options of an Apache Beam pipeline (datasets/README.md)
     config.validation = "none"  # none: the last epoch counts, as in the paper; fold1 ... fold4: the best on that held-out fold
     # How annotated_audio prepares; the other builders lay it down themselves. See MelConfig in mfl_jax/features.py.
     config.audio = ml_collections.ConfigDict()
@@ -52,7 +53,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.threshold = 0.5  # an event is detected at this probability (Table III)
     config.matmul_precision = "default"  # or high, highest: float32 products are cut short on TPU and newer GPUs by default
     config.compute = "float32"  # of convolutions and activations; or bfloat16, for speed on TPUs and GPUs
-    config.devices = 0  # local devices to use; 0 is all
+    config.accelerator = "auto"  # cpu, gpu or tpu; auto: the fastest, and no CPU where JAX was installed for something faster
+    config.devices = 0  # devices of this machine to use; 0 is all, and over several hosts all of each
+    config.keep_every = 0  # epochs; the checkpoint of every so many is kept for good, beside the last and the best; 0: none
 
     # Evaluation and tuning. The paper's scores are those of frames; the others are reported beside them.
     config.scores = "frame"  # and, with commas, segment, event, psds: by sed_scores_eval and sed_eval (extra eval)

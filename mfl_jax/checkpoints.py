@@ -5,9 +5,13 @@ A checkpoint is a folder `<step>/` with two items. `state` holds the arrays: `pa
 settings of the spectrograms, the fingerprint of the data, and a SHA-256 sum of every array. Reading one takes Orbax alone:
 
     orbax.checkpoint.StandardCheckpointer().restore("/absolute/path/to/run/checkpoints/<step>/state")
+
+Beside `checkpoints/` lies `checkpoints.sums/<step>.json`, a SHA-256 sum of every file of one, written once it is whole.
 """
 
+import contextlib
 import hashlib
+import json
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,6 +22,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mfl_jax import settings
 from mfl_jax.errors import InputError, warn
 from mfl_jax.step import TrainState
 
@@ -38,37 +43,118 @@ def _digests(plain: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _file_sums(folder) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+
+
+def _first_line(error) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
 class Checkpoints:
     """The checkpoints of a run, newest last; a checkpoint that is not whole is passed over."""
 
-    def __init__(self, directory: str | pathlib.Path, *, keep: int):
-        """Opens or makes the folder; of more than `keep` checkpoints the oldest go."""
-        self.directory = pathlib.Path(directory).absolute()
-        self._manager = ocp.CheckpointManager(self.directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+    def __init__(
+        self, directory: str | pathlib.Path, *, keep: int, keep_every: int = 0, together: bool = False, owner: bool = False
+    ):
+        """Opens or makes the folder.
+
+        Args:
+          directory: here or in a store; of a run over several hosts, one that they share.
+          keep: how many checkpoints are kept, the oldest go.
+          keep_every: those of every so many steps are kept for good beside these; 0 for none.
+          together: whether all hosts of the run save and restore, rather than this one by itself.
+          owner: whether nobody else writes here, so that what was left half-written can go.
+        """
+        self.directory = settings.folder(directory) if settings.is_remote(directory) else pathlib.Path(directory).absolute()
+        self._sums = self.directory.parent / f"{self.directory.name}.sums"
+        policy = ocp.checkpoint_managers.LatestN(n=keep)
+        if keep_every:
+            policies = [policy, ocp.checkpoint_managers.EveryNSteps(interval_steps=keep_every)]
+            policy = ocp.checkpoint_managers.AnyPreservationPolicy(policies)
+        processes = ocp.options.MultiprocessingOptions()
+        own = jax.process_index()
+        if not together and jax.process_count() > 1:
+            processes = ocp.options.MultiprocessingOptions(
+                primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"host{own}"
+            )
+        self._writes_sums = not together or own == 0
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy, cleanup_tmp_directories=owner, multiprocessing_options=processes
+            ),
+        )
+        self._unsummed: int | None = None
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self._manager.close()
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.wait()
+            self._manager.close()
+            return
+        with contextlib.suppress(Exception):  # the error at hand is the one to hear of
+            self._manager.close()
 
     def save(self, state: TrainState, about: dict) -> None:
         """Saves in the background; the state may be changed or donated at once.
 
         Args:
           state: of the run. about: JSON-serialisable, what the arrays mean.
+
+        Raises:
+          InputError: this one, or the one before it, can't be written, or its parameters are not numbers any more. The
+            checkpoints before it stay as they are.
         """
         plain = jax.tree.map(np.array, jax.device_get(_plain(state)))
-        self._manager.save(
-            int(np.max(plain["step"])),  # a state of several runs at once has a step each, all of them equal
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(plain), about=ocp.args.JsonSave({**about, "sha256": _digests(plain)})
-            ),
-        )
+        step = int(np.max(plain["step"]))  # a state of several runs at once has a step each, all of them equal
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(plain["params"])):
+            raise InputError(f"after step {step} the parameters are no longer numbers; {self._last_good()}")
+        self.wait()
+        with self._clear(step):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(plain), about=ocp.args.JsonSave({**about, "sha256": _digests(plain)})
+                ),
+            )
+        self._unsummed = step
 
     def wait(self) -> None:
-        """Returns when all that was to be saved is saved."""
-        self._manager.wait_until_finished()
+        """Returns when all that was to be saved is saved. Raises as `save`."""
+        with self._clear(self._unsummed):
+            self._manager.wait_until_finished()
+            if self._unsummed is not None and self._writes_sums:
+                self._write_sums(self._unsummed)
+        self._unsummed = None
+
+    @contextlib.contextmanager
+    def _clear(self, step):
+        try:
+            yield
+        except Exception as error:  # whatever Orbax and TensorStore make of a full or a read-only disk
+            self._unsummed = None
+            raise InputError(f"{self.directory}/{step}: not written ({_first_line(error)}); {self._last_good()}") from None
+
+    def _last_good(self) -> str:
+        steps = self.steps()
+        return f"the last good checkpoint is that of step {steps[0]}" if steps else "there is no checkpoint yet"
+
+    def _write_sums(self, step) -> None:
+        folder = self._sums
+        folder.mkdir(exist_ok=True)
+        settings.write_whole(folder / f"{step}.json", json.dumps(_file_sums(self.directory / str(step)), indent=1) + "\n")
+        kept = {str(one) for one in self._manager.all_steps()}
+        for file in folder.glob("*.json"):
+            if file.stem not in kept:
+                file.unlink(missing_ok=True)
+
+    def bytes(self) -> int:
+        """What all that lies here takes on the disk."""
+        return sum(file.stat().st_size for file in self.directory.rglob("*") if file.is_file())
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints, newest first."""
@@ -84,11 +170,20 @@ class Checkpoints:
                 found, expected = _digests(plain), about.pop("sha256")
                 if wrong := sorted(name for name in expected if found.get(name) != expected[name]):
                     raise ValueError(f"{wrong[0]} is not what was saved")
+                self._check_files(step)
             except Exception as error:  # whatever Orbax and TensorStore make of a broken file
-                reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-                warn(f"{self.directory}/{step}: not a whole checkpoint ({reason}); passed over")
+                warn(f"{self.directory}/{step}: not a whole checkpoint ({_first_line(error)}); passed over")
                 continue
             yield step, plain, about
+
+    def _check_files(self, step) -> None:
+        """Holds each file against its sum; a process that was killed before it wrote them leaves arrays that were checked."""
+        sums = self._sums / f"{step}.json"
+        if not sums.exists():
+            return
+        expected, found = json.loads(sums.read_text()), _file_sums(self.directory / str(step))
+        if wrong := sorted(name for name in {*expected, *found} if found.get(name) != expected.get(name)):
+            raise ValueError(f"its file {wrong[0]} is not what was written")
 
     def newest(self, of: Iterable[int] | None = None) -> tuple[dict, dict] | None:
         """The newest whole checkpoint as (state of plain dictionaries on the host, about); None where there is none at all.

@@ -1,14 +1,18 @@
 """What the commands share: a config and a work directory from flags, and one line where a user went wrong."""
 
+import errno
 import os
-import pathlib
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from absl import app, flags, logging
 
+from mfl_jax import hosts
 from mfl_jax.errors import InputError
+
+REFUSED_BY_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG)
+"""Errors of the system that say what to do about them."""
 
 
 class Flags(NamedTuple):
@@ -19,8 +23,9 @@ class Flags(NamedTuple):
 
 
 def start(run: Callable, held: Flags) -> None:
-    """Parses the flags and calls `run(config, workdir)`; the process ends with the status that it returns."""
+    """Parses the flags, joins other hosts and calls `run(config, workdir)`; the process ends with the status that it returns."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    hosts.define_flags()
     app.run(lambda arguments: _main(arguments, run, held), flags_parser=lambda arguments: _parse(arguments, held))
 
 
@@ -34,20 +39,40 @@ def _main(arguments, run, held):
     if len(arguments) > 1:
         raise app.UsageError(f"unexpected: {' '.join(arguments[1:])}")
     config = held.config.value
-    workdir = pathlib.Path(held.workdir.value or pathlib.Path("runs", config.name)).expanduser()
-    return _answered(lambda: run(config, workdir))
+
+    def joined():
+        hosts.join()
+        from mfl_jax import settings  # imported here, so that --help and wrong flags answer at once
+
+        return run(config, settings.folder(held.workdir.value or f"runs/{config.name}"))
+
+    return _answered(joined)
 
 
 def _answered(call):
-    """Calls a command; what a user did wrong is answered in one line."""
+    """Calls a command; what a user did wrong, or what the system refuses to write, is answered in one line."""
     logging.set_verbosity(logging.ERROR)
     try:
         return call()
     except InputError as error:
-        refuse(error)
+        status = _said(error)
+    except OSError as error:
+        if error.errno not in REFUSED_BY_SYSTEM:
+            raise
+        what = "what was written before is whole; mend that, and the same command goes on"
+        status = _said(f"{error.filename or 'writing'}: {error.strerror}; {what}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        status = 130
+    except Exception as error:
+        if not hosts.lost_another(error):
+            hosts.leave_if_joined(1)
+            raise
+        status = _said(
+            f"another process of this run was lost ({str(error).splitlines()[0][:200]}); {hosts.WHAT_TO_DO}", hosts.LOST
+        )
+    hosts.leave_if_joined(status)
+    sys.exit(status)
 
 
 def _parse_flags(arguments):
@@ -80,5 +105,9 @@ def _argument(name, arguments):
 
 def refuse(message) -> None:
     """Says what is wrong in one line, and ends the process with status 2."""
+    sys.exit(_said(message))
+
+
+def _said(message, status=2) -> int:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    return status

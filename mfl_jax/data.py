@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grain
 import numpy as np
@@ -149,7 +149,9 @@ class Clips:
         return self._arrays
 
     def take(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns `log_mel`, `events`, `scene` and `valid_frames` of the clips with these numbers."""
+        """Returns `log_mel`, `events`, `scene` and `valid_frames` of the clips with these numbers, of which there may be none."""
+        if not len(numbers):
+            return {key: value[:0] for key, value in self.take(np.zeros(1, int)).items()}
         if self._arrays is not None:
             return {key: value[numbers] for key, value in self._arrays.items()}
         return {key: value for key, value in self._from_source(numbers).items() if key not in PLACES}
@@ -164,25 +166,27 @@ def epoch_order(numbers: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(numbers)
 
 
-def batches(
-    clips: Clips, numbers: np.ndarray, batch_size: int, *, padded_size: int | None = None
-) -> Iterator[dict[str, np.ndarray]]:
+def batches(clips: Clips, numbers: np.ndarray, batch_size: int, *, rows: slice | None = None) -> Iterator[dict[str, np.ndarray]]:
     """Yields the clips of the given numbers, in their order, as batches of one shape.
 
-    Every clip comes once. The last batch is filled up with zeros whose `clip_mask` is False, as is each batch where
-    `padded_size` is above `batch_size`. The next ones are read while one is used.
+    Every clip comes once. What a batch lacks of its rows is zeros whose `clip_mask` is False. The next ones are read while one is
+    used.
 
     Args:
       clips: the split. numbers: int [shape=(n,)].
-      batch_size: clips in a batch. padded_size: its first axis, at least `batch_size`.
+      batch_size: clips in a batch.
+      rows: which of a batch to read and to yield: those of one host, or more than there are clips in a batch, so that it can be
+        split evenly. `batch_size` rows from 0 by default.
 
     Yields:
       `log_mel` float32 [shape=(B, T, M)], `events` bool [shape=(B, T, E)], `scene` int32 [shape=(B,)],
-      `valid_frames` int32 [shape=(B,)], `clip_mask` bool [shape=(B,)], with B the padded size.
+      `valid_frames` int32 [shape=(B,)], `clip_mask` bool [shape=(B,)], with B the number of rows.
     """
-    size = padded_size or batch_size
+    rows = rows or slice(0, batch_size)
+    size = rows.stop - rows.start
 
     def batch(part):
+        part = part[rows]
         filled = clips.take(part) | {"clip_mask": np.ones(len(part), bool)}
         return {key: np.pad(value, [(0, size - len(part))] + [(0, 0)] * (value.ndim - 1)) for key, value in filled.items()}
 
@@ -190,18 +194,26 @@ def batches(
     return iter(parts.to_iter_dataset(grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=READERS)))
 
 
-def feature_statistics(clips: Clips, numbers: np.ndarray) -> dict[str, np.ndarray]:
+def feature_statistics(
+    clips: Clips, numbers: np.ndarray, add: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> dict[str, np.ndarray]:
     """Mean and standard deviation of each mel bin over the valid frames of some clips.
+
+    Args:
+      clips: the split. numbers: those of its clips that are counted here.
+      add: adds an array to its like on other hosts, which count other clips.
 
     Returns:
       `mean` and `std`, float32 [shape=(M,)]. A bin that never changes gets the deviation 1.
     """
-    count, total, squares = 0, 0.0, 0.0
+    bins = clips.take(numbers[:0])["log_mel"].shape[-1]
+    count, total, squares = 0, np.zeros(bins), np.zeros(bins)
     for part in _parts(numbers, 64):
         taken = clips.take(part)
         valid = np.arange(taken["log_mel"].shape[1]) < taken["valid_frames"][:, None]
         frames = taken["log_mel"][valid].astype(np.float64)
         count, total, squares = count + len(frames), total + frames.sum(0), squares + np.square(frames).sum(0)
+    count, total, squares = np.split(add(np.concatenate([[count], total, squares])), [1, 1 + bins])
     if not count:
         raise InputError("there is no clip to take feature statistics of")
     mean = total / count

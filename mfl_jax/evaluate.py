@@ -3,7 +3,6 @@
 python -m mfl_jax.evaluate REFERENCE ESTIMATED
 """
 
-import importlib.metadata
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -14,25 +13,27 @@ import rich.console
 import rich.table
 from absl import flags
 
-from mfl_jax import commandline, metrics, settings
+from mfl_jax import commandline, metrics, ownership, parallel, provenance, settings
 from mfl_jax.checkpoints import Checkpoints
 from mfl_jax.data import Clips, Dataset, batches
 from mfl_jax.errors import InputError
 from mfl_jax.run import build
 
 
-def add_up(step: Callable, state, scalars: Mapping, clips: Clips, numbers: np.ndarray, batch_size: int, padded_size: int) -> dict:
+def add_up(
+    step: Callable, state, scalars: Mapping, clips: Clips, numbers: np.ndarray, batch_size: int, rows: slice | None = None
+) -> dict:
     """Adds up `step.batch_sums` over clips.
 
     Args:
       step: a compiled `step.eval_step`. state: a `TrainState`. scalars: of the loss.
-      clips, numbers, batch_size, padded_size: as `data.batches` takes them.
+      clips, numbers, batch_size, rows: as `data.batches` takes them.
 
     Returns:
       The sums, on the host; counts as 64-bit integers, so that they hold whatever the size of the split.
     """
     total = None
-    for batch in batches(clips, numbers, batch_size, padded_size=padded_size):
+    for batch in batches(clips, numbers, batch_size, rows=rows):
         sums = jax.tree.map(_wide, jax.device_get(step(state, batch, scalars)))
         total = sums if total is None else jax.tree.map(np.add, total, sums)
     return total
@@ -129,7 +130,9 @@ def results_of(
         "device": devices[0].device_kind,
         "devices": len(devices),
         "fingerprint": dataset.fingerprint,
-        "versions": {name: importlib.metadata.version(name) for name in ("mfl_jax", "jax", "jaxlib", "flax", "optax", "numpy")},
+        "hosts": parallel.hosts(),
+        "code": provenance.code(),
+        "versions": provenance.versions(),
     }
 
 
@@ -201,23 +204,27 @@ def event_scores_of(config, dataset: Dataset, workdir: pathlib.Path, kinds: list
     return {**made, "postprocess": config.postprocess}
 
 
-def evaluate(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.Console | None = None) -> dict:
+def evaluate(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.Console | None = None) -> dict | None:
     """Scores a trained run on the evaluation split and writes results.json.
 
     The last checkpoint counts, as in the paper; with `validation`, the best on the held-out fold.
 
     Returns:
-      What results.json holds.
+      What results.json holds; None on other hosts than the first one, which writes it.
 
     Raises:
       InputError: there is no checkpoint, or it was trained on other classes than the data set has.
     """
-    console = console or rich.console.Console()
     which = "checkpoints" if config.validation == "none" else "best"
     if not settings.check_workdir(workdir, config) or not (workdir / which).is_dir():
         raise InputError(f"{workdir}: no checkpoint to evaluate; train first (--mode=train)")
     run = build(config, dataset)
-    with Checkpoints(workdir / which, keep=2) as checkpoints:
+    with ownership.owned(workdir):
+        return _evaluated(config, dataset, workdir, run, which, console or rich.console.Console())
+
+
+def _evaluated(config, dataset, workdir, run, which, console):
+    with Checkpoints(workdir / which, keep=2, together=True) as checkpoints:
         if (found := checkpoints.resume(run.initial)) is None:
             raise InputError(f"{workdir}: no checkpoint to evaluate; train first (--mode=train)")
     state, described = found
@@ -226,7 +233,9 @@ def evaluate(config, dataset: Dataset, workdir: pathlib.Path, console: rich.cons
             raise InputError(f"{workdir} was trained on other {kind} than {dataset.directory} has")
     clips = dataset.read("evaluation")
     numbers = np.arange(len(clips))
-    sums = add_up(run.eval_step, state, run.scalars, clips, numbers, config.batch_size, run.padded_size)
+    sums = add_up(run.eval_step, state, run.scalars, clips, numbers, config.batch_size, run.rows)
+    if not parallel.is_first_host():
+        return None
     lowest = floors(clips, numbers, dataset.scenes, dataset.events)
     results = results_of(
         config, dataset, sums, lowest,

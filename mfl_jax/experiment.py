@@ -95,7 +95,7 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
     dataset = prepare.dataset_of(config)
     settings.claim_workdir(workdir, config)
     runs.set_up_process(config)
-    devices = runs.devices_of(config)
+    devices = runs.local_devices_of(config)
     splits = training.Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
     at_once = (lambda member: config.members_at_once) if config.members_at_once else None
     parts = chunks(members, at_once or (lambda member: training.fitting(member, dataset, devices)))

@@ -194,7 +194,7 @@ def train_group(
     for folder, member in zip(folders, members[:real], strict=True):
         settings.claim_workdir(folder, member.config)
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(place, keep=2))
+        checkpoints = stack.enter_context(Checkpoints(place / "checkpoints", keep=2, owner=True))
         if (found := checkpoints.resume(states)) is not None:
             states, about = jax.device_get(found[0]), found[1]
             if about["fingerprint"] != dataset.fingerprint:
@@ -202,7 +202,7 @@ def train_group(
             checkpoints.drop_after(int(states.step[0]))
         taken = int(states.step[0])
         epoch = taken // feed.steps
-        made = [records.keep(folder / "metrics.jsonl", epoch) for folder in folders]
+        made = [records.read(folder / "metrics.jsonl", epoch) for folder in folders]
         advance(taken * real)
         states = parallel.spread(states, len(devices))
         about = {"members": [member.name for member in members], "fingerprint": dataset.fingerprint}
@@ -229,7 +229,7 @@ def train_group(
                     epoch=epoch, taken=taken, clips=clips_seen, seconds=seconds / real,
                 )  # fmt: skip
                 made[index].append(record)
-                records.append(folder / "metrics.jsonl", record)
+                records.write(folder / "metrics.jsonl", made[index])
             on_host = dataclasses.replace(on_host, sums=jax.tree.map(np.zeros_like, on_host.sums))
             states = dataclasses.replace(states, sums=jax.tree.map(jnp.zeros_like, states.sums))
             checkpoints.save(on_host, about)
@@ -237,7 +237,7 @@ def train_group(
                 return False
     many_eval = parallel.compile_members(eval_step, (0, None, 0), devices, donate=False)
     sums = evaluate.add_up(
-        many_eval, states, stacked(scalars), scored, scored_numbers, config.batch_size, config.batch_size
+        many_eval, states, stacked(scalars), scored, scored_numbers, config.batch_size
     )  # fmt: skip
     sums, on_host = parallel.gathered(sums, len(devices)), parallel.gathered(states, len(devices))
     for index, (member, folder) in enumerate(zip(members, folders, strict=False)):

@@ -1,15 +1,26 @@
-"""One step on one device, or on many; of one run, or of several at once: the only module that knows of devices."""
+"""One step on one device, or on many, of one host or of several; of one run, or of several at once: all that knows of devices.
+
+Every host (a process of JAX's, see `hosts.py`) runs the same program. The state is whole on every device of every host; a batch
+is laid out over all devices, and each host reads the rows of its own.
+"""
 
 import contextlib
 import ctypes
 import functools
+import hashlib
+from collections import deque
 from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
+
+from mfl_jax.errors import InputError
 
 AXIS = "device"
 MEMBERS = "members"
+STEPS_BEHIND = 2
+"""How long after it was computed a figure of a step is looked at: by then nobody waits for it."""
 
 
 def keep_freed_memory() -> None:
@@ -28,13 +39,19 @@ def keep_freed_memory() -> None:
 def compile_train_step(step: Callable, devices: list) -> Callable:
     """Compiles `step(state, batch, scalars, *, axis_name)`: jitted on one device, pmapped over many.
 
-    The state goes in and comes out whole, one and the same on every device; the batch is split along its first axis.
+    The state goes in and comes out whole, one and the same on every device; the batch is split along its first axis. Where the
+    devices are those of several hosts, each gives its own rows of the batch (`rows_of_host`).
     """
     if len(devices) == 1:
         return jax.jit(functools.partial(step, axis_name=None), donate_argnums=0)
+    own = sum(device.process_index == jax.process_index() for device in devices)
     # out_axes=None takes one device's result for all, unverified: `step` itself must add up what devices hold in parts.
-    mapped = jax.pmap(functools.partial(step, axis_name=AXIS), AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices)
-    return lambda state, batch, scalars: mapped(state, split(batch, len(devices)), scalars)
+    # Over several hosts pmap takes all devices there are, and from each host the rows of its own.
+    mapped = jax.pmap(
+        functools.partial(step, axis_name=AXIS), AXIS, in_axes=(None, 0, None), out_axes=None,
+        devices=devices if own == len(devices) else None,
+    )  # fmt: skip
+    return lambda state, batch, scalars: mapped(state, split(batch, own), scalars)
 
 
 def compile_eval_step(step: Callable, devices: list) -> Callable:
@@ -97,3 +114,61 @@ def split(batch: dict, parts: int) -> dict:
 def padded_batch_size(batch_size: int, devices: int) -> int:
     """The smallest multiple of `devices` that holds `batch_size` clips; the surplus is masked out."""
     return -(-batch_size // devices) * devices
+
+
+def hosts() -> int:
+    """Processes that take part in the run."""
+    return jax.process_count()
+
+
+def is_first_host() -> bool:
+    """Whether this process writes and speaks for all."""
+    return jax.process_index() == 0
+
+
+def rows_of_host(padded_size: int) -> slice:
+    """The rows of a batch of `padded_size` clips that this host's devices take."""
+    rows = padded_size // hosts()
+    return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
+
+
+def gathered_over_hosts(content: bytes) -> list[bytes]:
+    """What every host gave, in the order of the hosts; of the same length on all."""
+    if hosts() == 1:
+        return [content]
+    rows = multihost_utils.process_allgather(np.frombuffer(content, np.uint8))
+    return [row.tobytes() for row in np.asarray(rows)]
+
+
+def added_over_hosts(values: np.ndarray) -> np.ndarray:
+    """The sum of an array over hosts, in float64 [shape of `values`]; the same bits on all."""
+    values = np.ascontiguousarray(values, np.float64)
+    return sum(np.frombuffer(one, np.float64).reshape(values.shape) for one in gathered_over_hosts(values.tobytes()))
+
+
+def check_hosts_agree(what: str, value: str) -> None:
+    """Raises an InputError on every host if they do not all hold the same `value`."""
+    sums = gathered_over_hosts(hashlib.sha256(value.encode()).digest())
+    if other := [number for number, found in enumerate(sums) if found != sums[0]]:
+        raise InputError(f"host {other[0]} has another {what} than host 0; give all hosts the same command and the same files")
+
+
+class Agreement:
+    """Whether any host wants to stop: the same answer on all of them, at the same call.
+
+    A sum over hosts, computed beside the steps and read `STEPS_BEHIND` calls later, so that no step waits for it. On one host
+    the answer comes at once.
+    """
+
+    def __init__(self):
+        self._asked = deque()
+        self._sum = None
+        if hosts() > 1:
+            self._sum = jax.pmap(functools.partial(jax.lax.psum, axis_name=AXIS), AXIS, out_axes=None)
+
+    def any(self, wanted: bool) -> bool:
+        """To be called by all hosts equally often, with what this one wants."""
+        if self._sum is None:
+            return wanted
+        self._asked.append(self._sum(np.full(jax.local_device_count(), wanted, np.int32)))
+        return len(self._asked) > STEPS_BEHIND and bool(self._asked.popleft() > 0)

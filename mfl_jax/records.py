@@ -1,37 +1,63 @@
 """metrics.jsonl: what is known of each epoch of a run, an object a line."""
 
 import json
-import math
 import pathlib
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 
 from mfl_jax import balancing, settings, step
-from mfl_jax.errors import InputError
 
 
-def keep(file: pathlib.Path, epochs: int) -> list[dict]:
-    """Drops the records after the first `epochs` epochs, and a last line that was not written out; returns those kept."""
+def read(file: pathlib.Path, epochs: int | None = None) -> list[dict]:
+    """The records of a run, or of its first `epochs` epochs, up to a line that was not written out."""
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         try:
             record = json.loads(line)
         except ValueError:
             break
-        if record["epoch"] <= epochs:
+        if epochs is None or record["epoch"] <= epochs:
             kept.append(record)
-    settings.write_whole(file, "".join(json.dumps(record) + "\n" for record in kept))
     return kept
 
 
-def append(file: pathlib.Path, record: Mapping) -> None:
-    """Adds a line."""
-    with open(file, "a") as lines:
-        lines.write(json.dumps(record) + "\n")
+def write(file: pathlib.Path, records: Sequence[Mapping]) -> None:
+    """Writes all records of a run, whole or not at all: a store can't append, and a crash leaves no half line."""
+    settings.write_whole(file, "".join(json.dumps(record) + "\n" for record in records))
 
 
-def read(file: pathlib.Path) -> list[dict]:
-    """The records of a run that is not being written to."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+class Board:
+    """The records for TensorBoard; its files are copied from this machine after each epoch where the run is in a store."""
+
+    def __init__(self, folder: pathlib.Path, purge_step: int):
+        """Opens a new file in `folder`; `purge_step` is the first epoch that it will hold."""
+        import tensorboardX  # late: it loads PyTorch where that is installed
+
+        self._folder = folder
+        self._local = tempfile.TemporaryDirectory() if settings.is_remote(folder) else None
+        self._writer = tensorboardX.SummaryWriter(self._local.name if self._local else str(folder), purge_step=purge_step)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._writer.close()
+        self._copy()
+        if self._local:
+            self._local.cleanup()
+
+    def add(self, record: Mapping) -> None:
+        """Adds an epoch."""
+        for name, value in scalars(record):
+            self._writer.add_scalar(name, value, record["epoch"])
+        if self._local:
+            self._writer.flush()
+            self._copy()
+
+    def _copy(self):
+        for file in pathlib.Path(self._local.name).iterdir() if self._local else ():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / file.name).write_bytes(file.read_bytes())
 
 
 def of_epoch(state, scalars: Mapping, config, *, epoch: int, taken: int, clips: int, seconds: float) -> dict:
@@ -40,16 +66,8 @@ def of_epoch(state, scalars: Mapping, config, *, epoch: int, taken: int, clips: 
     Args:
       state: a `TrainState` at its end, on the host. scalars: of its steps. config: of the run.
       epoch: its number, from 1. taken: steps taken since the first epoch. clips: seen in it, in `seconds`.
-
-    Raises:
-      InputError: the loss is no longer a number.
     """
     figures = step.epoch_figures(state.sums, reduction=config.reduction)
-    if figures["loss"] is None or not math.isfinite(figures["loss"]):
-        raise InputError(
-            f"the loss of epoch {epoch} is {figures['loss']} (seed {config.seed}, alpha {config.alpha:g}); "
-            "try a lower config.learning_rate"
-        )
     if weights := balancing.weights_of(config.balance, scalars, state.params.get(step.LOG_VARIANCES)):
         figures["balance"] = weights
     return {"epoch": epoch, "step": taken, "train": figures, "seconds": seconds, "clips_per_second": clips / seconds}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ class Run:
       train_step, eval_step: compiled, `(state, batch, scalars) -> ...`.
       scalars: as `step.train_step` takes them.
       initial: the state before the first step; its `feature_stats` are zeros until the training split is read.
-      padded_size: first axis of a batch, a multiple of the number of devices.
+      padded_size: first axis of a batch, a multiple of the number of devices. rows: of it, those of this host.
     """
 
     config: Any
@@ -39,20 +40,61 @@ class Run:
     scalars: dict
     initial: TrainState
     padded_size: int
+    rows: slice
 
 
 def set_up_process(config) -> None:
     """Makes the settings of the process that all that is compiled from here on depends on."""
     jax.config.update("jax_default_matmul_precision", None if config.matmul_precision == "default" else config.matmul_precision)
+    if config.accelerator == "cpu":
+        jax.config.update("jax_platforms", "cpu")
     parallel.keep_freed_memory()
 
 
+def check_accelerator(wanted: str) -> None:
+    """Raises an InputError where a run would go to another kind of device than its config asks for.
+
+    Args:
+      wanted: `config.accelerator`: cpu, gpu or tpu, or `auto`: no CPU where JAX was installed for something faster.
+    """
+    found = jax.default_backend()
+    if wanted == "auto":
+        if found != "cpu" or "cpu" in (jax.config.jax_platforms or ""):
+            return
+        names = {"gpu": ("jax_cuda13_plugin", "jax_cuda12_plugin", "jax_rocm7_plugin"), "tpu": ("libtpu",)}
+        missing = [kind for kind, packages in names.items() if any(map(importlib.util.find_spec, packages))]
+        if missing:
+            raise InputError(
+                f"JAX is installed for {missing[0].upper()}s and finds none, so that this would run on the CPU; mend its driver, "
+                "or allow the CPU by --config.accelerator=cpu"
+            )
+    elif wanted != found and wanted != "cpu":
+        raise InputError(f"config.accelerator is {wanted!r}, and JAX finds only {found!r}")
+
+
 def devices_of(config) -> list:
-    """The local devices that a config asks for.
+    """The devices that a config asks for: of this host, or all devices of all hosts.
 
     Raises:
-      InputError: there are not as many.
+      InputError: there are not as many, or they are of another kind.
     """
+    check_accelerator(config.accelerator)
+    if parallel.hosts() > 1:
+        if config.devices:
+            raise InputError(f"config.devices is {config.devices}; a run over several hosts takes all devices: 0")
+        if len(jax.devices()) != parallel.hosts() * jax.local_device_count():
+            raise InputError("the hosts of a run need equally many devices each")
+        return jax.devices()
+    return local_devices_of(config)
+
+
+def local_devices_of(config) -> list:
+    """The devices of this host that a config asks for.
+
+    Raises:
+      InputError: there are not as many, or they are of another kind.
+    """
+    check_accelerator(config.accelerator)
     local = jax.local_devices()
     if config.devices > len(local):
         raise InputError(f"config.devices is {config.devices}, and there are {len(local)}")
@@ -137,6 +179,7 @@ def build(config, dataset: Dataset) -> Run:
     devices = devices_of(config)
     graphdef, initial = start(config, dataset)
     train_step, eval_step = pure_steps(config, graphdef)
+    padded_size = parallel.padded_batch_size(config.batch_size, len(devices))
     return Run(
         config=config,
         dataset=dataset,
@@ -146,7 +189,8 @@ def build(config, dataset: Dataset) -> Run:
         eval_step=parallel.compile_eval_step(eval_step, devices),
         scalars=scalars_of(config),
         initial=initial,
-        padded_size=parallel.padded_batch_size(config.batch_size, len(devices)),
+        padded_size=padded_size,
+        rows=parallel.rows_of_host(padded_size),
     )
 
 

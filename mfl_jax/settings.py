@@ -1,12 +1,16 @@
 """What a run is told: checks of its config, and the `config.json` that ties a work directory to one config."""
 
 import contextlib
+import importlib.util
 import json
 import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
+from etils import epath
+
+from mfl_jax import parallel
 from mfl_jax.balancing import BALANCES
 from mfl_jax.errors import InputError
 from mfl_jax.losses import REDUCTIONS
@@ -17,7 +21,10 @@ PRECISIONS = ("default", "high", "highest")
 COMPUTE = ("float32", "bfloat16")
 # What may change between two calls on one work directory: where the data lie, what runs the work, how far it goes, and what is
 # asked of the trained network.
-FREE = ("data_dir", "manual_dir", "devices", "epochs", "scores", "postprocess", "tune")
+FREE = (
+    "data_dir", "manual_dir", "beam", "accelerator", "devices", "epochs", "keep_every", "scores", "postprocess", "tune",
+)  # fmt: skip
+ACCELERATORS = ("auto", "cpu", "gpu", "tpu")
 SCORES = ("frame", "segment", "event", "psds")
 POSTPROCESSES = ("none", "tuned")
 TUNED_SCORES = ("frame", "segment")
@@ -48,6 +55,8 @@ def check_config(config: Mapping) -> None:
     require("tasks", config["tasks"] and not set(config["tasks"]) - set(TASKS), f"it is one or both of {TASKS}")
     require("seed", 0 <= config["seed"] < 2**32, "it is a whole number from 0 to 4294967295")
     require("devices", config["devices"] >= 0, "it is a number of devices, 0 for all")
+    require("accelerator", config["accelerator"] in ACCELERATORS, f"it is one of {', '.join(ACCELERATORS)}")
+    require("keep_every", config["keep_every"] >= 0, "it is a number of epochs, 0 for none")
     require("scores", set(scores_of(config)) <= set(SCORES), f"it is some of {', '.join(SCORES)}, with commas between them")
     require("postprocess", config["postprocess"] in POSTPROCESSES, f"it is one of {', '.join(POSTPROCESSES)}")
     require("tune", config["tune"] in TUNED_SCORES, f"it is one of {', '.join(TUNED_SCORES)}")
@@ -75,6 +84,24 @@ def expanded(path: str | pathlib.Path) -> pathlib.Path:
         raise InputError(f"{path}: there is no such home directory") from None
 
 
+def folder(name: str | pathlib.Path) -> pathlib.Path:
+    """The folder that a user names, here or, by gs://BUCKET/NAME, in an object store (pip install gcsfs).
+
+    Raises:
+      InputError: there is no such home directory, or no package for such a store.
+    """
+    if not is_remote(name):
+        return expanded(name)
+    if not importlib.util.find_spec("gcsfs") and not importlib.util.find_spec("tensorflow"):
+        raise InputError(f"{name}: gs:// needs a package more: pip install -e '.[gcs]'")
+    return epath.Path(name)
+
+
+def is_remote(name: str | os.PathLike) -> bool:
+    """Whether a place is in an object store, where each file appears whole or not at all, and none can be appended to."""
+    return os.fspath(name).startswith("gs://")
+
+
 @contextlib.contextmanager
 def aside(file: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields the name to write a file under; it is renamed at the end, so that the file is there whole or not at all."""
@@ -88,6 +115,9 @@ def aside(file: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def write_whole(file: pathlib.Path, text: str) -> None:
     """Writes a text file, whole or not at all."""
+    if is_remote(file):
+        file.write_text(text)
+        return
     with aside(file) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -117,12 +147,14 @@ def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:
 
 
 def claim_workdir(workdir: pathlib.Path, config: Mapping) -> None:
-    """Makes the work directory and writes `config.json`.
+    """Makes the work directory and writes `config.json`, on the first host.
 
     Raises:
       InputError: it can't be made, or belongs to another config.
     """
     check_workdir(workdir, config)
+    if not parallel.is_first_host():
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_whole(workdir / "config.json", json.dumps(plain(config), indent=1) + "\n")

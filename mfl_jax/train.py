@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import math
 import pathlib
 import time
@@ -11,18 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 import rich.console
 import rich.progress
-import tensorboardX
 
-from mfl_jax import balancing, data, evaluate, records, settings
+from mfl_jax import balancing, data, evaluate, ownership, parallel, provenance, records, settings
 from mfl_jax import step as steps
 from mfl_jax.checkpoints import Checkpoints
 from mfl_jax.data import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.interruption import stop_requests
 from mfl_jax.run import about, build
+from mfl_jax.watching import LossWatch
 
 KEPT_CHECKPOINTS = 2
 """The last one, and the one before it to fall back on."""
+BAD_BATCH = "bad_batch.json"
+"""The clips, and the range of their spectrograms, of a step whose loss was no number."""
 
 
 def split_numbers(clips: data.Clips, validation: str) -> tuple[np.ndarray, np.ndarray]:
@@ -68,19 +71,30 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
     Raises:
       InputError: the work directory belongs to another config or other data, or the loss is no longer a number.
     """
-    console = console or rich.console.Console()
-    settings.claim_workdir(workdir, config)
+    first = parallel.is_first_host()
+    console = console or rich.console.Console(quiet=not first)
+    settings.check_workdir(workdir, config)
     run = build(config, dataset)
+    parallel.check_hosts_agree("config or data set", json.dumps([settings.plain(config), dataset.fingerprint], sort_keys=True))
     clips = dataset.read("development")
     trained, held_out = split_numbers(clips, config.validation)
     epoch_steps = -(-len(trained) // config.batch_size)
     console.print(
         f"{config.name}: {len(trained)} clips to train on, {epoch_steps} steps an epoch; batch of {config.batch_size} on "
-        f"{len(run.devices)} {run.devices[0].device_kind} device(s), {run.padded_size // len(run.devices)} on each"
+        f"{len(run.devices)} {run.devices[0].device_kind} device(s)"
+        f"{f' of {parallel.hosts()} hosts' if parallel.hosts() > 1 else ''}, {run.padded_size // len(run.devices)} on each",
+        soft_wrap=True,
     )
+    keep_every = config.keep_every * epoch_steps
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", keep=KEPT_CHECKPOINTS))
-        best = stack.enter_context(Checkpoints(workdir / "best", keep=1)) if len(held_out) else None
+        stack.enter_context(ownership.owned(workdir))
+        settings.claim_workdir(workdir, config)
+        stop = stack.enter_context(stop_requests())
+        shared = {"together": True, "owner": True}
+        checkpoints = stack.enter_context(
+            Checkpoints(workdir / "checkpoints", keep=KEPT_CHECKPOINTS, keep_every=keep_every, **shared)
+        )
+        best = stack.enter_context(Checkpoints(workdir / "best", keep=1, **shared)) if len(held_out) else None
         if (found := checkpoints.resume(run.initial)) is not None:
             state, before = found
             checkpoints.drop_after(int(state.step))
@@ -90,7 +104,8 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
                 )
             console.print(f"resumes after step {int(state.step)} of {epoch_steps * config.epochs}")
         else:
-            stats = data.feature_statistics(clips, trained)
+            own = trained[jax.process_index() :: parallel.hosts()]
+            stats = data.feature_statistics(clips, own, add=parallel.added_over_hosts)
             state = dataclasses.replace(run.initial, feature_stats=jax.tree.map(jnp.asarray, stats))
         described = about(config, dataset)
         taken = int(state.step)
@@ -100,44 +115,50 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
             return True
         if best is not None:
             best.drop_after(taken)
+        if first:
+            what = provenance.describe(config, dataset.fingerprint, run.devices)
+            provenance.record(workdir, {**what, "from_step": taken})
         file = workdir / "metrics.jsonl"
-        made = records.keep(file, epoch)
-        board = stack.enter_context(
-            contextlib.closing(tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=epoch + 1))
-        )
+        made = records.read(file, epoch)
+        board = stack.enter_context(records.Board(workdir / "tensorboard", purge_step=epoch + 1)) if first else None
         bar = stack.enter_context(_progress(console))
         task = bar.add_task("training", total=epoch_steps * config.epochs, completed=taken)
-        stop = stack.enter_context(stop_requests())
+        agreement = parallel.Agreement()
+        watch = LossWatch(_refuser(config, clips, trained, epoch_steps, workdir, checkpoints))
         best_score = max((records.validation_score(record) for record in made if "validation" in record), default=-math.inf)
         while epoch < config.epochs:
             started, clips_seen = time.perf_counter(), 0
             scalars = balancing.epoch_scalars(config.balance, run.scalars, made)
             order = data.epoch_order(trained, seed=config.seed, epoch=epoch)
             rest = order[taken % epoch_steps * config.batch_size :]
-            with contextlib.closing(data.batches(clips, rest, config.batch_size, padded_size=run.padded_size)) as epoch_batches:
+            with contextlib.closing(data.batches(clips, rest, config.batch_size, rows=run.rows)) as epoch_batches:
                 for batch in epoch_batches:
-                    state, _ = run.train_step(state, batch, scalars)
+                    state, loss = run.train_step(state, batch, scalars)
                     taken += 1
-                    clips_seen += int(batch["clip_mask"].sum())
+                    clips_seen = min(clips_seen + config.batch_size, len(rest))
+                    watch.add(taken, loss)
                     bar.update(task, completed=taken)
-                    if stop.is_set() and taken % epoch_steps:
+                    stopping = agreement.any(stop.is_set())
+                    if stopping and taken % epoch_steps:
+                        watch.look_at_all()
                         checkpoints.save(state, {**described, "epoch": epoch})
                         checkpoints.wait()
                         console.print(f"stopped after step {taken}; the same command goes on from there")
                         return False
             epoch += 1
+            watch.look_at_all()
             record = records.of_epoch(
                 jax.device_get(state), scalars, config,
                 epoch=epoch, taken=taken, clips=clips_seen, seconds=time.perf_counter() - started,
             )  # fmt: skip
             state = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))
             if best is not None:
-                sums = evaluate.add_up(run.eval_step, state, scalars, clips, held_out, config.batch_size, run.padded_size)
+                sums = evaluate.add_up(run.eval_step, state, scalars, clips, held_out, config.batch_size, run.rows)
                 record["validation"] = steps.epoch_figures(sums, reduction=config.reduction)
             made.append(record)
-            records.append(file, record)
-            for name, value in records.scalars(record):
-                board.add_scalar(name, value, epoch)
+            if first:
+                records.write(file, made)
+                board.add(record)
             if best is not None and (score := records.validation_score(record)) > best_score:
                 best_score = score
                 best.save(state, {**described, "epoch": epoch})
@@ -145,7 +166,36 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
             checkpoints.save(state, {**described, "epoch": epoch})
             bar.update(task, description=f"epoch {epoch}/{config.epochs}")
             console.print(records.line(record), soft_wrap=True, highlight=False)
-            if stop.is_set() and epoch < config.epochs:
+            if stopping and epoch < config.epochs:
                 console.print(f"stopped after epoch {epoch}; the same command goes on from there")
                 return False
+        checkpoints.wait()
+        megabytes = [sum(one.bytes() for one in (checkpoints, best) if one is not None) / 1e6, len(checkpoints.steps())]
+        console.print(f"{megabytes[1]} checkpoints and what goes with them take {megabytes[0]:.1f} MB", highlight=False)
     return True
+
+
+def _refuser(config, clips, trained, epoch_steps, workdir, checkpoints):
+    """What to say of a step whose loss is no number: `LossWatch` calls it."""
+
+    def refuse(step, loss):
+        epoch, number = divmod(step - 1, epoch_steps)
+        order = data.epoch_order(trained, seed=config.seed, epoch=epoch)
+        batch = order[number * config.batch_size : (number + 1) * config.batch_size]
+        log_mel = clips.take(batch)["log_mel"]
+        listed = [
+            {"recording": str(clips.recording[clip]), "start_s": float(clips.clip_start_s[clip]),
+             "log_mel": [float(one.min()), float(one.max())]}
+            for clip, one in zip(batch, log_mel, strict=True)
+        ]  # fmt: skip
+        if parallel.is_first_host():
+            settings.write_whole(workdir / BAD_BATCH, json.dumps({"step": step, "loss": str(loss), "clips": listed}, indent=1))
+        steps = checkpoints.steps()
+        good = f"the last good checkpoint is that of step {steps[0]}" if steps else "there is no checkpoint yet"
+        raise InputError(
+            f"the loss of step {step} (epoch {epoch + 1}, batch {number + 1} of {epoch_steps}, seed {config.seed}, "
+            f"alpha {config.alpha:g}) is {loss}; its clips are listed in {workdir / BAD_BATCH}; {good}; "
+            "try a lower config.learning_rate"
+        )
+
+    return refuse

@@ -1,0 +1,34 @@
+"""Looks at the loss of every step, a little later than it was computed, so that no step waits for it."""
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from mfl_jax.parallel import STEPS_BEHIND
+
+
+class LossWatch:
+    """Refuses the first loss that is no longer a number."""
+
+    def __init__(self, refuse: Callable[[int, np.ndarray], None]):
+        """`refuse(step, loss)` raises; `loss` is a scalar, or one for each of several runs."""
+        self._refuse = refuse
+        self._waiting = deque()
+
+    def add(self, step: int, loss) -> None:
+        """Takes the loss of a step, on its device, and looks at an earlier one."""
+        self._waiting.append((step, loss))
+        if len(self._waiting) > STEPS_BEHIND:
+            self._look()
+
+    def look_at_all(self) -> None:
+        """Looks at all that are left, for a state that is to be saved."""
+        while self._waiting:
+            self._look()
+
+    def _look(self):
+        step, loss = self._waiting.popleft()
+        loss = np.asarray(loss)
+        if not np.isfinite(loss).all():
+            self._refuse(step, loss)
