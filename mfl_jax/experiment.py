@@ -15,7 +15,7 @@ import rich.progress
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from mfl_jax import commandline
+from mfl_jax import commandline, hosts
 from mfl_jax.errors import InputError
 
 EXPERIMENT_FIELDS = ("systems", "seeds", "alphas", "folds", "members_at_once")
@@ -61,12 +61,15 @@ def members_of(config) -> list:
     return sorted(members, key=lambda member: order[member.group])
 
 
-def chunks(members: list, at_once) -> list[list]:
-    """Cuts the members of each group into what is trained at once; `at_once` tells how many, of a member."""
+def chunks(members: list, at_once, hosts: int = 1) -> list[list]:
+    """Cuts the members of each group into what is trained at once: as many as `at_once` tells of a member, and no fewer pieces
+    than there are hosts to train them, where there are members enough.
+    """
     groups = collections.defaultdict(list)
     for member in members:
         groups[member.group].append(member)
-    return [group[i : i + size] for group in groups.values() for size in [at_once(group[0])] for i in range(0, len(group), size)]
+    sizes = {key: min(at_once(group[0]), -(-len(group) // hosts)) for key, group in groups.items()}
+    return [group[i : i + sizes[key]] for key, group in groups.items() for i in range(0, len(group), sizes[key])]
 
 
 def run(config, workdir: pathlib.Path, console: rich.console.Console | None = None) -> bool:
@@ -82,23 +85,23 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
     Raises:
       InputError: a field, the data or the work directory is not right.
     """
-    from mfl_jax import evaluate, prepare, report, settings
+    from mfl_jax import evaluate, ownership, parallel, prepare, provenance, report, settings
     from mfl_jax import members as training
     from mfl_jax import run as runs
     from mfl_jax.interruption import stop_requests
 
-    console = console or rich.console.Console()
     members = members_of(config)
     settings.check_workdir(workdir, config)
-    if config.note:
-        console.print(config.note, soft_wrap=True, highlight=False)
     dataset = prepare.dataset_of(config)
-    settings.claim_workdir(workdir, config)
     runs.set_up_process(config)
     devices = runs.local_devices_of(config)
+    first = parallel.is_first_host()
+    console = console or rich.console.Console(quiet=not first)
+    if config.note:
+        console.print(config.note, soft_wrap=True, highlight=False)
     splits = training.Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
     at_once = (lambda member: config.members_at_once) if config.members_at_once else None
-    parts = chunks(members, at_once or (lambda member: training.fitting(member, dataset, devices)))
+    parts = chunks(members, at_once or (lambda member: training.fitting(member, dataset, devices)), parallel.hosts())
     steps = {m.name: config.epochs * -(-len(splits.numbers(m.fold)[0]) // config.batch_size) for m in members}
     console.print(
         f"{config.name}: {len(members)} runs in {len(parts)} groups, {min(map(len, parts))} to {max(map(len, parts))} at once, "
@@ -106,12 +109,18 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     floors = {}
-    describe_data(splits, config.folds, workdir)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(ownership.owned(workdir))
+        if first:
+            settings.claim_workdir(workdir, config)
+            provenance.record(workdir, provenance.describe(config, dataset.fingerprint, devices))
+            describe_data(splits, config.folds, workdir)
         stop = stack.enter_context(stop_requests())
         bar = stack.enter_context(_progress(console))
         task = bar.add_task("", total=sum(steps.values()))
         for number, part in enumerate(parts, 1):
+            if not parallel.is_turn(number):
+                continue  # another host's
             bar.update(task, description=f"group {number} of {len(parts)}")
             if all(training.finished(member, workdir) for member in part):
                 bar.advance(task, sum(steps[member.name] for member in part))
@@ -128,6 +137,14 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
                 return False
             for member in part:
                 console.print(_line(member, workdir), highlight=False, soft_wrap=True)
+        if not first:
+            return True
+        bar.update(task, description="the other hosts")
+        while missing := [member for member in members if not training.finished(member, workdir)]:
+            bar.update(task, completed=sum(steps.values()) - sum(steps[member.name] for member in missing))
+            if stop.wait(1):
+                console.print("stopped; the same command goes on from there")
+                return False
     report.write(workdir, console)
     return True
 
@@ -172,7 +189,10 @@ def _line(member, workdir) -> str:
 def _run(config, workdir):
     if "systems" not in config:
         raise InputError("this config describes no experiment; configs/table4.py does, and mfl_jax.main runs a single system")
-    return 0 if run(config, workdir) else 130
+    if run(config, workdir):
+        return 0
+    hosts.leave_if_joined(130)  # the others work on their own runs, and do not know
+    return 130
 
 
 def define_flags() -> commandline.Flags:

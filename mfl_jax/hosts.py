@@ -4,6 +4,7 @@ A host is a process of JAX's multi-controller runtime: all of them run the same 
 """
 
 import ctypes
+import faulthandler
 import importlib.util
 import os
 import re
@@ -137,6 +138,7 @@ def _watched(place: Place | None) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends when its parent is killed
         if os.getppid() != parent:
             os._exit(LOST)
+        faulthandler.disable()  # absl's; what JAX says when it aborts is enough
         return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, _: os.kill(child, number))

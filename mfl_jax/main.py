@@ -29,23 +29,26 @@ def define_flags() -> commandline.Flags:
 def run(config, workdir: pathlib.Path, mode: str) -> int:
     """Does what the flags say; returns the exit status."""
     # Imported here, so that --help and wrong flags answer at once.
-    from mfl_jax import prepare, settings
+    from mfl_jax import parallel, prepare, settings
+    from mfl_jax import run as runs
 
     if "systems" in config:
         raise InputError("this config describes an experiment of several runs: python -m mfl_jax.experiment takes it")
     settings.check_config(config)
     settings.check_workdir(workdir, config)
-    if config.note:
-        print(config.note, flush=True)
     dataset = prepare.dataset_of(config)
     if mode == "prepare":
         return 0
+    runs.set_up_process(config)
+    if config.note and parallel.is_first_host():
+        print(config.note, flush=True)
     from mfl_jax import evaluate, train
 
     if mode == "tune":
         from mfl_jax import tune
 
-        tune.tune(config, dataset, workdir)
+        if parallel.is_first_host():
+            tune.tune(config, dataset, workdir)
         return 0
     if mode == "train" and not train.train(config, dataset, workdir):
         return 130

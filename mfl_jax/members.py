@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +17,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from mfl_jax import balancing, data, evaluate, parallel, records, settings, train
 from mfl_jax import run as runs
 from mfl_jax.checkpoints import Checkpoints
 from mfl_jax.data import Clips, Dataset
 from mfl_jax.errors import InputError
+from mfl_jax.watching import LossWatch, not_a_number
 
 VARYING = ("name", "seed", "alpha", "beta", "gamma", "zeta", "eta", "learning_rate")
 """The fields of a config in which members of a group may differ."""
@@ -206,6 +207,12 @@ def train_group(
         advance(taken * real)
         states = parallel.spread(states, len(devices))
         about = {"members": [member.name for member in members], "fingerprint": dataset.fingerprint}
+
+        def refuse(step, loss):
+            broken = [member.name for member, one in zip(members, np.ravel(loss), strict=True) if not np.isfinite(one)]
+            raise not_a_number(step, feed.steps, ", ".join(broken), checkpoints)
+
+        watch = LossWatch(refuse)
         while epoch < config.epochs:
             started, clips_seen = time.perf_counter(), 0
             histories = [*made, *made[-1:] * (len(members) - real)]
@@ -214,13 +221,14 @@ def train_group(
                 states, loss = take_step(states, feed.source, batch, stacked(now))
                 taken += 1
                 clips_seen += clips
-                if taken % 4 == 0:
-                    jax.block_until_ready(loss)  # no more than a few steps ahead of the device: their batches take memory
+                watch.add(taken, loss)  # which also keeps the steps from running ahead: their batches take memory
                 advance(real)
                 if stop.is_set() and taken % feed.steps:
+                    watch.look_at_all()
                     checkpoints.save(parallel.gathered(states, len(devices)), about)
                     return False
             epoch += 1
+            watch.look_at_all()
             on_host = parallel.gathered(states, len(devices))
             seconds = time.perf_counter() - started
             for index, (member, folder) in enumerate(zip(members, folders, strict=False)):
@@ -242,7 +250,7 @@ def train_group(
     sums, on_host = parallel.gathered(sums, len(devices)), parallel.gathered(states, len(devices))
     for index, (member, folder) in enumerate(zip(members, folders, strict=False)):
         _finish(member, folder, dataset, member_of(on_host, index), member_of(sums, index), lowest, split, epoch, devices)
-    shutil.rmtree(place)
+    epath.Path(place).rmtree()
     return True
 
 

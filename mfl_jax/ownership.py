@@ -31,7 +31,9 @@ def owned(workdir: pathlib.Path) -> Iterator[None]:
       InputError: another run owns it (names that), it can't be written to, or the hosts of the run do not share it.
     """
     with _owned_by_first(workdir) if parallel.is_first_host() else contextlib.nullcontext():
-        parallel.check_hosts_agree(f"work directory {workdir}, or does not see its files,", _run_at_work(workdir / FILE))
+        parallel.meet()
+        otherwise = f"does not see the files that are written to {workdir}; name a --workdir that all hosts share, as seen by"
+        parallel.check_hosts_agree(_run_at_work(workdir / FILE), otherwise)
         yield
 
 

@@ -126,6 +126,11 @@ def is_first_host() -> bool:
     return jax.process_index() == 0
 
 
+def is_turn(number: int) -> bool:
+    """Whether this host is to do piece `number` of work that is dealt out to hosts."""
+    return number % hosts() == jax.process_index()
+
+
 def rows_of_host(padded_size: int) -> slice:
     """The rows of a batch of `padded_size` clips that this host's devices take."""
     rows = padded_size // hosts()
@@ -146,11 +151,16 @@ def added_over_hosts(values: np.ndarray) -> np.ndarray:
     return sum(np.frombuffer(one, np.float64).reshape(values.shape) for one in gathered_over_hosts(values.tobytes()))
 
 
-def check_hosts_agree(what: str, value: str) -> None:
-    """Raises an InputError on every host if they do not all hold the same `value`."""
+def meet() -> None:
+    """Returns when all hosts have come here."""
+    gathered_over_hosts(b".")
+
+
+def check_hosts_agree(value: str, otherwise: str) -> None:
+    """Raises an InputError on every host, `otherwise` in its words, if they do not all hold the same `value`."""
     sums = gathered_over_hosts(hashlib.sha256(value.encode()).digest())
     if other := [number for number, found in enumerate(sums) if found != sums[0]]:
-        raise InputError(f"host {other[0]} has another {what} than host 0; give all hosts the same command and the same files")
+        raise InputError(f"host {other[0]} {otherwise} host 0")
 
 
 class Agreement:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 
 from etils import epath
 
-from mfl_jax import parallel
 from mfl_jax.balancing import BALANCES
 from mfl_jax.errors import InputError
 from mfl_jax.losses import REDUCTIONS
@@ -147,14 +146,12 @@ def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:
 
 
 def claim_workdir(workdir: pathlib.Path, config: Mapping) -> None:
-    """Makes the work directory and writes `config.json`, on the first host.
+    """Makes the work directory and writes `config.json`.
 
     Raises:
       InputError: it can't be made, or belongs to another config.
     """
     check_workdir(workdir, config)
-    if not parallel.is_first_host():
-        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_whole(workdir / "config.json", json.dumps(plain(config), indent=1) + "\n")

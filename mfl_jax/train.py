@@ -20,7 +20,7 @@ from mfl_jax.data import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.interruption import stop_requests
 from mfl_jax.run import about, build
-from mfl_jax.watching import LossWatch
+from mfl_jax.watching import LossWatch, not_a_number
 
 KEPT_CHECKPOINTS = 2
 """The last one, and the one before it to fall back on."""
@@ -75,7 +75,8 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
     console = console or rich.console.Console(quiet=not first)
     settings.check_workdir(workdir, config)
     run = build(config, dataset)
-    parallel.check_hosts_agree("config or data set", json.dumps([settings.plain(config), dataset.fingerprint], sort_keys=True))
+    told = json.dumps([settings.plain(config), dataset.fingerprint], sort_keys=True)
+    parallel.check_hosts_agree(told, "has another config or other data; give all the same command and the same data set as")
     clips = dataset.read("development")
     trained, held_out = split_numbers(clips, config.validation)
     epoch_steps = -(-len(trained) // config.batch_size)
@@ -88,7 +89,8 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
     keep_every = config.keep_every * epoch_steps
     with contextlib.ExitStack() as stack:
         stack.enter_context(ownership.owned(workdir))
-        settings.claim_workdir(workdir, config)
+        if first:
+            settings.claim_workdir(workdir, config)
         stop = stack.enter_context(stop_requests())
         shared = {"together": True, "owner": True}
         checkpoints = stack.enter_context(
@@ -190,12 +192,7 @@ def _refuser(config, clips, trained, epoch_steps, workdir, checkpoints):
         ]  # fmt: skip
         if parallel.is_first_host():
             settings.write_whole(workdir / BAD_BATCH, json.dumps({"step": step, "loss": str(loss), "clips": listed}, indent=1))
-        steps = checkpoints.steps()
-        good = f"the last good checkpoint is that of step {steps[0]}" if steps else "there is no checkpoint yet"
-        raise InputError(
-            f"the loss of step {step} (epoch {epoch + 1}, batch {number + 1} of {epoch_steps}, seed {config.seed}, "
-            f"alpha {config.alpha:g}) is {loss}; its clips are listed in {workdir / BAD_BATCH}; {good}; "
-            "try a lower config.learning_rate"
-        )
+        what = f"{loss}, with seed {config.seed} and alpha {config.alpha:g}; its clips are listed in {workdir / BAD_BATCH}"
+        raise not_a_number(step, epoch_steps, what, checkpoints)
 
     return refuse

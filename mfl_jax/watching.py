@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mfl_jax.errors import InputError
 from mfl_jax.parallel import STEPS_BEHIND
 
 
@@ -32,3 +33,19 @@ class LossWatch:
         loss = np.asarray(loss)
         if not np.isfinite(loss).all():
             self._refuse(step, loss)
+
+
+def not_a_number(step: int, epoch_steps: int, what: str, checkpoints) -> InputError:
+    """The error of a step whose loss is no number.
+
+    Args:
+      step: counted from 1. epoch_steps: steps of an epoch. what: of which run, and which loss.
+      checkpoints: of the run, a `Checkpoints`.
+    """
+    epoch, number = divmod(step - 1, epoch_steps)
+    steps = checkpoints.steps()
+    good = f"the last good checkpoint is that of step {steps[0]}" if steps else "there is no checkpoint yet"
+    return InputError(
+        f"the loss of step {step} (epoch {epoch + 1}, batch {number + 1} of {epoch_steps}) is no number any more: {what}; "
+        f"{good}; try a lower config.learning_rate"
+    )

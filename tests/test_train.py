@@ -214,9 +214,35 @@ def test_another_config_or_other_data_are_refused(prepared, whole_run):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(prepared, tmp_path):
+    """Names the step, the clips of its batch and what is left to go on from, and saves nothing of it."""
     tmp, dataset = prepared
-    with pytest.raises(InputError, match=r"the loss of epoch 1 is (nan|inf)"):
-        train.train(small_config(tmp, learning_rate=1e30), dataset, tmp_path / "run")
+    config = small_config(tmp, learning_rate=1e30)
+    with pytest.raises(
+        InputError, match=r"the loss of step \d+ \(epoch 1, batch \d of 5\).*(nan|inf).*no checkpoint yet"
+    ) as refused:
+        train.train(config, dataset, tmp_path / "run")
+    step = int(str(refused.value).split()[4])
+    told = json.loads((tmp_path / "run" / "bad_batch.json").read_text())
+    clips = dataset.read("development")
+    order = train.data.epoch_order(np.arange(len(clips)), seed=0, epoch=0)[(step - 1) * 5 : step * 5]
+    assert told["step"] == step
+    assert [(clip["recording"], clip["start_s"]) for clip in told["clips"]] == [
+        (clips.recording[number], clips.clip_start_s[number]) for number in order
+    ]
+    assert newest(tmp_path / "run") is None
+
+
+def test_parameters_that_are_no_numbers_are_not_saved(whole_run, tmp_path):
+    with Checkpoints(whole_run / "checkpoints", keep=2) as checkpoints:
+        plain, about = checkpoints.newest()
+    jax.tree.leaves(plain["params"])[0][...] = np.inf
+    state = checkpointing.TrainState(**plain)
+    with (
+        Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints,
+        pytest.raises(InputError, match="after step 15 the parameters are no longer numbers; there is no checkpoint yet"),
+    ):
+        checkpoints.save(state, about)
+    assert newest(tmp_path) is None
 
 
 def test_validation_keeps_the_best_and_never_trains_on_it(prepared, tmp_path):
