@@ -79,11 +79,15 @@ class Checkpoints:
             processes = ocp.options.MultiprocessingOptions(
                 primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"host{own}"
             )
+            self.directory.mkdir(parents=True, exist_ok=True)  # which Orbax leaves to us then
         self._writes_sums = not together or own == 0
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy, cleanup_tmp_directories=owner, multiprocessing_options=processes
+                preservation_policy=policy,
+                cleanup_tmp_directories=owner,
+                multiprocessing_options=processes,
+                create=processes.active_processes is None,
             ),
         )
         self._unsummed: int | None = None

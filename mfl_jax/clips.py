@@ -1,41 +1,18 @@
-"""From (recording, label list) to clips: the one way from annotated audio to the examples of a data set."""
+"""From recordings, their label lists and their spectrograms to clips: the one way to the examples of a data set."""
 
-import concurrent.futures
-import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import rich.progress
 
-from mfl_jax import annotations, audio, features
-from mfl_jax.annotations import Recording
+from mfl_jax import annotations, features, spectrograms
+from mfl_jax.annotations import Event, Recording
 from mfl_jax.errors import InputError
-
-
-def extract_log_mel(path: str, mel: features.MelConfig, out: str, stop: threading.Event | None = None) -> tuple[int, int]:
-    """Writes the log-mel spectrogram of a recording to a raw file, piece by piece.
-
-    Args:
-      path: the recording. mel: the settings. out: where the float32 frames go. stop: once set, no further piece is computed.
-
-    Returns:
-      The number of frames, and of those among them that are silent throughout.
-    """
-    frames = silent = 0
-    with open(out, "wb") as file:
-        for piece in features.stream_log_mel(audio.stream_mono(path, mel.sample_rate_hz), mel):
-            piece.tofile(file)
-            frames += len(piece)
-            silent += int((piece.max(axis=1) < np.log(mel.floor) + 1e-3).sum())
-            if stop is not None and stop.is_set():
-                break
-    return frames, silent
+from mfl_jax.spectrograms import Spectrogram
+from mfl_jax.spectrograms import extract_log_mel as extract_log_mel
 
 
 @dataclasses.dataclass
@@ -63,6 +40,99 @@ def check_recordings(recordings: Sequence[Recording], root: pathlib.Path) -> Non
         raise InputError(f"{len(missing)} of {len(recordings)} recordings are missing below {root}; the first: {missing[0]}")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip that is still to be cut.
+
+    Attributes:
+      recording: path of the recording. spectrogram: file of its spectrogram.
+      scene: its scene. fold: the cross-validation fold that holds it out, 0 for none.
+      first_frame: where the clip begins. valid_frames: how many frames of the recording it holds.
+      events: all events of the recording that reach into the clip, and maybe others close to it.
+    """
+
+    recording: str
+    spectrogram: str
+    scene: str
+    fold: int
+    first_frame: int
+    valid_frames: int
+    events: tuple[Event, ...]
+
+    @property
+    def key(self) -> str:
+        """The key of the example."""
+        return f"{self.recording}@{self.first_frame:09d}"
+
+    def row(self) -> list:
+        """The clip as JSON holds it; `of_row` is the way back."""
+        events = [[event.onset_s, event.offset_s, event.label, event.row] for event in self.events]
+        return [self.recording, self.spectrogram, self.scene, self.fold, self.first_frame, self.valid_frames, events]
+
+    @classmethod
+    def of_row(cls, row: Sequence) -> "Clip":
+        """The clip of a row."""
+        *fields, events = row
+        return cls(*fields, tuple(Event(*event) for event in events))
+
+
+def clips_in(
+    recording: Recording, spectrogram: Spectrogram, *, mel: features.MelConfig, clip_frames: int, notes: Notes, fold: int = 0
+) -> Iterator[Clip]:
+    """Says how a recording is cut into clips.
+
+    The remainder of a recording becomes a last clip, padded with silence; `valid_frames` tells where it ends.
+
+    Args:
+      recording: as `annotations.read_label_list` returns it. spectrogram: its spectrogram. fold: its fold.
+      mel: the settings of the spectrogram. clip_frames: length of a clip. notes: collects oddities.
+    """
+    end_s, clip_s = spectrogram.frames * mel.hop_s, clip_frames * mel.hop_s
+    starts = range(0, spectrogram.frames, clip_frames)
+    events: list[list[Event]] = [[] for _ in starts]
+    for event in recording.events:
+        times = f"from {event.onset_s:.6f} to {event.offset_s:.6f} s of {end_s:.2f} s"
+        place = f"{recording.path}, row {event.row}, {event.label!r} {times}"
+        if event.onset_s >= end_s:
+            notes.after_end.append(place)
+            continue
+        if event.offset_s > end_s:
+            notes.past_end.append(place)
+        # A clip more on either side, so that rounding leaves none out; `events_to_frames` has the last word.
+        for number in range(max(0, int(event.onset_s / clip_s) - 1), min(len(starts), int(event.offset_s / clip_s) + 2)):
+            events[number].append(event)
+    if spectrogram.silent == spectrogram.frames:
+        notes.silent.append(recording.path)
+    for start, near in zip(starts, events, strict=True):
+        valid = min(clip_frames, spectrogram.frames - start)
+        yield Clip(recording.path, spectrogram.file, recording.scene, fold, start, valid, tuple(near))
+
+
+def example_of(clip: Clip, *, events: Sequence[str], mel: features.MelConfig, clip_frames: int) -> dict:
+    """Cuts a clip: {"log_mel", "events", "scene", "valid_frames", "recording", "clip_start_s", "fold"}.
+
+    Args:
+      clip: which one. events: the vocabulary. mel: the settings of the spectrogram. clip_frames: length of a clip.
+    """
+    valid, start = clip.valid_frames, clip.first_frame
+    log_mel = np.full((clip_frames, mel.mel_bins), np.log(np.float32(mel.floor)), np.float32)
+    offset = start * mel.mel_bins * log_mel.itemsize
+    log_mel[:valid] = np.fromfile(clip.spectrogram, np.float32, valid * mel.mel_bins, offset=offset).reshape(valid, -1)
+    active = np.zeros((clip_frames, len(events)), bool)
+    active[:valid] = annotations.events_to_frames(
+        clip.events, events, valid, first_frame=start, hop_samples=mel.hop_samples, sample_rate_hz=mel.sample_rate_hz
+    )
+    return {
+        "log_mel": log_mel,
+        "events": active,
+        "scene": clip.scene,
+        "valid_frames": valid,
+        "recording": clip.recording,
+        "clip_start_s": start * mel.hop_s,
+        "fold": clip.fold,
+    }
+
+
 def clips_of(
     recordings: Sequence[Recording],
     root: pathlib.Path,
@@ -74,11 +144,9 @@ def clips_of(
     what: str,
     jobs: int | None = None,
 ) -> Iterator[tuple[str, dict]]:
-    """Cuts recordings into clips, on all cores, with a progress bar.
+    """Cuts recordings into clips, on all cores, with a progress bar, and keeps nothing.
 
-    Every thread writes the spectrogram of one recording to a temporary file, which is cut here: memory stays bounded by a
-    few seconds of audio a thread, whatever the length of a recording. The remainder of a recording becomes a last clip,
-    padded with silence; `valid_frames` tells where it ends.
+    A few spectrograms lie in a temporary file at a time: memory stays bounded by a few seconds of audio a thread.
 
     Args:
       recordings: as `annotations.read_label_list` returns them. root: the folder that their paths start from.
@@ -87,79 +155,15 @@ def clips_of(
       jobs: threads that decode and transform; by default as many as there are cores.
 
     Yields:
-      (key, {"log_mel", "events", "scene", "valid_frames", "recording", "clip_start_s"}), in no given order.
+      (key, example as of `example_of`), in no given order.
 
     Raises:
       InputError: a recording is missing, unreadable or empty.
     """
     check_recordings(recordings, root)
-    jobs = min(jobs or len(os.sched_getaffinity(0)), len(recordings))
-    bar = rich.progress.Progress(
-        "{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "recordings",
-        rich.progress.TimeRemainingColumn(), "left", console=rich.console.Console(stderr=True),
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="mfl_jax_") as spool, _threads(jobs) as submit, bar:
-        task = bar.add_task(what, total=len(recordings))
-        waiting: dict[concurrent.futures.Future, tuple[Recording, str]] = {}
-        for number, recording in enumerate(recordings):
-            out = os.path.join(spool, f"{number}.f32")
-            waiting[submit(str(root / recording.path), mel, out)] = (recording, out)
-            # No more than a few spectrograms lie in the temporary folder at a time.
-            last = number + 1 == len(recordings)
-            while waiting and (last or len(waiting) > 2 * jobs):
-                done, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
-                for future in done:
-                    recording_done, spooled = waiting.pop(future)
-                    frames, silent = future.result()
-                    yield from _cut(recording_done, spooled, frames, silent, events, mel, clip_frames, notes)
-                    os.unlink(spooled)
-                    bar.advance(task)
-
-
-@contextlib.contextmanager
-def _threads(jobs: int):
-    """Yields a function that submits a call of `extract_log_mel`; what is left of the calls at the end is not finished."""
-    stop = threading.Event()
-    # Threads are enough: decoding, transforms and products all let others run. Each has a core, so products get no more.
-    with features.one_core_a_thread(), concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        try:
-            yield functools.partial(pool.submit, extract_log_mel, stop=stop)
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-
-
-def _cut(recording, spooled, frames, silent, events, mel, clip_frames, notes) -> Iterator[tuple[str, dict]]:
-    end_s = frames * mel.hop_s
-    kept = []
-    for event in recording.events:
-        times = f"from {event.onset_s:.6f} to {event.offset_s:.6f} s of {end_s:.2f} s"
-        place = f"{recording.path}, row {event.row}, {event.label!r} {times}"
-        if event.onset_s >= end_s:
-            notes.after_end.append(place)
-            continue
-        if event.offset_s > end_s:
-            notes.past_end.append(place)
-        kept.append(event)
-    if silent == frames:
-        notes.silent.append(recording.path)
-    log_mel = np.memmap(spooled, np.float32, "r", shape=(frames, mel.mel_bins))
-    for start in range(0, frames, clip_frames):
-        valid = min(clip_frames, frames - start)
-        clip = np.full((clip_frames, mel.mel_bins), np.log(np.float32(mel.floor)), np.float32)
-        clip[:valid] = log_mel[start : start + valid]
-        active = np.zeros((clip_frames, len(events)), bool)
-        active[:valid] = annotations.events_to_frames(
-            kept, events, valid, first_frame=start, hop_samples=mel.hop_samples, sample_rate_hz=mel.sample_rate_hz
-        )
-        yield (
-            f"{recording.path}@{start:09d}",
-            {
-                "log_mel": clip,
-                "events": active,
-                "scene": recording.scene,
-                "valid_frames": valid,
-                "recording": recording.path,
-                "clip_start_s": start * mel.hop_s,
-            },
-        )
+    with tempfile.TemporaryDirectory(prefix="mfl_jax_") as spool:
+        places = {"root": root, "folder": pathlib.Path(spool)}
+        for recording, spectrogram in spectrograms.keep_all(recordings, mel=mel, what=what, jobs=jobs, **places):
+            for clip in clips_in(recording, spectrogram, mel=mel, clip_frames=clip_frames, notes=notes):
+                yield clip.key, example_of(clip, events=events, mel=mel, clip_frames=clip_frames)
+            os.unlink(spectrogram.file)

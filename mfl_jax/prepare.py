@@ -11,7 +11,9 @@ from types import ModuleType
 
 import tensorflow_datasets as tfds
 
+from mfl_jax import beam as pipelines
 from mfl_jax import settings
+from mfl_jax.builder import SPECTROGRAMS
 from mfl_jax.data import Dataset, open_dataset
 from mfl_jax.errors import InputError, warn
 from mfl_jax.features import MelConfig
@@ -65,40 +67,59 @@ def needs_manual_dir(dataset: str) -> bool:
     return load_builder(split_name(dataset)[0]).Builder.NEEDS_MANUAL_DIR
 
 
-def prepare(dataset: str, *, data_dir: str | pathlib.Path, manual_dir: str | pathlib.Path | None = None, **audio) -> Dataset:
+def prepare(
+    dataset: str, *, data_dir: str | pathlib.Path, manual_dir: str | pathlib.Path | None = None, beam: str = "", **audio
+) -> Dataset:
     """Prepares a data set, or finds it prepared.
 
-    What is half made lies in a folder `incomplete...` beside the place of the whole, and is renamed at the end.
+    What is half made lies beside the place of the whole: shards in a folder `incomplete...`, which is renamed at the end, and
+    spectrograms in `.spectrograms`, with which a preparation that was broken off goes on, and which is removed at the end.
 
     Args:
       dataset: `builder/config`, or `builder` for its first config.
       data_dir: where prepared data sets lie.
       manual_dir: the folder of the recordings and label lists, for builders that need one.
+      beam: options of the Apache Beam pipeline that does the work; empty for the threads of this machine.
       **audio: `clip_s` and the fields of `MelConfig`, for builders that leave them open.
 
     Raises:
-      InputError: no such builder or config, or something is wrong with the recordings or the label lists.
+      InputError: no such builder or config, something is wrong with the recordings, the label lists or the pipeline, or the
+        data set can't be written.
     """
     dataset = full_name(dataset)
     name, config = split_name(dataset)
-    if found := open_dataset(dataset, data_dir):
+    if found := _opened(dataset, data_dir):
         return found
+    if beam:
+        pipelines.check(beam)
+    place = pathlib.Path(data_dir).absolute()  # workers of a pipeline start in folders of their own
     cls = load_builder(name).Builder
-    builder = cls(config=cls.config_named(config, **audio), data_dir=data_dir, manual_dir=manual_dir)
-    home = pathlib.Path(data_dir, dataset)
-    home.mkdir(parents=True, exist_ok=True)
-    with open(home / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second preparation waits, and finds the work of the first
-        if found := open_dataset(dataset, data_dir):
-            return found
-        for leftover in home.glob("incomplete.*"):
-            warn(f"{leftover}: left by a preparation that was broken off; removed")
-            shutil.rmtree(leftover)
-        tfds.disable_progress_bar()
-        # TFDS says on the standard output what the progress bar says better.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare()
-    return open_dataset(dataset, data_dir)
+    try:
+        builder = cls(config=cls.config_named(config, **audio), data_dir=place, manual_dir=manual_dir, beam=beam)
+        home = place / dataset
+        home.mkdir(parents=True, exist_ok=True)
+        with open(home / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a second preparation waits, and finds the work of the first
+            if found := _opened(dataset, data_dir):
+                return found
+            for leftover in home.glob("incomplete.*"):
+                warn(f"{leftover}: left by a preparation that was broken off; removed")
+                shutil.rmtree(leftover)
+            tfds.disable_progress_bar()
+            # TFDS says on the standard output what the progress bar says better.
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare()
+            return _opened(dataset, data_dir)
+    except OSError as error:
+        what = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+        raise InputError(f"{dataset} can't be prepared in {data_dir}: {what}; make room, or name another data_dir") from error
+
+
+def _opened(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None:
+    """Opens a prepared data set, and removes what it was made of, now that it is whole."""
+    if found := open_dataset(dataset, data_dir):
+        shutil.rmtree(found.directory.parent / SPECTROGRAMS, ignore_errors=True)
+    return found
 
 
 def dataset_of(config) -> Dataset:
@@ -109,7 +130,7 @@ def dataset_of(config) -> Dataset:
     """
     dataset = config.dataset if "/" in config.dataset else full_name(config.dataset)
     data_dir = settings.expanded(config.data_dir)
-    found = open_dataset(dataset, data_dir)
+    found = _opened(dataset, data_dir)
     if found is None and needs_manual_dir(dataset) and not config.manual_dir:
         command = "experiment" if "systems" in config else "main"
         run = f"python -m mfl_jax.{command} --config=configs/{config.name.removesuffix('_quick')}.py"
@@ -122,7 +143,7 @@ def dataset_of(config) -> Dataset:
         )
     audio = config.audio.to_dict() if split_name(dataset)[0] == "annotated_audio" else {}
     if found is None:
-        return prepare(dataset, data_dir=data_dir, manual_dir=config.manual_dir or None, **audio)
+        return prepare(dataset, data_dir=data_dir, manual_dir=config.manual_dir or None, beam=config.get("beam", ""), **audio)
     if audio:
         now = MelConfig(**{key: value for key, value in audio.items() if key != "clip_s"})
         if now != found.mel or round(audio["clip_s"] / now.hop_s) != found.clip_frames:

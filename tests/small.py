@@ -12,6 +12,7 @@ from mfl_jax.data import Dataset
 
 HEADER = "path\tscene_label\tevent_start_time\tevent_end_time\tevent_label\n"
 RATE = 8000
+SEEDS = 3
 # 1 s clips of 50 frames at 8 kHz: the whole way through the code, at a fraction of the work.
 AUDIO = {
     "clip_s": 1.0, "sample_rate_hz": RATE, "window_samples": 320, "hop_samples": 160, "fft_samples": 512, "mel_bins": 32,
@@ -66,6 +67,18 @@ def small_config(tmp: pathlib.Path, **fields):
             "audio": AUDIO,
         }
     )
+    config.update(fields)
+    return config
+
+
+def small_experiment(tmp, systems=None, **fields):
+    """Two alphas of the proposed losses, three seeds, on one device."""
+    config = default.experiment("small", [])
+    for key, value in small_config(tmp).to_dict().items():
+        if key != "name":
+            config[key] = value
+    config.systems.update({"proposed": {}} if systems is None else systems)
+    config.seeds = SEEDS
     config.update(fields)
     return config
 

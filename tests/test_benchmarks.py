@@ -147,3 +147,19 @@ def test_the_first_step_that_is_timed_is_one():
     start.python("-c", start.FIRST_STEP.format(1, 2))
     with pytest.raises(subprocess.CalledProcessError):
         start.python("-c", start.FIRST_STEP.format(0, 2))
+
+
+def test_preparing_counts_hours_and_bytes():
+    module = importlib.import_module("benchmarks.prepare")
+    flags = ["--recordings=2", "--seconds=12", "--rounds=1", "--beam=--runner=DirectRunner"]
+    done = subprocess.run([sys.executable, "-m", module.__name__, *flags], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    sides = ["spectrograms_one_thread", "spectrograms", "shards", "threads"]
+    assert list(result["hours_an_hour"]) == sides + ["pipeline"] * (importlib.util.find_spec("apache_beam") is not None)
+    assert_times(result, *result["hours_an_hour"])
+    assert result["hours_an_hour"]["shards"] == pytest.approx(24 / result["shards"]["median_s"])
+    assert result["recordings_mb_an_hour"] == pytest.approx(44_100 * 6 * 3.6e-3, rel=1e-3)
+    # 50 frames of 64 floats a second, and less than a kilobyte beside each recording.
+    assert 46.08 < result["spectrograms_mb_an_hour"] < 46.5
+    assert result["shards_mb_an_hour"] > 46.08 / 2

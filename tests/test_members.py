@@ -7,32 +7,18 @@ import threading
 import jax
 import numpy as np
 import pytest
-from small import small_config, small_dataset
+from small import SEEDS, small_dataset, small_experiment
 
-from configs import default, figure2, table4
+from configs import figure2, table4
 from mfl_jax import evaluate, experiment, members, parallel, run, train
 from mfl_jax.checkpoints import Checkpoints
 from mfl_jax.errors import InputError
-
-SEEDS = 3
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     tmp = tmp_path_factory.mktemp("members")
     return tmp, small_dataset(tmp)
-
-
-def small_experiment(tmp, systems=None, **fields):
-    """Two alphas of the proposed losses, three seeds, on one device."""
-    config = default.experiment("small", [])
-    for key, value in small_config(tmp).to_dict().items():
-        if key != "name":
-            config[key] = value
-    config.systems.update({"proposed": {}} if systems is None else systems)
-    config.seeds = SEEDS
-    config.update(fields)
-    return config
 
 
 def floors_of(splits):

@@ -5,6 +5,7 @@ recordings stay in `data_dir/recordings/soundscapes/`, with their label lists, t
 """
 
 import dataclasses
+import pathlib
 from typing import ClassVar
 
 from mfl_jax.builder import AnnotatedRecordings, AudioConfig
@@ -42,7 +43,7 @@ class Builder(AnnotatedRecordings):
     def recordings(self):
         """The recordings, synthesised where they are not there yet."""
         config = self.builder_config
-        self.root = self.data_path.parents[2] / "recordings" / self.name / config.name / str(self.version)
+        self.root = pathlib.Path(self.data_path.parents[2], "recordings", self.name, config.name, str(self.version))
         if not self.root.is_dir():
             self.root.parent.mkdir(parents=True, exist_ok=True)
             amount = {"development": config.development, "evaluation": config.evaluation}
