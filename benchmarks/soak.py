@@ -9,19 +9,23 @@ kill falls into, and only processes that were alive then count.
 
 Phases of training and of an experiment, the first that holds:
   start       no epoch was written since this start
+  dealing     of an experiment: the checkpoint of a member lies under a temporary name
+  clearing    of an experiment: the checkpoints of a group whose members have their results are removed
   sums        the sums of the files of a checkpoint are being written
-  checkpoint  a checkpoint lies under a temporary name
-  deletion    an old checkpoint is half deleted
   metrics     a file of the run, such as metrics.jsonl, lies under a temporary name
+  deletion    an old checkpoint is half deleted
+  checkpoint  a checkpoint lies under a temporary name
   finish      scores are there, or are all that is missing
   step        none of these
-Phases of preparing: start, spectrograms, shards, and finish, when the data set is whole.
+Phases of preparing: start, spectrograms, shards; sealing, when all that is missing is the name of its folder; finish, when it is
+whole.
 
 `lost` counts what a kill cost that it must not: a number, an array or an example that is not that of the undisturbed run, an
 epoch or a spectrogram that was saved and made again, a lock that is not free, a second run that is not refused. `left` counts
-files that the undisturbed run does not leave. `resumed` are the starts that were seen to go on from what an earlier one had
-saved. Then each file of the newest checkpoint is spoilt, by a bit and by its end: it must be passed over for the one before.
-The exit status is 1 if anything was lost or left.
+files that the undisturbed run does not leave; `what` names all of them. `resumed` are the starts that were seen to go on from
+what an earlier one had saved, `while_saving` the kills while a checkpoint or its sums were written or an old one was deleted.
+Then each file of the newest checkpoint is spoilt, by a bit and by its end: it must be passed over for the one before. The exit
+status is 1 if anything was lost or left.
 """
 
 import collections
@@ -32,7 +36,9 @@ import fcntl
 import functools
 import hashlib
 import io
+import itertools
 import json
+import logging
 import os
 import pathlib
 import random
@@ -44,7 +50,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import flax.traverse_util
 import numpy as np
@@ -86,6 +92,9 @@ def get_config(kind):
 '''
 LONGEST_S = 900
 """No run takes as long as that."""
+COUNTED = ("kills", "while_saving", "resumed", "runs_to_their_end", "second_runs_refused")
+FAILURES = 5
+"""A kind of which so many runs failed is given up."""
 TEMPORARY = ".orbax-checkpoint-tmp"
 
 
@@ -118,16 +127,42 @@ def checkpoint_folders(home: pathlib.Path) -> list[pathlib.Path]:
     return [home / "checkpoints", *(part / name / "checkpoints" for part in parts for name in _names(part))]
 
 
+def steps_in(folder: pathlib.Path) -> list[int]:
+    """The steps of the checkpoints in a folder, the newest last."""
+    return sorted(int(name) for name in _names(folder) if name.isdigit())
+
+
+def members_of(folder: pathlib.Path) -> list[str]:
+    """The members whose checkpoints lie in a folder of a group; none for that of a run."""
+    with contextlib.suppress(OSError, IndexError):
+        return json.loads((folder / str(steps_in(folder)[-1]) / "about" / "metadata").read_text()).get("members", [])
+    return []
+
+
 def _summing(home):
+    """Once they are there under their name, those of checkpoints that are gone are removed."""
     for folder in checkpoint_folders(home):
-        sums, kept = _names(folder.with_name("checkpoints.sums")), _names(folder)
-        if any(".part" in name or name.removesuffix(".json") not in kept for name in sums):
+        sums, steps = _names(folder.with_name("checkpoints.sums")), steps_in(folder)
+        gone = {name for name in sums if name.endswith(".json")} - {f"{step}.json" for step in steps}
+        if any(".part" in name for name in sums) or (gone and f"{steps[-1] if steps else ''}.json" in sums):
             return True
     return False
 
 
 def _saving(home):
     return any(TEMPORARY in name for folder in checkpoint_folders(home) for name in _names(folder))
+
+
+def _dealing(home):
+    return any(
+        TEMPORARY in name for member in _names(home / "members") for name in _names(home / "members" / member / "checkpoints")
+    )
+
+
+def _clearing(home):
+    finished = {name for name in _names(home / "members") if "results.json" in _names(home / "members" / name)}
+    groups = [home / "groups" / name / "checkpoints" for name in _names(home / "groups")] if finished else []
+    return any((members := members_of(folder)) and finished.issuperset(members) for folder in groups)
 
 
 def _deleting(home):
@@ -145,25 +180,31 @@ def _finishing(home):
     """Of a run, whether its last sums are there, which are written before it is scored; of an experiment, any results."""
     if _names(home / "members"):
         return any("results.json" in _names(home / "members" / name) for name in _names(home / "members"))
-    steps = [int(name) for name in _names(home / "checkpoints") if name.isdigit()]
-    return bool(steps) and f"{max(steps)}.json" in _names(home / "checkpoints.sums") and not _saving(home)
+    steps = steps_in(home / "checkpoints")
+    return bool(steps) and f"{steps[-1]}.json" in _names(home / "checkpoints.sums") and not _saving(home)
 
 
-RUN_PHASES = {
-    "sums": _summing, "checkpoint": _saving, "deletion": _deleting, "metrics": _recording, "finish": _finishing,
+TRAINING_PHASES = {
+    "sums": _summing, "metrics": _recording, "deletion": _deleting, "checkpoint": _saving, "finish": _finishing,
 }  # fmt: skip
-"""What is seen of a run that is at work."""
+EXPERIMENT_PHASES = {"dealing": _dealing, "clearing": _clearing, **TRAINING_PHASES}
+"""What is seen of an experiment that is at work."""
 
 
 def _sharding(home):
     return any(".array_record" in name for folder in (home / DATASET).glob("incomplete*") for name in _names(folder))
 
 
+def _sealing(home):
+    """The last file of all, before the folder gets its name."""
+    return any((folder / "dataset_info.json").exists() for folder in (home / DATASET).glob("incomplete*"))
+
+
 def _prepared(home):
-    return data.directory_of(DATASET, home) is not None
+    return any(name[0].isdigit() for name in _names(home / DATASET))
 
 
-PREPARATION_PHASES = {"shards": _sharding, "finish": _prepared}
+PREPARATION_PHASES = {"sealing": _sealing, "shards": _sharding, "finish": _prepared}
 
 
 def phase_of(home: pathlib.Path, phases: Mapping[str, Callable], otherwise: str) -> str:
@@ -181,13 +222,27 @@ def saved(home: pathlib.Path) -> set[tuple[str, str]]:
     """Those of `written` whose epoch is in a checkpoint: a run that goes on keeps them, down to their seconds."""
     reached: dict[str, int] = collections.defaultdict(int)
     for folder in checkpoint_folders(home):
-        if (step := max((int(name) for name in _names(folder) if name.isdigit()), default=0)) == 0:
-            continue
-        about = folder / str(step) / "about" / "metadata"
-        members = json.loads(about.read_text()).get("members", ()) if about.exists() else ()
-        for name in [f"members/{member}" for member in members] or [str(folder.parent.relative_to(home))]:
-            reached[name] = max(reached[name], step)
+        of = [f"members/{member}" for member in members_of(folder)] or [str(folder.parent.relative_to(home))]
+        for name in of:
+            reached[name] = max(reached[name], *steps_in(folder)[-1:], 0)
     return {(name, line) for name, line in written(home) if json.loads(line)["step"] <= reached[name]}
+
+
+def made_again(home: pathlib.Path, kept: set, said: str) -> int:
+    """How many of the lines that were `saved` once are not there any more."""
+    del said
+    return len(kept - written(home))
+
+
+def saved_spectrograms(home: pathlib.Path) -> set[str]:
+    """The spectrograms that are vouched for."""
+    return {str(file) for file in home.rglob("*.f32") if file.with_suffix(".json").exists()}
+
+
+def computed_again(home: pathlib.Path, kept: set, said: str) -> int | None:
+    """How many spectrograms that were there are computed again, by what a preparation says; None where it has not said it."""
+    found = re.search(r"(\d+) of \d+ spectrograms are there", said)
+    return max(0, len(kept) - int(found[1])) if found else None
 
 
 def listing(home: pathlib.Path) -> set[str]:
@@ -259,30 +314,34 @@ class Kind:
 
     Attributes:
       name: of the kind. module, flags: of the command. place: the flag that says where it writes.
-      aims: phases that moments are chosen for; `start`, and any time, are chosen besides. phases: see `phase_of`.
-      otherwise: the phase when none of them holds.
+      phases, otherwise: as for `phase_of`. aims: of the phases, those that moments are chosen for; `start` and any time are
+        chosen besides. late: those of them that come at the end.
       begun: what changes in the work directory once the start is over.
+      saved: what a kill must not cost; `again(home, what was saved, what the command says)`: how much of it is made again.
       lock: the file that a run at work has locked. refuses: whether a second run is refused, rather than made to wait.
-      end: what must be equal. total: lines of metrics.jsonl at the end, over all members.
+      end: what must be equal. lines: of metrics.jsonl at the end, over all members.
     """
 
     name: str
     module: str
     flags: tuple[str, ...]
     place: str
-    aims: tuple[str, ...]
     phases: Mapping[str, Callable]
     otherwise: str
+    aims: tuple[str, ...]
+    late: tuple[str, ...]
     begun: Callable[[pathlib.Path], object]
+    saved: Callable[[pathlib.Path], set]
+    again: Callable[[pathlib.Path, set, str], int | None]
     lock: str
     refuses: bool
     end: Callable[[pathlib.Path], dict]
-    total: int = 0
+    lines: int = 0
 
 
 def _last_written(home):
-    return {(str(file), file.stat().st_mtime_ns) for file in (home / "metrics.jsonl", *home.glob("members/*/metrics.jsonl"))
-            if file.exists()}  # fmt: skip
+    files = [file for file in (home / "metrics.jsonl", *home.glob("members/*/metrics.jsonl")) if file.exists()]
+    return {(str(file), file.stat().st_mtime_ns) for file in files}
 
 
 def _begun_folders(home):
@@ -291,26 +350,29 @@ def _begun_folders(home):
 
 def kinds_in(folder: pathlib.Path, epochs: int) -> list[Kind]:
     """The three kinds; `config.py` and `recordings` lie in the folder."""
-    config = f"--config={folder / 'config.py'}"
-    shared = {
-        "place": "--workdir",
-        "phases": RUN_PHASES,
-        "otherwise": "step",
-        "begun": _last_written,
-        "lock": "owner.json",
-        "refuses": True,
-    }
-    epochs_flag = f"--config.epochs={epochs}"
-    return [
-        Kind(name="training", module="mfl_jax.main", flags=(f"{config}:training", epochs_flag), end=end_of_run,
-             aims=("checkpoint", "sums", "metrics", "checkpoint", "deletion", "finish"), total=epochs, **shared),
-        Kind(name="experiment", module="mfl_jax.experiment", flags=(f"{config}:experiment", epochs_flag), end=end_of_experiment,
-             aims=("checkpoint", "finish", "sums", "finish", "metrics"), total=4 * epochs, **shared),
-        Kind(name="preparation", module="mfl_jax.main", place="--config.data_dir", end=end_of_preparation,
-             flags=(f"{config}:preparation", f"--config.manual_dir={folder / 'recordings'}", "--mode=prepare"),
-             aims=("shards", "finish"), phases=PREPARATION_PHASES, otherwise="spectrograms", begun=_begun_folders,
-             lock=f"{DATASET}/.lock", refuses=False),
-    ]  # fmt: skip
+    config, length = f"--config={folder / 'config.py'}", f"--config.epochs={epochs}"
+    run = {
+        "place": "--workdir", "otherwise": "step", "begun": _last_written, "saved": saved, "again": made_again,
+        "lock": "owner.json", "refuses": True,
+    }  # fmt: skip
+    training = Kind(
+        name="training", module="mfl_jax.main", flags=(f"{config}:training", length), end=end_of_run, lines=epochs,
+        phases=TRAINING_PHASES, aims=("checkpoint", "sums", "metrics", "checkpoint", "deletion", "finish"), late=("finish",),
+        **run,
+    )  # fmt: skip
+    experiment = Kind(
+        name="experiment", module="mfl_jax.experiment", flags=(f"{config}:experiment", length), end=end_of_experiment,
+        lines=4 * epochs, phases=EXPERIMENT_PHASES, aims=("checkpoint", "dealing", "sums", "clearing", "metrics", "finish"),
+        late=("dealing", "clearing", "finish"), **run,
+    )  # fmt: skip
+    preparation = Kind(
+        name="preparation", module="mfl_jax.main", place="--config.data_dir",
+        flags=(f"{config}:preparation", f"--config.manual_dir={folder / 'recordings'}", "--mode=prepare"),
+        phases=PREPARATION_PHASES, otherwise="spectrograms", aims=("shards", "sealing", "finish"), late=(),
+        begun=_begun_folders, saved=saved_spectrograms, again=computed_again, lock=f"{DATASET}/.lock", refuses=False,
+        end=end_of_preparation,
+    )  # fmt: skip
+    return [training, experiment, preparation]
 
 
 def quotas(kills: int) -> dict[str, int]:
@@ -325,36 +387,60 @@ def quotas(kills: int) -> dict[str, int]:
     return {"training": kills - preparation - experiment, "experiment": experiment, "preparation": preparation}
 
 
-def is_free(lock: pathlib.Path) -> bool:
-    """Whether no process holds a lock."""
-    if not lock.exists():
-        return True
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+def is_free(lock: pathlib.Path, patience_s: float = 1.0) -> bool:
+    """Whether no process holds a lock, or not for longer than a child that is about to become another program."""
+    deadline = time.monotonic() + patience_s
+    while lock.exists():
+        with open(lock) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return False
+        time.sleep(0.01)
     return True
 
 
-def strike(process: subprocess.Popen, look: Callable[[], object]) -> bool:
+def strike(process: subprocess.Popen, look: Callable[[], str]) -> tuple[int | None, str]:
     """Stops a process, looks, and kills it as it stands.
 
     Args:
       process: a child of this one. look: called while it stands still.
 
     Returns:
-      Whether it was alive; its end is awaited in either case.
+      None and what was seen; or the status of a process that had ended before, and nothing.
     """
     process.send_signal(signal.SIGSTOP)
-    if process.returncode is not None:
-        return False
-    if os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT).si_code != os.CLD_STOPPED:
-        process.wait()
-        return False
-    look()
-    process.kill()
-    return process.wait() == -signal.SIGKILL
+    if process.returncode is None:
+        happened = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if happened.si_code == os.CLD_STOPPED:
+            seen = look()
+            process.kill()
+            if process.wait() == -signal.SIGKILL:
+                return None, seen
+    return process.wait(), ""
+
+
+def aims_of(kind: Kind, rng: random.Random) -> Iterator[str]:
+    """What to aim at, each once in every round, in any order."""
+    of = (*kind.aims, "start", "any", "any")
+    while True:
+        yield from rng.sample(of, len(of))
+
+
+@dataclasses.dataclass(frozen=True)
+class Undisturbed:
+    """What a run comes to that nobody disturbs.
+
+    Attributes:
+      end: as `Kind.end`. listing: as `listing`. start_s, work_s: how long it took to begin, and from there to the end.
+    """
+
+    end: dict
+    listing: set[str]
+    start_s: float
+    work_s: float
 
 
 class Soak:
@@ -402,8 +488,8 @@ class Soak:
             time.sleep(pause_s)
         return False
 
-    def undisturbed(self, kind: Kind) -> tuple[pathlib.Path, float, float]:
-        """Runs a command to its end; returns its work directory, and how long it took to begin and to end."""
+    def undisturbed(self, kind: Kind) -> Undisturbed:
+        """Runs a command to its end."""
         home, started = self.folder / kind.name / "undisturbed", time.monotonic()
         before = kind.begun(home)
         with self.running(kind, home) as (process, said):
@@ -412,74 +498,71 @@ class Soak:
             self.wait(process)
             if process.returncode:
                 raise RuntimeError(f"the undisturbed {kind.name} ended with status {process.returncode}:\n{said.read_text()}")
-        self.tell(f"{kind.name}: undisturbed, {begun - started:.1f} s to its begin, {time.monotonic() - begun:.1f} s at work")
-        return home, begun - started, time.monotonic() - begun
+        start_s, work_s = begun - started, time.monotonic() - begun
+        self.tell(f"{kind.name}: undisturbed, {start_s:.1f} s to its begin, {work_s:.1f} s at work")
+        return Undisturbed(kind.end(home), listing(home), start_s, work_s)
 
     def kill_again_and_again(self, name: str, quota: int) -> dict:
         """Kills a kind as often as its quota says; returns what is to be counted."""
-        kind = self.kinds[name]
-        rng = random.Random(f"{self.seed} {name}")
-        undisturbed, start_s, work_s = self.undisturbed(kind)
-        expected, there = kind.end(undisturbed), listing(undisturbed)
-        phases: collections.Counter[str] = collections.Counter()
-        aims: list[str] = []
-        resumed = refused = runs = compared = 0
-        while True:
-            home, kept, ended = self.folder / name / f"run{runs}", set(), False
-            spectrograms, killed = 0, False
-            while not ended:
-                before, seen, look_twice = kind.begun(home), [], kind.refuses and not refused
+        kind, rng = self.kinds[name], random.Random(f"{self.seed} {name}")
+        model, counts, phases = self.undisturbed(kind), collections.Counter(), collections.Counter()
+        aims, failed = aims_of(kind, rng), 0
+        for number in itertools.count():
+            home, kept, earlier = self.folder / name / f"run{number}", set(), counts["kills"]
+            status = None
+            while status is None:
+                before = kind.begun(home)
                 with self.running(kind, home) as (process, said):
-                    if sum(phases.values()) < quota:
-                        aims = aims or rng.sample(of := (*kind.aims, "start", "any", "any"), len(of))
-                        self._await(kind, home, process, rng, aims.pop(), before, start_s, work_s)
-                        ended = not strike(process, functools.partial(self._look, kind, home, process, before, look_twice, seen))
+                    if counts["kills"] < quota:
+                        self._await(kind, home, process, rng, next(aims), before, model)
+                        look = functools.partial(self._look, kind, home, process, before, counts)
+                        status, phase = strike(process, look)
                     else:
                         self.wait(process)
-                        ended = True
+                        status = process.returncode
                     text = said.read_text()
-                if ended and process.returncode:
-                    self._lose(kind, home, f"ended with status {process.returncode}: {text.strip()[-300:]}")
-                    return self._counts(phases, resumed, refused, compared)
-                went_on = self._went_on(kind, home, kept, spectrograms, text, begun=kind.begun(home) != before)
-                resumed += went_on
-                if ended:
-                    break
-                killed = True
-                phases[seen[0]] += 1
-                refused += sum(seen[1:])
-                self.tell(f"{name}: killed in {seen[0]}")
-                deadline = time.monotonic() + 1  # a child that git is about to become holds it for a moment
-                while not (free := is_free(home / kind.lock)) and time.monotonic() < deadline:
-                    time.sleep(0.01)
-                if not free:
-                    self._lose(kind, home, "the lock is not free after a kill")
-                kept = saved(home)
-                spectrograms = sum(file.with_suffix(".json").exists() for file in home.rglob("*.f32"))
-            self.compare(kind, home, expected, there)
-            runs, compared = runs + 1, compared + killed
-            if sum(phases.values()) >= quota:
-                return self._counts(phases, resumed, refused, compared)
+                again = kind.again(home, kept, text)
+                if again:
+                    self._lose(kind, home, f"{again} of what was saved was made again")
+                counts["resumed"] += bool(kept) and again == 0 and kind.begun(home) != before
+                if status is None:
+                    counts["kills"] += 1
+                    phases[phase] += 1
+                    self.tell(f"{name}: killed in {phase}")
+                    if not is_free(home / kind.lock):
+                        self._lose(kind, home, "the lock is not free after a kill")
+                    kept = kind.saved(home)
+            if status:
+                self._lose(kind, home, f"ended with status {status}: {text.strip()[-300:]}")
+                failed += 1
+            else:
+                self.compare(kind, home, model)
+                counts["runs_to_their_end"] += counts["kills"] > earlier
+            if counts["kills"] >= quota or failed == FAILURES:
+                return {**{key: counts[key] for key in COUNTED}, "phases": dict(phases)}
 
-    def _look(self, kind, home, process, before, second, seen) -> None:
-        """Notes the phase of a process that stands still, and, if told to, whether a second one is refused."""
-        seen.append("start" if kind.begun(home) == before else phase_of(home, kind.phases, kind.otherwise))
-        if second and not is_free(home / kind.lock):
-            seen.append(self._is_refused(kind, home, process.pid))
+    def _look(self, kind, home, process, before, counts) -> str:
+        """The phase of a process that stands still; looks once whether a second one is refused beside it."""
+        phase = "start" if kind.begun(home) == before else phase_of(home, kind.phases, kind.otherwise)
+        # What an earlier kill left is cleared by the end of the start.
+        counts["while_saving"] += phase != "start" and any(holds(home) for holds in (_saving, _summing, _deleting))
+        if kind.refuses and not counts["second_runs_refused"] and not is_free(home / kind.lock, patience_s=0):
+            counts["second_runs_refused"] += self._is_refused(kind, home, process.pid)
+        return phase
 
-    def _await(self, kind, home, process, rng, aim, before, start_s, work_s) -> None:
+    def _await(self, kind, home, process, rng, aim, before, model) -> None:
         """Waits for a moment to strike at."""
         if aim == "start":
-            moment = time.monotonic() + rng.uniform(0, start_s)
+            moment = time.monotonic() + rng.uniform(0, model.start_s)
             self.wait(process, lambda: time.monotonic() > moment)
             return
         self.wait(process, lambda: kind.begun(home) != before, 0.001)
-        wait_s = rng.uniform(0, work_s)
-        if kind.total:
-            wait_s = rng.uniform(0, 2 * work_s / kind.total)
-            # What comes at the end is waited for from the begin on; all else from an epoch on that is not far.
-            if aim != "finish":
-                enough = min(len(written(home)) + rng.randrange(1 + kind.total // 5), kind.total - 1)
+        wait_s = rng.uniform(0, model.work_s)
+        if kind.lines:
+            wait_s = rng.uniform(0, 2 * model.work_s / kind.lines)
+            # An epoch that is not far, so that a run is killed often on its way.
+            if aim not in kind.late:
+                enough = min(len(written(home)) + rng.randrange(1 + kind.lines // 5), kind.lines - 1)
                 self.wait(process, lambda: len(written(home)) >= enough, 0.002)
         if aim in kind.aims:
             self.wait(process, lambda: kind.phases[aim](home), 0)
@@ -502,39 +585,26 @@ class Soak:
             return False
         return True
 
-    def _went_on(self, kind, home, kept, spectrograms, text, begun) -> bool:
-        """Whether a start was seen to go on from what was saved before it; notes what was not kept."""
-        if spectrograms:
-            found = re.search(r"(\d+) of \d+ spectrograms are there", text)
-            if found and int(found[1]) < spectrograms:
-                self._lose(kind, home, f"{spectrograms} spectrograms were kept, and {found[1]} used")
-            return bool(found)
-        if gone := kept - written(home):
-            self._lose(kind, home, f"{len(gone)} epochs that were saved were made again")
-        return bool(kept) and begun and not gone
-
     def _lose(self, kind, home, what) -> None:
         self.lost.append(f"{home.relative_to(self.folder)}: {what}")
         self.tell(f"LOST: {self.lost[-1]}", 0)
 
-    def compare(self, kind: Kind, home: pathlib.Path, expected: dict, there: Iterable[str]) -> bool:
+    def compare(self, kind: Kind, home: pathlib.Path, model: Undisturbed) -> bool:
         """Holds the end of a run against that of the undisturbed one, and what lies there; returns whether they are equal."""
-        different = differences(kind.end(home), expected)
+        now = listing(home)
+        different, missing, extra = (
+            differences(kind.end(home), model.end),
+            sorted(model.listing - now),
+            sorted(now - model.listing),
+        )
         if different:
             self._lose(kind, home, f"other values at {', '.join(different[:5])}")
-        now = listing(home)
-        if missing := sorted(set(there) - now):
+        if missing:
             self._lose(kind, home, f"not there: {', '.join(missing[:5])}")
-        if extra := sorted(now - set(there)):
-            self.left += [f"{home.relative_to(self.folder)}/{name}" for name in extra]
-            self.tell(f"LEFT: {', '.join(self.left[-len(extra) :][:5])}", 0)
-        what = f"{'other than' if different else 'equal to'} the undisturbed one"
-        self.tell(f"{home.relative_to(self.folder)}: at its end, {what}", 0)
+        self.left += [f"{home.relative_to(self.folder)}/{name}" for name in extra]
+        what = f"{'other than' if different or missing else 'equal to'} the undisturbed one"
+        self.tell(f"{home.relative_to(self.folder)}: at its end, {what}{f'; LEFT: {extra}' if extra else ''}", 0)
         return not (different or missing or extra)
-
-    def _counts(self, phases, resumed, refused, compared) -> dict:
-        counts = {"kills": phases.total(), "resumed": resumed, "runs_to_their_end": compared, "second_runs_refused": refused}
-        return counts | {"phases": dict(phases)}
 
     def spoil_checkpoints(self, commands: int) -> dict:
         """Spoils each file of the newest checkpoint of a run that was killed, and looks what is made of it.
@@ -545,13 +615,15 @@ class Soak:
         kind, rng = self.kinds["training"], random.Random(f"{self.seed} spoil")
         home = max(self.folder.glob("training/run*"), key=lambda run: int(run.name.removeprefix("run")))
         undisturbed = self.folder / "training" / "undisturbed"
-        expected, there = kind.end(undisturbed), listing(undisturbed)
+        model = Undisturbed(kind.end(undisturbed), listing(undisturbed), 0, 0)
         before, newest = sorted(int(name) for name in _names(home / "checkpoints"))
         with Checkpoints(home / "checkpoints", keep=2) as checkpoints:
             one_before = _digests(checkpoints.newest(of=[before])[0])
         files = sorted(file.relative_to(home) for file in (home / "checkpoints" / str(newest)).rglob("*") if file.is_file())
         cases = [(file, spoil) for file in files for spoil in (flip_a_bit, truncate) if (home / file).stat().st_size]
         counts = collections.Counter(files=len(files))
+        for name in ("absl", "asyncio"):  # each read that failed would be told of once more
+            logging.getLogger(name).disabled = True
         for file, spoil in cases:
             with tempfile.TemporaryDirectory(dir=self.folder) as name:
                 copy = pathlib.Path(name)
@@ -577,7 +649,7 @@ class Soak:
             named = f"checkpoints/{newest}: not a whole checkpoint" in text and f"resumes after step {before} of" in text
             if process.returncode or not named:
                 self._lose(kind, copy, f"{spoil.__name__} of {file}: status {process.returncode}, {text.strip()[-300:]}")
-            elif self.compare(kind, copy, expected, there):
+            elif self.compare(kind, copy, model):
                 counts["commands_with_the_same_end"] += 1
         return dict(counts)
 
@@ -639,14 +711,10 @@ def measure(folder: pathlib.Path, kills: int, seed: int, epochs: int, recordings
                 soak.stopping.set()
         soak.stopping.clear()
         spoilt = soak.spoil_checkpoints(commands) if by_kind["training"]["runs_to_their_end"] else {}
-    of_runs = collections.Counter(by_kind["training"]["phases"]) + collections.Counter(by_kind["experiment"]["phases"])
-    writing = sum(of_runs[phase] for phase in ("sums", "checkpoint", "deletion"))
     return {
-        "kills": sum(counts["kills"] for counts in by_kind.values()),
-        "resumed": sum(counts["resumed"] for counts in by_kind.values()),
-        "lost": len(soak.lost), "left": len(soak.left),
-        "share_while_checkpoints_are_written": writing / of_runs.total(),
-        **by_kind, "spoilt": spoilt, "what": [*soak.lost, *soak.left], "seed": seed, "seconds": time.monotonic() - started,
+        **{key: sum(counts[key] for counts in by_kind.values()) for key in COUNTED},
+        "lost": len(soak.lost), "left": len(soak.left), **by_kind,
+        "spoilt": spoilt, "what": [*soak.lost, *soak.left], "seed": seed, "seconds": time.monotonic() - started,
     }  # fmt: skip
 
 

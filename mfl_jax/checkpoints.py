@@ -43,9 +43,17 @@ def _digests(plain: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _files(folder) -> Iterator[pathlib.Path]:
+    """All files below a folder; stores have no `rglob`."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
+
+
 def _file_sums(folder) -> dict[str, str]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in _files(folder)}
 
 
 def _first_line(error) -> str:
@@ -158,7 +166,9 @@ class Checkpoints:
 
     def bytes(self) -> int:
         """What all that lies here takes on the disk."""
-        return sum(file.stat().st_size for file in self.directory.rglob("*") if file.is_file())
+        return sum(
+            file.stat().st_size if isinstance(file, pathlib.Path) else file.stat().length for file in _files(self.directory)
+        )
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints, newest first."""
@@ -167,6 +177,7 @@ class Checkpoints:
     def _whole(self, steps: Iterable[int]) -> Iterator[tuple[int, dict, dict]]:
         for step in steps:
             try:
+                self._check_files(step)  # first: Orbax makes noise over what is broken
                 about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
                 # Saved from the host, and so restored onto it, whatever devices there are.
                 plain = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
@@ -174,14 +185,13 @@ class Checkpoints:
                 found, expected = _digests(plain), about.pop("sha256")
                 if wrong := sorted(name for name in expected if found.get(name) != expected[name]):
                     raise ValueError(f"{wrong[0]} is not what was saved")
-                self._check_files(step)
             except Exception as error:  # whatever Orbax and TensorStore make of a broken file
                 warn(f"{self.directory}/{step}: not a whole checkpoint ({_first_line(error)}); passed over")
                 continue
             yield step, plain, about
 
     def _check_files(self, step) -> None:
-        """Holds each file against its sum; a process that was killed before it wrote them leaves arrays that were checked."""
+        """Holds each file against its sum; where a process was killed before it wrote them, the sums of the arrays decide."""
         sums = self._sums / f"{step}.json"
         if not sums.exists():
             return

@@ -139,7 +139,8 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
                 console.print(_line(member, workdir), highlight=False, soft_wrap=True)
         if not first:
             return True
-        bar.update(task, description="the other hosts")
+        if parallel.hosts() > 1:
+            bar.update(task, description="the other hosts")
         while missing := [member for member in members if not training.finished(member, workdir)]:
             bar.update(task, completed=sum(steps.values()) - sum(steps[member.name] for member in missing))
             if stop.wait(1):

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -18,14 +19,16 @@ BEAT_S = 10.0
 """How often the owner of a work directory in a store writes its object anew."""
 BEATS_TO_WAIT = 3
 """An object that did not change for so many beats is left over from a run that was killed."""
+LEFT = re.compile(r".+\.part(\d+)")
+"""A name under which `settings.aside` writes, with the number of the process."""
 
 
 @contextlib.contextmanager
 def owned(workdir: pathlib.Path) -> Iterator[None]:
     """Owns a work directory, which is made, as long as the context lasts. Of a run over several hosts, the first one owns it.
 
-    The system frees a local lock whatever ends the process. What a killed run leaves in a store is taken over when it has not
-    changed for a while; no clock is asked what time it is.
+    The system frees a local lock whatever ends the process, and files that a killed run left under temporary names are removed.
+    What it leaves in a store is taken over when it has not changed for a while; no clock is asked what time it is.
 
     Raises:
       InputError: another run owns it (names that), it can't be written to, or the hosts of the run do not share it.
@@ -80,7 +83,29 @@ def _locked(file):
         held.truncate(0)
         held.write(json.dumps(_me()))
         held.flush()
+        _clear(file.parent)
         yield
+
+
+def _clear(workdir):
+    """Removes the files under temporary names that killed runs left; that of a process that lives is its own."""
+    for folder, folders, names in os.walk(workdir):
+        folders[:] = [name for name in folders if not name.isdigit()]  # checkpoints, which are whole
+        for name in names:
+            if (left := LEFT.fullmatch(name)) and not _lives(int(left[1])):
+                pathlib.Path(folder, name).unlink(missing_ok=True)
+
+
+def _lives(process) -> bool:
+    if process == os.getpid():
+        return False  # in a container each run may have the same number; this one has written nothing yet
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True  # another user's
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

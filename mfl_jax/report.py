@@ -119,7 +119,9 @@ def _picture(draw: Callable, file: pathlib.Path, caption: str) -> str:
             encoded[theme] = base64.b64encode(out.getvalue().encode()).decode()
             if theme == "light":
                 settings.write_whole(file.with_suffix(".svg"), out.getvalue())
-                figure.savefig(file.with_suffix(".png"), dpi=150, facecolor="white")
+                png = io.BytesIO()
+                figure.savefig(png, format="png", dpi=150, facecolor="white")
+                settings.write_whole(file.with_suffix(".png"), png.getvalue())
     source = "data:image/svg+xml;base64,"
     return (
         f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{source}{encoded["dark"]}">'
@@ -221,8 +223,8 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print(__doc__.strip())
         return 0 if arguments in (["--help"], ["-h"]) else 2
-    home = pathlib.Path(arguments[0])
     try:
+        home = settings.folder(arguments[0])
         if not (home / "config.json").is_file() or not (home / "data.json").is_file():
             raise InputError(f"{home}: not the work directory of an experiment")
         write(home)

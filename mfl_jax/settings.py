@@ -112,13 +112,14 @@ def aside(file: pathlib.Path) -> Iterator[pathlib.Path]:
         part.unlink(missing_ok=True)
 
 
-def write_whole(file: pathlib.Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
+def write_whole(file: pathlib.Path, content: str | bytes) -> None:
+    """Writes a file, whole or not at all."""
+    content = content.encode() if isinstance(content, str) else content
     if is_remote(file):
-        file.write_text(text)
+        file.write_bytes(content)
         return
     with aside(file) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content)
 
 
 def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:

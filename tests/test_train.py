@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ from small import merged, small_config, small_dataset
 from tensorboardX.proto import event_pb2
 
 from mfl_jax import checkpoints as checkpointing
-from mfl_jax import evaluate, interruption, train
+from mfl_jax import evaluate, train
 from mfl_jax.checkpoints import Checkpoints
 from mfl_jax.errors import InputError
 from mfl_jax.records import validation_score
@@ -267,17 +266,3 @@ def test_single_task_systems_have_one_part_of_everything(prepared, tmp_path):
         results = evaluate.evaluate(config, dataset, tmp_path / task)
         assert task in results and other not in results and set(results["floors"]) == {task}
         assert other not in records(tmp_path / task)[0]["train"]
-
-
-def test_stop_requests_leave_other_threads_alone():
-    """A run in a thread of somebody's program can't have signal handlers, and works without."""
-    seen = []
-
-    def work():
-        with interruption.stop_requests() as requested:
-            seen.append(requested.is_set())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [False]
