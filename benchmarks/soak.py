@@ -154,9 +154,8 @@ def _saving(home):
 
 
 def _dealing(home):
-    return any(
-        TEMPORARY in name for member in _names(home / "members") for name in _names(home / "members" / member / "checkpoints")
-    )
+    members = home / "members"
+    return any(TEMPORARY in name for member in _names(members) for name in _names(members / member / "checkpoints"))
 
 
 def _clearing(home):
@@ -177,18 +176,20 @@ def _recording(home):
 
 
 def _finishing(home):
-    """Of a run, whether its last sums are there, which are written before it is scored; of an experiment, any results."""
-    if _names(home / "members"):
-        return any("results.json" in _names(home / "members" / name) for name in _names(home / "members"))
-    steps = steps_in(home / "checkpoints")
-    return bool(steps) and f"{steps[-1]}.json" in _names(home / "checkpoints.sums") and not _saving(home)
+    """Of a run, whether the sums of its last checkpoint are there, before it is scored; of an experiment, any results."""
+    if members := _names(home / "members"):
+        return any("results.json" in _names(home / "members" / name) for name in members)
+    sums = [f"{step}.json" for step in steps_in(home / "checkpoints")[-1:]]
+    if not sums or sums[0] not in _names(home / "checkpoints.sums"):
+        return False
+    return len(written(home)) >= json.loads((home / "config.json").read_text())["epochs"] and not _saving(home)
 
 
+# In this order: of an experiment, the first two are special cases of others.
 TRAINING_PHASES = {
     "sums": _summing, "metrics": _recording, "deletion": _deleting, "checkpoint": _saving, "finish": _finishing,
 }  # fmt: skip
 EXPERIMENT_PHASES = {"dealing": _dealing, "clearing": _clearing, **TRAINING_PHASES}
-"""What is seen of an experiment that is at work."""
 
 
 def _sharding(home):
@@ -261,7 +262,7 @@ def _digest(array) -> str:
 
 
 def _digests(plain) -> dict[str, str]:
-    return {name: _digest(leaf) for name, leaf in flax.traverse_util.flatten_dict(plain, sep="/").items() if np.ndim(leaf) >= 0}
+    return {name: _digest(leaf) for name, leaf in flax.traverse_util.flatten_dict(plain, sep="/").items()}
 
 
 def arrays(folder: pathlib.Path) -> dict[str, str]:
@@ -349,7 +350,7 @@ def _begun_folders(home):
 
 
 def kinds_in(folder: pathlib.Path, epochs: int) -> list[Kind]:
-    """The three kinds; `config.py` and `recordings` lie in the folder."""
+    """The three kinds; the folder holds `config.py`, and `recordings` to prepare."""
     config, length = f"--config={folder / 'config.py'}", f"--config.epochs={epochs}"
     run = {
         "place": "--workdir", "otherwise": "step", "begun": _last_written, "saved": saved, "again": made_again,
@@ -533,7 +534,7 @@ class Soak:
                         self._lose(kind, home, "the lock is not free after a kill")
                     kept = kind.saved(home)
             if status:
-                self._lose(kind, home, f"ended with status {status}: {text.strip()[-300:]}")
+                self._lose(kind, home, f"ended with status {status}: {last_line(text)}")
                 failed += 1
             else:
                 self.compare(kind, home, model)
@@ -557,7 +558,7 @@ class Soak:
             self.wait(process, lambda: time.monotonic() > moment)
             return
         self.wait(process, lambda: kind.begun(home) != before, 0.001)
-        wait_s = rng.uniform(0, model.work_s)
+        wait_s = rng.uniform(0, model.work_s / 2)
         if kind.lines:
             wait_s = rng.uniform(0, 2 * model.work_s / kind.lines)
             # An epoch that is not far, so that a run is killed often on its way.
@@ -581,7 +582,7 @@ class Soak:
             self.wait(process)
             text = said.read_text()
         if process.returncode != 2 or f"process {pid} on " not in text or touched() != before:
-            self._lose(kind, home, f"a second run ended with status {process.returncode}: {text.strip()[-300:]}")
+            self._lose(kind, home, f"a second run ended with status {process.returncode}: {last_line(text)}")
             return False
         return True
 
@@ -591,16 +592,13 @@ class Soak:
 
     def compare(self, kind: Kind, home: pathlib.Path, model: Undisturbed) -> bool:
         """Holds the end of a run against that of the undisturbed one, and what lies there; returns whether they are equal."""
-        now = listing(home)
-        different, missing, extra = (
-            differences(kind.end(home), model.end),
-            sorted(model.listing - now),
-            sorted(now - model.listing),
-        )
+        now, different = listing(home), differences(kind.end(home), model.end)
+        missing, extra = sorted(model.listing - now), sorted(now - model.listing)
         if different:
             self._lose(kind, home, f"other values at {', '.join(different[:5])}")
         if missing:
             self._lose(kind, home, f"not there: {', '.join(missing[:5])}")
+        extra = [name for name in extra if str(pathlib.Path(name).parent) not in extra]
         self.left += [f"{home.relative_to(self.folder)}/{name}" for name in extra]
         what = f"{'other than' if different or missing else 'equal to'} the undisturbed one"
         self.tell(f"{home.relative_to(self.folder)}: at its end, {what}{f'; LEFT: {extra}' if extra else ''}", 0)
@@ -648,10 +646,15 @@ class Soak:
             self.tell(f"{spoil.__name__} of {file}: ended with status {process.returncode}")
             named = f"checkpoints/{newest}: not a whole checkpoint" in text and f"resumes after step {before} of" in text
             if process.returncode or not named:
-                self._lose(kind, copy, f"{spoil.__name__} of {file}: status {process.returncode}, {text.strip()[-300:]}")
+                self._lose(kind, copy, f"{spoil.__name__} of {file}: status {process.returncode}, {last_line(text)}")
             elif self.compare(kind, copy, model):
                 counts["commands_with_the_same_end"] += 1
         return dict(counts)
+
+
+def last_line(text: str) -> str:
+    """What a command said last."""
+    return text.strip().rpartition("\n")[2][-300:]
 
 
 def flip_a_bit(file: pathlib.Path, rng: random.Random) -> None:
@@ -705,7 +708,9 @@ def measure(folder: pathlib.Path, kills: int, seed: int, epochs: int, recordings
         with concurrent.futures.ThreadPoolExecutor(min(3, len(os.sched_getaffinity(0)))) as pool:
             try:
                 calls = {name: pool.submit(soak.kill_again_and_again, name, count) for name, count in quota.items()}
-                concurrent.futures.wait(calls.values(), return_when=concurrent.futures.FIRST_EXCEPTION)
+                done, _ = concurrent.futures.wait(calls.values(), return_when=concurrent.futures.FIRST_EXCEPTION)
+                for call in done:
+                    call.result()  # raises what went wrong first
                 by_kind = {name: call.result() for name, call in calls.items()}
             finally:
                 soak.stopping.set()

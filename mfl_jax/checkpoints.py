@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -28,6 +29,10 @@ from mfl_jax.step import TrainState
 
 FIELDS = ("params", "batch_stats", "opt_state", "feature_stats", "sums", "step")
 """Items of a saved state, by their names in `TrainState`."""
+
+
+ROOM_BYTES = 4_000_000
+"""What a checkpoint may take beside its arrays, with the other files of an epoch."""
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
@@ -110,6 +115,18 @@ class Checkpoints:
             return
         with contextlib.suppress(Exception):  # the error at hand is the one to hear of
             self._manager.close()
+
+    def check_room(self, state: TrainState) -> None:
+        """Raises an InputError where the disk has no room for one checkpoint more: before any of it is written, that is plain."""
+        if settings.is_remote(self.directory):
+            return
+        free = shutil.disk_usage(self.directory).free
+        needed = ROOM_BYTES + int(1.5 * sum(leaf.nbytes for leaf in jax.tree.leaves(_plain(state))))
+        if free < needed:
+            raise InputError(
+                f"{self.directory}: {free / 1e6:.1f} MB are free on the disk, and a checkpoint needs up to {needed / 1e6:.1f} MB; "
+                f"{self._last_good()}; make room, and the same command goes on"
+            )
 
     def save(self, state: TrainState, about: dict) -> None:
         """Saves in the background; the state may be changed or donated at once.

@@ -1,6 +1,7 @@
 """What the commands share: a config and a work directory from flags, and one line where a user went wrong."""
 
 import errno
+import logging as python_logging
 import os
 import sys
 from collections.abc import Callable
@@ -52,6 +53,8 @@ def _main(arguments, run, held):
 def _answered(call):
     """Calls a command; what a user did wrong, or what the system refuses to write, is answered in one line."""
     logging.set_verbosity(logging.ERROR)
+    # Of a checkpoint that can't be written or read, Orbax leaves more errors behind than the one that is answered.
+    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     try:
         return call()
     except InputError as error:

@@ -196,6 +196,7 @@ def train_group(
         settings.claim_workdir(folder, member.config)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(place / "checkpoints", keep=2, owner=True))
+        checkpoints.check_room(states)
         if (found := checkpoints.resume(states)) is not None:
             states, about = jax.device_get(found[0]), found[1]
             if about["fingerprint"] != dataset.fingerprint:
@@ -230,6 +231,7 @@ def train_group(
             epoch += 1
             watch.look_at_all()
             on_host = parallel.gathered(states, len(devices))
+            checkpoints.check_room(on_host)
             seconds = time.perf_counter() - started
             for index, (member, folder) in enumerate(zip(members, folders, strict=False)):
                 record = records.of_epoch(

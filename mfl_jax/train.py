@@ -97,6 +97,7 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
             Checkpoints(workdir / "checkpoints", keep=KEPT_CHECKPOINTS, keep_every=keep_every, **shared)
         )
         best = stack.enter_context(Checkpoints(workdir / "best", keep=1, **shared)) if len(held_out) else None
+        checkpoints.check_room(run.initial)
         if (found := checkpoints.resume(run.initial)) is not None:
             state, before = found
             checkpoints.drop_after(int(state.step))
@@ -149,6 +150,7 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
                         return False
             epoch += 1
             watch.look_at_all()
+            checkpoints.check_room(state)
             record = records.of_epoch(
                 jax.device_get(state), scalars, config,
                 epoch=epoch, taken=taken, clips=clips_seen, seconds=time.perf_counter() - started,

@@ -148,6 +148,20 @@ def test_a_disk_without_room_leaves_the_last_good_one(tmp_path):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4000
 
 
+def test_a_disk_that_is_nearly_full_is_seen_before_anything_is_written(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        checkpoints.check_room(state(10))
+        checkpoints.save(state(10), ABOUT)
+        usage = shutil.disk_usage(tmp_path)._replace(free=4_060_000)  # arrays of 40 kB need half as much again
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+        with pytest.raises(
+            InputError, match=r"4\.1 MB are free .* needs up to 4\.1 MB; the last good checkpoint is that of step 10"
+        ):
+            checkpoints.check_room(state(20))
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=4_061_000))
+        checkpoints.check_room(state(20))
+
+
 def test_sums_are_those_of_the_files(two):
     sums = json.loads((two.with_name("checkpoints.sums") / "20.json").read_text())
     assert sorted(f"20/{name}" for name in sums) == files_of(two)

@@ -76,7 +76,8 @@ def test_only_a_process_that_lives_is_killed():
     ("names", "phase"),
     [
         ([], "step"),
-        (["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints.sums/5.json"], "finish"),
+        (["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints.sums/5.json"], "step"),
+        (["checkpoints/10/_CHECKPOINT_METADATA", "checkpoints.sums/10.json", "metrics.jsonl"], "finish"),
         (["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints/10.orbax-checkpoint-tmp/state/d"], "checkpoint"),
         (["checkpoints/5/about/metadata", "checkpoints/10/_CHECKPOINT_METADATA"], "deletion"),
         (["checkpoints/5/_CHECKPOINT_METADATA", "metrics.jsonl.part7"], "metrics"),
@@ -88,6 +89,9 @@ def test_only_a_process_that_lives_is_killed():
 )
 def test_phases_of_training(tmp_path, names, phase):
     touch(tmp_path, *names)
+    (tmp_path / "config.json").write_text('{"epochs": 2}')
+    if "metrics.jsonl" in names:
+        (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
     assert soak.phase_of(tmp_path, soak.TRAINING_PHASES, "step") == phase
 
 
