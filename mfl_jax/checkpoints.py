@@ -124,8 +124,8 @@ class Checkpoints:
         needed = ROOM_BYTES + int(1.5 * sum(leaf.nbytes for leaf in jax.tree.leaves(_plain(state))))
         if free < needed:
             raise InputError(
-                f"{self.directory}: {free / 1e6:.1f} MB are free on the disk, and a checkpoint needs up to {needed / 1e6:.1f} MB; "
-                f"{self._last_good()}; make room, and the same command goes on"
+                f"{self.directory}: {free / 1e6:.1f} MB are free on the disk, and a checkpoint needs up to "
+                f"{needed / 1e6:.1f} MB; {self._last_good()}; make room, and the same command goes on"
             )
 
     def save(self, state: TrainState, about: dict) -> None:

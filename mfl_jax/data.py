@@ -1,6 +1,7 @@
 """From a prepared TFDS folder to batches, padded and masked."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -30,7 +31,7 @@ class Dataset:
       mel: what its log-mel spectrograms were computed with.
       clip_frames: frames of a clip.
       clips: number of clips of each split.
-      fingerprint: stands for the label lists, the settings and the sizes; differs when the data do.
+      fingerprint: stands for the label lists, the settings and every sample of the recordings; differs when one of them does.
     """
 
     directory: pathlib.Path
@@ -82,6 +83,7 @@ def open_dataset(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None:
     if directory is None:
         return None
     try:
+        _check_features(directory)
         info = tfds.builder_from_directory(directory).info
         about = info.metadata
         return Dataset(
@@ -97,6 +99,24 @@ def open_dataset(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None:
         raise InputError(
             f"{directory}: not a data set prepared by mfl_jax ({error}); delete the folder and prepare again"
         ) from None
+
+
+def _check_features(directory: pathlib.Path) -> None:
+    """Raises a ValueError where the data would have TFDS import code that is not its own, as data from a stranger could."""
+
+    def classes(node):
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key in ("pythonClassName", "python_class_name", "type"):
+                    yield value
+                yield from classes(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from classes(value)
+
+    for name in classes(json.loads((directory / "features.json").read_text(encoding="utf-8"))):
+        if not str(name).startswith("tensorflow_datasets.core.features."):
+            raise ValueError(f"features.json asks for the code of {str(name)[:80]!r}")
 
 
 def _text(value) -> str:

@@ -225,7 +225,8 @@ def load(run_directory: str | pathlib.Path, *, step: int | None = None) -> Train
     Raises:
       InputError: there is no such checkpoint, or none that is whole.
     """
-    given = settings.folder(run_directory).absolute()
+    given = settings.folder(run_directory)
+    given = given if settings.is_remote(given) else given.absolute()
     kinds = ("checkpoints", "best")
     if given.name.isdecimal() and given.parent.name in kinds and not (given / "checkpoints").is_dir():
         if step not in (None, int(given.name)):
