@@ -94,6 +94,7 @@ class Checkpoints:
             )
             self.directory.mkdir(parents=True, exist_ok=True)  # which Orbax leaves to us then
         self._writes_sums = not together or own == 0
+        self._owner = owner
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -243,9 +244,13 @@ class Checkpoints:
                 self._manager.delete(later)
 
     def resume(self, template: TrainState) -> tuple[TrainState, dict] | None:
-        """As `newest`, in the form of `template`."""
+        """As `newest`, in the form of `template`. The owner writes the sums of its files where a killed process did not."""
         if (found := self.newest()) is None:
             return None
         plain, about = found
+        step = int(np.max(plain["step"]))
+        if self._owner and self._writes_sums and not (self._sums / f"{step}.json").exists():
+            with self._clear(step):
+                self._write_sums(step)
         state = TrainState(**{name: flax.serialization.from_state_dict(getattr(template, name), plain[name]) for name in FIELDS})
         return jax.tree.map(jax.numpy.asarray, state), about

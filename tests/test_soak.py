@@ -12,7 +12,9 @@ import pytest
 
 from benchmarks import soak
 from mfl_jax import ownership
+from mfl_jax.checkpoints import FIELDS, Checkpoints
 from mfl_jax.errors import InputError
+from mfl_jax.step import TrainState
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -180,3 +182,17 @@ def test_who_owns_a_work_directory_clears_what_killed_runs_left(tmp_path):
     touch(tmp_path, *left, *kept)
     with ownership.owned(tmp_path):
         assert not any((tmp_path / name).exists() for name in left) and all((tmp_path / name).exists() for name in kept)
+
+
+def test_who_goes_on_from_a_checkpoint_writes_the_sums_that_a_killed_run_did_not(tmp_path):
+    folder, sums = tmp_path / "checkpoints", tmp_path / "checkpoints.sums" / "5.json"
+    state = TrainState(**{name: {"a": np.arange(3.0)} for name in FIELDS} | {"step": np.int32(5)})
+    with Checkpoints(folder, keep=2, owner=True) as checkpoints:
+        checkpoints.save(state, {})
+    before = sums.read_text()
+    for owner in (False, True):
+        sums.unlink(missing_ok=True)
+        with Checkpoints(folder, keep=2, owner=owner) as checkpoints:
+            assert int(checkpoints.resume(state)[0].step) == 5
+        assert sums.exists() == owner
+    assert sums.read_text() == before
