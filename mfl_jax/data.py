@@ -69,7 +69,7 @@ class Dataset:
 
 def directory_of(dataset: str, data_dir: str | pathlib.Path) -> pathlib.Path | None:
     """The folder of the newest prepared version of `builder/config` below `data_dir`, None where there is none."""
-    versions = [path.parent for path in pathlib.Path(data_dir, dataset).glob("*/dataset_info.json")]
+    versions = [path.parent for path in pathlib.Path(data_dir, dataset).glob("[0-9]*/dataset_info.json")]
     return max(versions, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
 
 

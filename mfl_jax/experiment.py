@@ -146,6 +146,8 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
             if stop.wait(1):
                 console.print("stopped; the same command goes on from there")
                 return False
+        # A group of which all members are complete is not looked at again: what a kill left of it goes here.
+        training.clear(workdir / "groups")
     report.write(workdir, console)
     return True
 

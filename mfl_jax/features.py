@@ -4,6 +4,7 @@ Frame t covers the samples [t, t + 1) * hop; its window is centred on sample (t 
 and past the end of a recording count as zero. A frame depends on the recording alone, never on where clips are cut.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -77,14 +78,20 @@ def one_core_a_thread() -> Iterator[None]:
     """
     lock, held = _limit
     with lock:
-        held.append(held[0] if held else threadpoolctl.threadpool_limits(1))
+        held.append(held[0] if held else _in_another_thread(lambda: threadpoolctl.threadpool_limits(1)))
     try:
         yield
     finally:
         with lock:
             limits = held.pop()
             if not held:
-                limits.restore_original_limits()
+                _in_another_thread(limits.restore_original_limits)
+
+
+def _in_another_thread(call):
+    """Calls in a thread that ends: since threadpoolctl 3.8 one that set a limit keeps all others from it while it lives."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
 
 
 @functools.lru_cache(maxsize=8)

@@ -252,8 +252,14 @@ def train_group(
     sums, on_host = parallel.gathered(sums, len(devices)), parallel.gathered(states, len(devices))
     for index, (member, folder) in enumerate(zip(members, folders, strict=False)):
         _finish(member, folder, dataset, member_of(on_host, index), member_of(sums, index), lowest, split, epoch, devices)
-    epath.Path(place).rmtree()
+    clear(place)
     return True
+
+
+def clear(folder: pathlib.Path) -> None:
+    """Removes a folder, which another host may be removing too."""
+    with contextlib.suppress(FileNotFoundError):
+        epath.Path(folder).rmtree(missing_ok=True)
 
 
 def _finish(member, folder, dataset, state, sums, lowest, split, epoch, devices) -> None:

@@ -49,14 +49,13 @@ def _run_at_work(file) -> str:
 
 @contextlib.contextmanager
 def _owned_by_first(workdir):
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with _beating(workdir / FILE) if settings.is_remote(workdir) else _locked(workdir / FILE):
-            yield
-    except OSError as error:
-        if str(workdir) not in str(error.filename or ""):
-            raise
-        raise InputError(f"{workdir}: not a folder to write to ({error.strerror})") from None
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_beating(workdir / FILE) if settings.is_remote(workdir) else _locked(workdir / FILE))
+        except OSError as error:
+            raise InputError(f"{workdir}: not a folder to write to ({error.strerror or error})") from None
+        yield
 
 
 def _me() -> dict:

@@ -12,13 +12,31 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
+# What these test is how programs are put together, not what they compute: much of their time would go into compiling.
+WHOLE_RUNS = {
+    f"test_{name}"
+    for name in (
+        "analysis", "beam", "clip_scores", "data", "evaluate", "examples", "export", "hosts", "launch", "listening", "main",
+        "members", "predict", "report", "security", "soak", "store", "train", "trained", "tune",
+    )
+}  # fmt: skip
+
 pytest.register_assert_rewrite("networks")  # its assertions show their values as those of a test do
 
 
 @pytest.fixture(scope="module", autouse=True)
-def full_precision():
-    """Products in full precision. For each module anew: a run that a test builds sets the process to what its config says."""
+def compiled(request):
+    """Products in full precision. For each module anew: a run that a test builds sets the process to what its config says.
+
+    Modules in `WHOLE_RUNS`, and the processes that they start, compile with less optimisation.
+    """
     jax.config.update("jax_default_matmul_precision", "highest")
+    name = request.module.__name__
+    jax.config.update("jax_disable_most_optimizations", name in WHOLE_RUNS)
+    if name in WHOLE_RUNS:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    yield
+    os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
 
 
 @pytest.fixture(scope="session")

@@ -245,3 +245,11 @@ def test_the_fingerprint_tells_data_apart(prepared, tmp_path):
         file.write("audio/evaluation_0.wav\tcalm\t0\t1\thigh\n")
     other = prepare.prepare("annotated_audio/other", data_dir=tmp_path / "data", manual_dir=root, **AUDIO)
     assert other.fingerprint != same.fingerprint
+
+
+def test_a_preparation_at_work_beside_it_is_no_version(tmp_path):
+    """The folder that a preparation renames at its end, and that a killed one leaves."""
+    for name in ("1.0.0", "10.0.0", "9.9.9", "incomplete.ABC_11.0.0"):
+        (tmp_path / "annotated_audio/mine" / name).mkdir(parents=True)
+        (tmp_path / "annotated_audio/mine" / name / "dataset_info.json").touch()
+    assert data.directory_of("annotated_audio/mine", tmp_path).name == "10.0.0"
