@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from benchmarks import timing
-from mfl_jax import clips, features
+from mfl_jax import clips, features, spectrograms
 from mfl_jax.annotations import Recording
 
 CONFIG, CLIP_FRAMES = features.MelConfig(), 500
@@ -47,13 +47,15 @@ def librosa_clips(files: list[pathlib.Path]) -> list[np.ndarray]:
 
 
 def our_clips(files: list[pathlib.Path], jobs: int | None) -> list[np.ndarray]:
-    """The way of the builders."""
+    """The way of the builders: spectrograms are written to files, and clips are cut from those."""
     recordings = [Recording(path=file.name, scene="any", events=()) for file in files]
-    made = clips.clips_of(
-        recordings, files[0].parent, events=("any",), mel=CONFIG, clip_frames=CLIP_FRAMES, notes=clips.Notes(),
-        what="recordings", jobs=jobs,
-    )  # fmt: skip
-    return [example["log_mel"] for _, example in sorted(made, key=lambda entry: entry[0])]
+    made = {}
+    with tempfile.TemporaryDirectory() as name:
+        places = {"root": files[0].parent, "folder": pathlib.Path(name)}
+        for recording, kept in spectrograms.keep_all(recordings, mel=CONFIG, what="recordings", jobs=jobs, **places):
+            for clip in clips.clips_in(recording, kept, mel=CONFIG, clip_frames=CLIP_FRAMES, notes=clips.Notes()):
+                made[clip.key] = clips.example_of(clip, events=("any",), mel=CONFIG, clip_frames=CLIP_FRAMES)["log_mel"]
+    return [made[key] for key in sorted(made)]
 
 
 def compare(folder: pathlib.Path, recordings: int, seconds: int, rounds: int) -> dict:
@@ -81,8 +83,8 @@ def memory(folder: pathlib.Path, minutes: int) -> dict:
     file = folder / "long.wav"
     write_noise(file, 60 * minutes, 0)
     code = (
-        "import sys; from mfl_jax import clips, features; "
-        "clips.extract_log_mel(sys.argv[1], features.MelConfig(), sys.argv[1] + '.f32')"
+        "import sys; from mfl_jax import features, spectrograms; "
+        "spectrograms.extract_log_mel(sys.argv[1], features.MelConfig(), sys.argv[1] + '.f32')"
     )
     return {"recording_min": minutes, "peak_memory_mb": timing.peak_memory_mb(code, file)}
 

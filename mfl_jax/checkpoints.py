@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mfl_jax import settings
+from mfl_jax import hosts, settings
 from mfl_jax.errors import InputError, warn
 from mfl_jax.step import TrainState
 
@@ -37,6 +37,11 @@ ROOM_BYTES = 4_000_000
 
 def _plain(state: TrainState) -> dict[str, Any]:
     return {name: flax.serialization.to_state_dict(getattr(state, name)) for name in FIELDS}
+
+
+def state_bytes(state: TrainState) -> int:
+    """What the arrays of a checkpoint take."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(_plain(state)))
 
 
 def _digests(plain: dict[str, Any]) -> dict[str, str]:
@@ -122,7 +127,7 @@ class Checkpoints:
         if settings.is_remote(self.directory):
             return
         free = shutil.disk_usage(self.directory).free
-        needed = ROOM_BYTES + int(1.5 * sum(leaf.nbytes for leaf in jax.tree.leaves(_plain(state))))
+        needed = ROOM_BYTES + int(1.5 * state_bytes(state))
         if free < needed:
             raise InputError(
                 f"{self.directory}: {free / 1e6:.1f} MB are free on the disk, and a checkpoint needs up to "
@@ -167,6 +172,8 @@ class Checkpoints:
             yield
         except Exception as error:  # whatever Orbax and TensorStore make of a full or a read-only disk
             self._unsummed = None
+            if hosts.lost_another(error):
+                raise
             raise InputError(f"{self.directory}/{step}: not written ({_first_line(error)}); {self._last_good()}") from None
 
     def _last_good(self) -> str:

@@ -1,18 +1,15 @@
 """From recordings, their label lists and their spectrograms to clips: the one way to the examples of a data set."""
 
 import dataclasses
-import os
 import pathlib
-import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mfl_jax import annotations, features, spectrograms
+from mfl_jax import annotations, features
 from mfl_jax.annotations import Event, Recording
 from mfl_jax.errors import InputError
 from mfl_jax.spectrograms import Spectrogram
-from mfl_jax.spectrograms import extract_log_mel as extract_log_mel
 
 
 @dataclasses.dataclass
@@ -131,39 +128,3 @@ def example_of(clip: Clip, *, events: Sequence[str], mel: features.MelConfig, cl
         "clip_start_s": start * mel.hop_s,
         "fold": clip.fold,
     }
-
-
-def clips_of(
-    recordings: Sequence[Recording],
-    root: pathlib.Path,
-    *,
-    events: Sequence[str],
-    mel: features.MelConfig,
-    clip_frames: int,
-    notes: Notes,
-    what: str,
-    jobs: int | None = None,
-) -> Iterator[tuple[str, dict]]:
-    """Cuts recordings into clips, on all cores, with a progress bar, and keeps nothing.
-
-    A few spectrograms lie in a temporary file at a time: memory stays bounded by a few seconds of audio a thread.
-
-    Args:
-      recordings: as `annotations.read_label_list` returns them. root: the folder that their paths start from.
-      events: the vocabulary. mel: the settings of the spectrograms. clip_frames: length of a clip.
-      notes: collects oddities. what: name of the work, for the progress bar.
-      jobs: threads that decode and transform; by default as many as there are cores.
-
-    Yields:
-      (key, example as of `example_of`), in no given order.
-
-    Raises:
-      InputError: a recording is missing, unreadable or empty.
-    """
-    check_recordings(recordings, root)
-    with tempfile.TemporaryDirectory(prefix="mfl_jax_") as spool:
-        places = {"root": root, "folder": pathlib.Path(spool)}
-        for recording, spectrogram in spectrograms.keep_all(recordings, mel=mel, what=what, jobs=jobs, **places):
-            for clip in clips_in(recording, spectrogram, mel=mel, clip_frames=clip_frames, notes=notes):
-                yield clip.key, example_of(clip, events=events, mel=mel, clip_frames=clip_frames)
-            os.unlink(spectrogram.file)

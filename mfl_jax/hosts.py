@@ -161,13 +161,9 @@ def joined() -> bool:
 
 
 def lost_another(error: Exception) -> bool:
-    """Whether an error is how JAX says, from within a sum over hosts, that one of them has ended."""
-    if not joined():
-        return False
-    import jax
-
-    signs = ("gloo", "connection closed", "connection reset", "unavailable", "nccl", "coordination")
-    return isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error).lower() for sign in signs)
+    """Whether an error is how JAX or Orbax says, from within a sum or a meeting of hosts, that one of them has ended."""
+    signs = ("gloo", "connection closed", "connection reset", "unavailable", "nccl", "coordination", "barrier", "deadline")
+    return joined() and any(sign in str(error).lower() for sign in signs)
 
 
 def leave_if_joined(status: int) -> None:

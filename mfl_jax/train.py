@@ -15,7 +15,7 @@ import rich.progress
 
 from mfl_jax import balancing, data, evaluate, ownership, parallel, provenance, records, settings
 from mfl_jax import step as steps
-from mfl_jax.checkpoints import Checkpoints
+from mfl_jax.checkpoints import Checkpoints, state_bytes
 from mfl_jax.data import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.interruption import stop_requests
@@ -98,13 +98,15 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
         )
         best = stack.enter_context(Checkpoints(workdir / "best", keep=1, **shared)) if len(held_out) else None
         checkpoints.check_room(run.initial)
+        kept = KEPT_CHECKPOINTS + bool(len(held_out)) + (config.epochs // config.keep_every if config.keep_every else 0)
+        console.print(f"at most {kept} checkpoints are kept, of {state_bytes(run.initial) / 1e6:.1f} MB each", highlight=False)
         if (found := checkpoints.resume(run.initial)) is not None:
             state, before = found
-            checkpoints.drop_after(int(state.step))
             if before["fingerprint"] != dataset.fingerprint:
                 raise InputError(
                     f"{workdir} was trained on other data than {dataset.directory} holds now; name another --workdir"
                 )
+            checkpoints.drop_after(int(state.step))
             console.print(f"resumes after step {int(state.step)} of {epoch_steps * config.epochs}")
         else:
             own = trained[jax.process_index() :: parallel.hosts()]
@@ -174,8 +176,8 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
                 console.print(f"stopped after epoch {epoch}; the same command goes on from there")
                 return False
         checkpoints.wait()
-        megabytes = [sum(one.bytes() for one in (checkpoints, best) if one is not None) / 1e6, len(checkpoints.steps())]
-        console.print(f"{megabytes[1]} checkpoints and what goes with them take {megabytes[0]:.1f} MB", highlight=False)
+        taken_bytes = sum(one.bytes() for one in (checkpoints, best) if one is not None)
+        console.print(f"the checkpoints take {taken_bytes / 1e6:.1f} MB", highlight=False)
     return True
 
 

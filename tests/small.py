@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 
 from configs import default
-from mfl_jax import prepare
+from mfl_jax import clips, prepare, spectrograms
 from mfl_jax.data import Dataset
 
 HEADER = "path\tscene_label\tevent_start_time\tevent_end_time\tevent_label\n"
@@ -81,6 +81,15 @@ def small_experiment(tmp, systems=None, **fields):
     config.seeds = SEEDS
     config.update(fields)
     return config
+
+
+def clips_of(recordings, root, folder, *, events, mel, clip_frames, notes, jobs) -> dict[str, dict]:
+    """The examples of recordings by their keys, by the two stages of the builders."""
+    return {
+        clip.key: clips.example_of(clip, events=events, mel=mel, clip_frames=clip_frames)
+        for recording, spectrogram in spectrograms.keep_all(recordings, mel=mel, what="test", jobs=jobs, root=root, folder=folder)
+        for clip in clips.clips_in(recording, spectrogram, mel=mel, clip_frames=clip_frames, notes=notes)
+    }
 
 
 def merged(dataset: Dataset, **changes) -> Dataset:

@@ -6,8 +6,9 @@ import pathlib
 import numpy as np
 import pytest
 import soundfile
+from small import clips_of
 
-from mfl_jax import annotations, clips, data, evaluate, prepare
+from mfl_jax import annotations, clips, data, evaluate, features, prepare
 from mfl_jax.errors import InputError
 
 HEADER = "path\tscene_label\tevent_start_time\tevent_end_time\tevent_label\n"
@@ -154,10 +155,10 @@ def test_the_real_excerpt_whose_annotation_runs_past_its_end(shared_dir, tmp_pat
     rows = [line.split("\t") for line in (excerpt / "meta" / "street" / "a001.ann").read_text().splitlines()]
     events = tuple(annotations.Event(float(row[2]), float(row[3]), row[4], n) for n, row in enumerate(rows, 1))
     labels = sorted({event.label for event in events})
-    notes, mel = clips.Notes(), clips.features.MelConfig()
+    notes, mel = clips.Notes(), features.MelConfig()
     recording = annotations.Recording("audio/street/a001.wav", "city_center", events)
-    made = list(clips.clips_of([recording], excerpt, events=labels, mel=mel, clip_frames=500, notes=notes, what="test", jobs=1))
-    frames = sum(example["valid_frames"] for _, example in made)
+    made = clips_of([recording], excerpt, tmp_path, events=labels, mel=mel, clip_frames=500, notes=notes, jobs=1)
+    frames = sum(example["valid_frames"] for example in made.values())
     assert frames == mel.frames(soundfile.info(excerpt / recording.path).frames)
     assert notes.past_end or notes.after_end
 

@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 import soundfile
-from small import AUDIO, HEADER, RATE, small_dataset, write_recordings
+from small import AUDIO, HEADER, RATE, clips_of, small_dataset, write_recordings
 
-from mfl_jax import annotations, audio, clips, data, features, prepare
+from mfl_jax import annotations, audio, clips, data, features, prepare, spectrograms
 from mfl_jax.errors import InputError
 
 MEL = features.MelConfig(**{key: value for key, value in AUDIO.items() if key != "clip_s"})
@@ -56,12 +56,12 @@ def test_folds_keep_recordings_together_and_scenes_apart(prepared):
     assert {example["fold"] for example in examples(prepared[1], "evaluation")} == {0}
 
 
-def test_several_threads_and_one_give_the_same(prepared):
+def test_several_threads_and_one_give_the_same(prepared, tmp_path):
     tmp, dataset = prepared
     root = tmp / "recordings"
     listed = annotations.read_label_list(root / "meta" / "meta_evaluation.txt")
-    options = {"events": dataset.events, "mel": MEL, "clip_frames": 50, "what": "test"}
-    one, two = (dict(clips.clips_of(listed, root, notes=clips.Notes(), jobs=jobs, **options)) for jobs in (1, 2))
+    options = {"events": dataset.events, "mel": MEL, "clip_frames": 50, "notes": clips.Notes()}
+    one, two = (clips_of(listed, root, tmp_path / str(jobs), jobs=jobs, **options) for jobs in (1, 2))
     assert one.keys() == two.keys() and len(one) == 12
     for key, example in one.items():
         np.testing.assert_allclose(two[key]["log_mel"], example["log_mel"], rtol=1e-5, atol=1e-5)
@@ -70,10 +70,10 @@ def test_several_threads_and_one_give_the_same(prepared):
 def test_a_recording_whose_end_nobody_waits_for_is_not_computed_to_its_end(tmp_path):
     soundfile.write(tmp_path / "long.wav", np.zeros(int(2.5 * audio.BLOCK_S * RATE)), RATE)
     stop = threading.Event()
-    whole, silent = clips.extract_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
+    whole, silent = spectrograms.extract_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
     assert whole == silent == 2.5 * audio.BLOCK_S * 50
     stop.set()
-    first, _ = clips.extract_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
+    first, _ = spectrograms.extract_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
     assert 0 < first <= audio.BLOCK_S * 50
 
 
@@ -81,10 +81,10 @@ def test_an_error_in_one_recording_ends_the_threads_of_the_others(tmp_path):
     soundfile.write(tmp_path / "good.wav", np.zeros(RATE), RATE)
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     recordings = [annotations.Recording(path=f"{name}.wav", scene="any", events=()) for name in ("good", "bad", "good")]
-    options = {"events": (), "mel": MEL, "clip_frames": 50, "what": "test", "notes": clips.Notes()}
+    options = {"events": (), "mel": MEL, "clip_frames": 50, "notes": clips.Notes()}
     before = threading.active_count()
     with pytest.raises(InputError, match=r"bad\.wav: not readable"):
-        list(clips.clips_of(recordings, tmp_path, jobs=2, **options))
+        clips_of(recordings, tmp_path, tmp_path / "kept", jobs=2, **options)
     assert threading.active_count() == before
 
 

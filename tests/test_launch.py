@@ -86,8 +86,6 @@ class Place:
         return subprocess.Popen(
             ["bash", self.root / "launch" / script, *words], cwd=self.root, env=self.environment | environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            # A suite in the background ignores SIGINT, and so would the script, for good.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     def call(self, script, *words, **environment):
@@ -115,6 +113,9 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path):
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A suite in the background ignores SIGINT, and so would the scripts, for good.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return Place(tmp_path)
 
 
