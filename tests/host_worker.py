@@ -46,7 +46,7 @@ def experiment(out: pathlib.Path) -> None:
     from mfl_jax import experiment, report
 
     with mock.patch.object(report, "write"):
-        assert experiment.run(small.small_experiment(out.parent), out)
+        assert experiment.run(small.small_experiment(out.parent, members_at_once=2, epochs=2), out)
 
 
 if __name__ == "__main__":
