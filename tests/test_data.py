@@ -1,6 +1,7 @@
 """From recordings to a prepared data set and on to batches, and what is said of recordings that are odd or wrong."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -85,6 +86,9 @@ def test_an_error_in_one_recording_ends_the_threads_of_the_others(tmp_path):
     before = threading.active_count()
     with pytest.raises(InputError, match=r"bad\.wav: not readable"):
         clips_of(recordings, tmp_path, tmp_path / "kept", jobs=2, **options)
+    limit = time.monotonic() + 10  # that of the progress bar ends a moment later
+    while threading.active_count() > before and time.monotonic() < limit:
+        time.sleep(0.01)
     assert threading.active_count() == before
 
 
