@@ -193,11 +193,10 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         about = {
             "events": events,
             "mel": dataclasses.asdict(config.mel),
-            "recordings": {split: [dataclasses.astuple(r) for r in self.recordings[split]] for split in SPLITS},
-        }
-        about["recordings"] = {
-            split: [[r.path, r.scene, [[e.onset_s, e.offset_s, e.label] for e in r.events]] for r in self.recordings[split]]
-            for split in SPLITS
+            "recordings": {
+                split: [[r.path, r.scene, [[e.onset_s, e.offset_s, e.label] for e in r.events]] for r in self.recordings[split]]
+                for split in SPLITS
+            },
         }
         return tfds.core.DatasetInfo(
             builder=self,

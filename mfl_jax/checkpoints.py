@@ -131,7 +131,7 @@ class Checkpoints:
         if free < needed:
             raise InputError(
                 f"{self.directory}: {free / 1e6:.1f} MB are free on the disk, and a checkpoint needs up to "
-                f"{needed / 1e6:.1f} MB; {self._last_good()}; make room, and the same command goes on"
+                f"{needed / 1e6:.1f} MB; {self.last_good()}; make room, and the same command goes on"
             )
 
     def save(self, state: TrainState, about: dict) -> None:
@@ -147,7 +147,7 @@ class Checkpoints:
         plain = jax.tree.map(np.array, jax.device_get(_plain(state)))
         step = int(np.max(plain["step"]))  # a state of several runs at once has a step each, all of them equal
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(plain["params"])):
-            raise InputError(f"after step {step} the parameters are no longer numbers; {self._last_good()}")
+            raise InputError(f"after step {step} the parameters are no longer numbers; {self.last_good()}")
         self.wait()
         with self._clear(step):
             self._manager.save(
@@ -174,9 +174,10 @@ class Checkpoints:
             self._unsummed = None
             if hosts.lost_another(error):
                 raise
-            raise InputError(f"{self.directory}/{step}: not written ({_first_line(error)}); {self._last_good()}") from None
+            raise InputError(f"{self.directory}/{step}: not written ({_first_line(error)}); {self.last_good()}") from None
 
-    def _last_good(self) -> str:
+    def last_good(self) -> str:
+        """What is left to go on from, in words."""
         steps = self.steps()
         return f"the last good checkpoint is that of step {steps[0]}" if steps else "there is no checkpoint yet"
 

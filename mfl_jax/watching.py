@@ -43,9 +43,7 @@ def not_a_number(step: int, epoch_steps: int, what: str, checkpoints) -> InputEr
       checkpoints: of the run, a `Checkpoints`.
     """
     epoch, number = divmod(step - 1, epoch_steps)
-    steps = checkpoints.steps()
-    good = f"the last good checkpoint is that of step {steps[0]}" if steps else "there is no checkpoint yet"
     return InputError(
         f"the loss of step {step} (epoch {epoch + 1}, batch {number + 1} of {epoch_steps}) is no number any more: {what}; "
-        f"{good}; try a lower config.learning_rate"
+        f"{checkpoints.last_good()}; try a lower config.learning_rate"
     )
