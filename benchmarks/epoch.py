@@ -14,15 +14,16 @@ import rich.console
 import tensorflow_datasets as tfds
 
 from benchmarks import timing, workload
-from mfl_jax import data, prepare, run, train
+from mfl_jax.data import prepare, prepared_dataset
+from mfl_jax.training import loop, setup
 
 
-class Streamed(data.Dataset):
+class Streamed(prepared_dataset.Dataset):
     """A data set that is never held in memory, as one that is too large."""
 
     def read(self, split):
         """Opens a split on the disk."""
-        return data.Clips(tfds.builder_from_directory(self.directory).as_data_source(split), in_memory_bytes=0)
+        return prepared_dataset.Clips(tfds.builder_from_directory(self.directory).as_data_source(split), in_memory_bytes=0)
 
 
 class Clock(rich.console.Console):
@@ -41,9 +42,9 @@ class Clock(rich.console.Console):
             self.started = time.perf_counter()
 
 
-def measure(config, dataset: data.Dataset, epochs: int) -> dict:
+def measure(config, dataset: prepared_dataset.Dataset, epochs: int) -> dict:
     """Trains for `epochs` epochs and one more before them, which compiles."""
-    made = run.build(config, dataset)
+    made = setup.build_run(config, dataset)
     steps = -(-dataset.clips["development"] // config.batch_size)
     bare_step = workload.stepper(made)
     float(bare_step())
@@ -59,7 +60,7 @@ def measure(config, dataset: data.Dataset, epochs: int) -> dict:
     config.epochs = epochs + 1
     with tempfile.TemporaryDirectory() as folder, open(pathlib.Path(folder, "log"), "w") as log:
         clock = Clock(log, bare_steps)
-        train.train(config, dataset, pathlib.Path(folder, "run"), clock)
+        loop.train(config, dataset, pathlib.Path(folder, "run"), clock)
     times = {"epoch": timing.spread(clock.times), "steps": timing.spread(bare[1:])}
     ratios = sorted(epoch / steps for epoch, steps in zip(clock.times, bare[1:], strict=True))
     return {
@@ -71,8 +72,8 @@ def measure(config, dataset: data.Dataset, epochs: int) -> dict:
 def results(*, channels=128, batch_size=16, epochs=4, data_dir="data") -> list[dict]:
     """An entry a way to read the clips."""
     config = workload.config_of(dataset="soundscapes/quick", batch_size=batch_size, channels=channels, data_dir=data_dir)
-    dataset = prepare.dataset_of(config)
-    return [measure(config, kind(**vars(dataset)), epochs) for kind in (data.Dataset, Streamed)]
+    dataset = prepare.open_or_prepare(config)
+    return [measure(config, kind(**vars(dataset)), epochs) for kind in (prepared_dataset.Dataset, Streamed)]
 
 
 if __name__ == "__main__":

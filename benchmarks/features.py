@@ -14,10 +14,10 @@ import numpy as np
 import soundfile
 
 from benchmarks import timing
-from mfl_jax import clips, features, spectrograms
-from mfl_jax.annotations import Recording
+from mfl_jax.data import clip_cutting, mel_spectrogram, spectrogram_cache
+from mfl_jax.data.annotation import Recording
 
-CONFIG, CLIP_FRAMES = features.MelConfig(), 500
+CONFIG, CLIP_FRAMES = mel_spectrogram.MelConfig(), 500
 
 
 def write_noise(file: pathlib.Path, seconds: int, seed: int) -> None:
@@ -52,9 +52,11 @@ def our_clips(files: list[pathlib.Path], jobs: int | None) -> list[np.ndarray]:
     made = {}
     with tempfile.TemporaryDirectory() as name:
         places = {"root": files[0].parent, "folder": pathlib.Path(name)}
-        for recording, kept in spectrograms.keep_all(recordings, mel=CONFIG, what="recordings", jobs=jobs, **places):
-            for clip in clips.clips_in(recording, kept, mel=CONFIG, clip_frames=CLIP_FRAMES, notes=clips.Notes()):
-                made[clip.key] = clips.example_of(clip, events=("any",), mel=CONFIG, clip_frames=CLIP_FRAMES)["log_mel"]
+        for recording, kept in spectrogram_cache.keep_all(recordings, mel=CONFIG, what="recordings", jobs=jobs, **places):
+            for clip in clip_cutting.list_clips(
+                recording, kept, mel=CONFIG, clip_frames=CLIP_FRAMES, notes=clip_cutting.Oddities()
+            ):
+                made[clip.key] = clip_cutting.cut_clip(clip, events=("any",), mel=CONFIG, clip_frames=CLIP_FRAMES)["log_mel"]
     return [made[key] for key in sorted(made)]
 
 
@@ -83,8 +85,8 @@ def memory(folder: pathlib.Path, minutes: int) -> dict:
     file = folder / "long.wav"
     write_noise(file, 60 * minutes, 0)
     code = (
-        "import sys; from mfl_jax import features, spectrograms; "
-        "spectrograms.extract_log_mel(sys.argv[1], features.MelConfig(), sys.argv[1] + '.f32')"
+        "import sys; from mfl_jax.data import mel_spectrogram, spectrogram_cache; "
+        "spectrogram_cache.extract_log_mel(sys.argv[1], mel_spectrogram.MelConfig(), sys.argv[1] + '.f32')"
     )
     return {"recording_min": minutes, "peak_memory_mb": timing.peak_memory_mb(code, file)}
 

@@ -11,14 +11,15 @@ import jax
 import numpy as np
 
 from benchmarks import timing, workload
-from mfl_jax import run, step
+from mfl_jax.network import forward
+from mfl_jax.training import setup
 
 
 def ours(clips: int, channels: int):
     """A call that computes our logits, and the logits."""
-    made = run.build(workload.config_of(batch_size=clips, channels=channels), workload.dataset_of())
+    made = setup.build_run(workload.config_of(batch_size=clips, channels=channels), workload.dataset_of())
     initial, batch = jax.device_put((made.initial, workload.batch_of(made.dataset, clips)))
-    network = jax.jit(functools.partial(step.infer, graphdef=made.graphdef))
+    network = jax.jit(functools.partial(forward.infer, graphdef=made.graphdef))
 
     def compute():
         logits = network(initial.params, initial.batch_stats, initial.feature_stats, batch)

@@ -8,21 +8,22 @@ python -m benchmarks.members [--members=4] [--channels=16,32] [--batch_size=16] 
 import jax
 
 from benchmarks import timing, workload
-from mfl_jax import members, parallel, run
+from mfl_jax.runtime import parallel
+from mfl_jax.training import run_group, setup
 
 
 def measure(count: int, channels: int, clips: int, rounds: int) -> dict:
     """Times a step of `count` runs both ways."""
     configs = [workload.config_of(channels=channels, batch_size=clips, seed=seed) for seed in range(count)]
     dataset = workload.dataset_of()
-    starts = [run.start(config, dataset) for config in configs]
-    train_step, _ = run.pure_steps(configs[0], starts[0][0])
+    starts = [setup.initial_state(config, dataset) for config in configs]
+    train_step, _ = setup.bind_steps(configs[0], starts[0][0])
     # Nothing is donated, so that every round takes the same step.
     step = parallel.compile_members(train_step, (0, 0, 0), jax.devices()[:1], donate=False)
     together = [
-        members.stacked([state for _, state in starts]),
-        members.stacked([workload.batch_of(dataset, clips, seed) for seed in range(count)]),
-        members.stacked([run.scalars_of(config) for config in configs]),
+        run_group.stack_trees([state for _, state in starts]),
+        run_group.stack_trees([workload.batch_of(dataset, clips, seed) for seed in range(count)]),
+        run_group.stack_trees([setup.step_scalars(config) for config in configs]),
     ]
     each = [jax.device_put(jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], together)) for i in range(count)]
     together = jax.device_put(together)

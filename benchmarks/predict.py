@@ -12,16 +12,18 @@ import tempfile
 import jax
 
 from benchmarks import features, timing, workload
-from mfl_jax import audio, listening, run
-from mfl_jax import features as log_mels
-from mfl_jax.trained import TrainedModel
+from mfl_jax.data import audio_reader
+from mfl_jax.data import mel_spectrogram as log_mels
+from mfl_jax.inference import streaming
+from mfl_jax.inference.trained_model import TrainedModel
+from mfl_jax.training import setup
 
 
 def untrained(channels: int) -> TrainedModel:
     """The proposed system with its first random parameters, as if it were loaded."""
     config, dataset = workload.config_of(channels=channels), workload.dataset_of()
-    run.set_up_process(config)
-    graphdef, state = run.start(config, dataset)
+    setup.configure_process(config)
+    graphdef, state = setup.initial_state(config, dataset)
     state = jax.device_get(state)
     return TrainedModel(
         directory=pathlib.Path(), step=0, which="last", config=config, scenes=dataset.scenes, events=dataset.events,
@@ -33,23 +35,23 @@ def untrained(channels: int) -> TrainedModel:
 
 def compare(folder: pathlib.Path, recordings: int, seconds: int, channels: int, rounds: int) -> dict:
     """Times the whole, without and with overlap, and its two parts."""
-    sources = [listening.Source(f"{number:04d}.wav", folder / f"{number:04d}.wav") for number in range(recordings)]
+    sources = [streaming.Source(f"{number:04d}.wav", folder / f"{number:04d}.wav") for number in range(recordings)]
     for number, source in enumerate(sources):
         features.write_noise(source.file, seconds, number)
     model = untrained(channels)
-    size = listening.batch_size()
+    size = streaming.batch_size()
     batch = jax.device_put(
         {k: workload.batch_of(workload.dataset_of(), size)[k] for k in ("log_mel", "valid_frames", "clip_mask")}
     )
     windows = recordings * -(-seconds // 10)
 
     def listen(overlap):
-        return [result.duration_s for result in listening.listen(model, sources, overlap=overlap, rules={})]
+        return [result.duration_s for result in streaming.predict_recordings(model, sources, overlap=overlap, rules={})]
 
     def spectrograms():
-        with log_mels.one_core_a_thread():
+        with log_mels.one_core_per_thread():
             for source in sources:
-                for _ in log_mels.stream_log_mel(audio.stream_mono(source.file, model.mel.sample_rate_hz), model.mel):
+                for _ in log_mels.stream_log_mel(audio_reader.stream_mono(source.file, model.mel.sample_rate_hz), model.mel):
                     pass
 
     times = timing.alternate(
@@ -70,9 +72,9 @@ def memory(folder: pathlib.Path, minutes: int, channels: int) -> dict:
     file = folder / "long.w64"  # a WAV file ends at 4 GB
     features.write_noise(file, 60 * minutes, 0)
     code = (
-        "import pathlib, sys; from benchmarks import predict; from mfl_jax import listening; "
-        f"source = listening.Source('long', pathlib.Path(sys.argv[1])); model = predict.untrained({channels}); "
-        "(result,) = listening.listen(model, [source], rules={}); assert len(result.frame_scores)"
+        "import pathlib, sys; from benchmarks import predict; from mfl_jax.inference import streaming; "
+        f"source = streaming.Source('long', pathlib.Path(sys.argv[1])); model = predict.untrained({channels}); "
+        "(result,) = streaming.predict_recordings(model, [source], rules={}); assert len(result.frame_scores)"
     )
     return {"recording_min": minutes, "peak_memory_mb": timing.peak_memory_mb(code, file)}
 

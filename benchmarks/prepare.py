@@ -16,9 +16,9 @@ import shutil
 import tempfile
 
 from benchmarks import features, timing
-from mfl_jax import annotations, prepare, spectrograms
-from mfl_jax.builder import SPECTROGRAMS
-from mfl_jax.features import MelConfig
+from mfl_jax.data import annotation, label_list, prepare, spectrogram_cache
+from mfl_jax.data.builder import SPECTROGRAMS
+from mfl_jax.data.mel_spectrogram import MelConfig
 
 BEAM = "--runner=DirectRunner --direct_num_workers=2 --direct_running_mode=multi_processing"
 
@@ -31,7 +31,7 @@ def write_recordings(root: pathlib.Path, recordings: int, seconds: int) -> None:
         features.write_noise(root / f"{number:04d}.wav", seconds, number)
         rows.append([f"{number:04d}.wav\tany\t{start}\t{start + 1}\tnoise\n" for start in range(0, seconds, 10)])
     for split, some in (("evaluation", rows[:1]), ("development", rows[1:])):
-        lines = ["\t".join(annotations.COLUMNS) + "\n", *itertools.chain.from_iterable(some)]
+        lines = ["\t".join(label_list.COLUMNS) + "\n", *itertools.chain.from_iterable(some)]
         (root / "meta" / f"meta_{split}.txt").write_text("".join(lines))
 
 
@@ -39,13 +39,15 @@ def measure(folder: pathlib.Path, recordings: int, seconds: int, rounds: int, be
     """Times the stages and the whole on the same recordings."""
     root, numbers = folder / "recordings", itertools.count()
     write_recordings(root, recordings, seconds)
-    listed = [annotations.Recording(f"{number:04d}.wav", "any", ()) for number in range(recordings)]
+    listed = [annotation.Recording(f"{number:04d}.wav", "any", ()) for number in range(recordings)]
     cls, mel = prepare.load_builder("annotated_audio").Builder, MelConfig()
 
     def compute(jobs):
         with tempfile.TemporaryDirectory(dir=folder) as kept:
             places = {"root": root, "folder": pathlib.Path(kept)}
-            return [made.frames for _, made in spectrograms.keep_all(listed, mel=mel, what="spectrograms", jobs=jobs, **places)]
+            return [
+                made.frames for _, made in spectrogram_cache.keep_all(listed, mel=mel, what="spectrograms", jobs=jobs, **places)
+            ]
 
     def build(place):
         """By the builder itself, which leaves the spectrograms."""

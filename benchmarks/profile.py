@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks import timing, workload
-from mfl_jax import models, run, step
+from mfl_jax.network import forward, joint_network
+from mfl_jax.training import setup
 
 
-def _parts(network: models.JointNetwork, clips: int) -> dict:
+def _parts(network: joint_network.JointNetwork, clips: int) -> dict:
     """name -> (a part of the network, a function of it, its input and the mode)."""
     mask = jnp.ones(clips, bool)
-    first, second, third = models.FREQUENCY_POOLS
+    first, second, third = joint_network.FREQUENCY_POOLS
 
     def block(pool):
         return lambda block, x, **mode: block(x, mask, pool=pool, **mode)
@@ -36,7 +37,7 @@ def _parts(network: models.JointNetwork, clips: int) -> dict:
 def measure(clips: int, channels: int, rounds: int) -> list[dict]:
     """An entry a way, `forward` and `training`, in milliseconds a part."""
     config = workload.config_of(batch_size=clips, channels=channels)
-    made = run.build(config, workload.dataset_of())
+    made = setup.build_run(config, workload.dataset_of())
     initial = made.initial
     batch = jax.device_put(workload.batch_of(made.dataset, clips))
     network = nnx.merge(made.graphdef, initial.params, initial.batch_stats)
@@ -56,10 +57,10 @@ def measure(clips: int, channels: int, rounds: int) -> list[dict]:
         sides["training"][name] = functools.partial(jax.jit(gradients), params, x)
         if name.startswith("conv"):
             x = sides["forward"][name]()
-    infer = jax.jit(functools.partial(step.infer, graphdef=made.graphdef))
+    infer = jax.jit(functools.partial(forward.infer, graphdef=made.graphdef))
     sides["forward"]["whole"] = functools.partial(infer, initial.params, initial.batch_stats, initial.feature_stats, batch)
     # A run of its own, since a step overwrites its state.
-    sides["training"]["whole"] = workload.stepper(run.build(config, made.dataset))
+    sides["training"]["whole"] = workload.stepper(setup.build_run(config, made.dataset))
     results = []
     for way, of_way in sides.items():
         times = timing.alternate(of_way, rounds)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing, workload
-from mfl_jax import run
+from mfl_jax.training import setup
 
 SIZE = 4096
 """Rows and columns of the matrices: 137 GFLOP a product."""
@@ -20,7 +20,7 @@ SIZE = 4096
 def measure(clips: int, channels: int, rounds: int) -> dict:
     """Times the step, the product and the copy in turns."""
     config = workload.config_of(batch_size=clips, channels=channels)
-    made = run.build(config, workload.dataset_of())
+    made = setup.build_run(config, workload.dataset_of())
     batch = workload.batch_of(made.dataset, clips)
     touched = made.train_step.lower(made.initial, batch, made.scalars).compile().cost_analysis()["bytes accessed"]
     matrix = jnp.ones((SIZE, SIZE), jnp.float32)

@@ -6,7 +6,7 @@ python -m benchmarks.scaling [--channels=32] [--rounds=3] [--plot=scaling.png]
 """
 
 from benchmarks import timing, workload
-from mfl_jax import run
+from mfl_jax.training import setup
 
 SERIES = {
     "clips in a batch": ("clips", (4, 8, 16, 32, 64)),
@@ -23,7 +23,7 @@ def measure(kind: str, values: tuple[int, ...], channels: int, rounds: int) -> l
         size = USUAL | {kind: value} | ({"clips": 1} if kind == "seconds" else {})
         frames = 50 * size["seconds"]
         config = workload.config_of(batch_size=size["clips"], channels=channels)
-        made = run.build(config, workload.dataset_of(frames, size["events"]))
+        made = setup.build_run(config, workload.dataset_of(frames, size["events"]))
         batch = workload.batch_of(made.dataset, size["clips"])
         needs = made.train_step.lower(made.initial, batch, made.scalars).compile().memory_analysis()
         memory[value] = needs.temp_size_in_bytes + needs.argument_size_in_bytes + needs.output_size_in_bytes

@@ -59,9 +59,9 @@ import rich.progress
 import soundfile
 
 from benchmarks import timing
-from mfl_jax import annotations, data, prepare
-from mfl_jax.checkpoints import Checkpoints
+from mfl_jax.data import label_list, prepare, prepared_dataset
 from mfl_jax.errors import InputError
+from mfl_jax.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).absolute().parent.parent
 DATASET = "annotated_audio/soak"
@@ -104,7 +104,7 @@ def write_recordings(root: pathlib.Path, development: int, evaluation: int, seco
     (root / "meta").mkdir(parents=True)
     t = np.arange(int(seconds * RATE)) / RATE
     for split, count in (("development", development), ("evaluation", evaluation)):
-        rows = ["\t".join(annotations.COLUMNS) + "\n"]
+        rows = ["\t".join(label_list.COLUMNS) + "\n"]
         for number in range(count):
             wave = (0.01, 0.05)[number % 2] * rng.standard_normal(len(t))
             for label, pitch in (("low", 500.0), ("high", 2000.0)):
@@ -289,7 +289,7 @@ def end_of_experiment(home: pathlib.Path) -> dict:
 
 def end_of_preparation(home: pathlib.Path) -> dict:
     """All examples of a prepared data set."""
-    dataset = data.open_dataset(DATASET, home)
+    dataset = prepared_dataset.open_dataset(DATASET, home)
     ends: dict = {"fingerprint": dataset.fingerprint}
     for split in dataset.clips:
         clips = dataset.read(split)

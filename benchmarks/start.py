@@ -14,9 +14,9 @@ from benchmarks import timing
 
 FIRST_STEP = """
 from benchmarks import workload
-from mfl_jax import run
+from mfl_jax.training import setup
 config = workload.config_of(batch_size={}, channels={})
-print(float(workload.stepper(run.build(config, workload.dataset_of()))()))
+print(float(workload.stepper(setup.build_run(config, workload.dataset_of()))()))
 """
 
 
@@ -36,7 +36,7 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
             "help": lambda: python("-m", "mfl_jax.main", "--help", check=False),
             "help_of_experiment": lambda: python("-m", "mfl_jax.experiment", "--help", check=False),
             "import_jax": lambda: python("-c", "import jax"),
-            "import_train": lambda: python("-c", "import mfl_jax.train"),
+            "import_train": lambda: python("-c", "import mfl_jax.training.loop"),
             "first_step": lambda: python("-c", first_step, JAX_ENABLE_COMPILATION_CACHE="false"),
             "first_step_cached": lambda: python("-c", first_step, **cached),
         }

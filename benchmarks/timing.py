@@ -22,8 +22,8 @@ import rich.console
 import rich.table
 from absl import app, flags, logging
 
-from mfl_jax import commandline
 from mfl_jax.errors import InputError
+from mfl_jax.runtime import commandline
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict:

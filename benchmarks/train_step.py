@@ -9,18 +9,18 @@ import jax
 import numpy as np
 
 from benchmarks import timing, workload
-from mfl_jax import run, step
+from mfl_jax.training import setup, steps
 
 
 def ours(clips: int, channels: int):
     """A call that takes our next step; loss and gradients of the first."""
     config = workload.config_of(batch_size=clips, channels=channels)
-    made = run.build(config, workload.dataset_of())
+    made = setup.build_run(config, workload.dataset_of())
     initial = made.initial
 
     @jax.jit
     def compute(params, batch_stats, feature_stats, batch):
-        loss, gradients, _, _ = step.loss_and_gradients(
+        loss, gradients, _, _ = steps.loss_and_gradients(
             params, batch_stats, feature_stats, batch, made.scalars, graphdef=made.graphdef,
             reduction=config.reduction, threshold=config.threshold, axis_name=None,
         )  # fmt: skip

@@ -7,11 +7,11 @@ import numpy as np
 
 from benchmarks import timing
 from configs import proposed
-from mfl_jax import run
-from mfl_jax.data import Dataset
+from mfl_jax.data.mel_spectrogram import MelConfig
+from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
-from mfl_jax.features import MelConfig
-from mfl_jax.models import FREQUENCY_POOLS, SCENE_TIME_POOL
+from mfl_jax.network.joint_network import FREQUENCY_POOLS, SCENE_TIME_POOL
+from mfl_jax.training import setup
 
 SCENES, EVENTS, FRAMES, MEL_BINS = 4, 25, 500, 64
 
@@ -42,7 +42,7 @@ def batch_of(dataset: Dataset, clips: int, seed: int = 0) -> dict:
     }
 
 
-def stepper(made: run.Run) -> Callable[[], jax.Array]:
+def stepper(made: setup.Run) -> Callable[[], jax.Array]:
     """A call that takes the next training step of a run and returns its loss; state and batch stay on the device."""
     batch = batch_of(made.dataset, made.config.batch_size)
     state, batch, scalars = jax.device_put((made.initial, batch, made.scalars), made.devices[0])
@@ -58,7 +58,7 @@ def stepper(made: run.Run) -> Callable[[], jax.Array]:
 def of_torch(clips: int, channels: int) -> tuple:
     """The config, parameters, statistics and batch that PyTorch's side takes over; its process gets no settings of ours."""
     config, dataset = config_of(batch_size=clips, channels=channels), dataset_of()
-    _, initial = run.start(config, dataset)
+    _, initial = setup.initial_state(config, dataset)
     return config, *jax.device_get((initial.params, initial.batch_stats)), batch_of(dataset, clips)
 
 

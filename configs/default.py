@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.manual_dir = ""  # recordings and label lists to prepare from, if the data set is not prepared yet
     config.beam = ""  # who prepares: the threads of this machine; or the options of an Apache Beam pipeline (datasets/README.md)
     config.validation = "none"  # none: the last epoch counts, as in the paper; fold1 ... fold4: the best on that held-out fold
-    # How annotated_audio prepares; the other builders lay it down themselves. See MelConfig in mfl_jax/features.py.
+    # How annotated_audio prepares; the other builders lay it down themselves. See MelConfig in mfl_jax/data/mel_spectrogram.py.
     config.audio = ml_collections.ConfigDict()
     config.audio.clip_s = 10.0  # seconds
     config.audio.sample_rate_hz = 44_100
@@ -42,7 +42,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.eta = 0.0  # focus of the scene loss; 0 is plain cross-entropy
     config.gamma = 0.0  # focus on active frames; with zeta 0, plain binary cross-entropy
     config.zeta = 0.0  # focus on inactive frames
-    config.balance = "fixed"  # alpha and beta as they are; or times the weights of uncertainty, or of dwa (mfl_jax/balancing.py)
+    # fixed: alpha and beta as they are. uncertainty, dwa: multiplied by weights that change (mfl_jax/training/task_balance.py).
+    config.balance = "fixed"
     config.reduction = "mean"  # or "sum", the equations as printed: then alpha means 12,500 times less
 
     # Training.

@@ -18,7 +18,7 @@ import pandas as pd
 
 import mfl_jax
 from mfl_jax import analysis
-from mfl_jax.data import open_dataset
+from mfl_jax.data.prepared_dataset import open_dataset
 
 given = dict(enumerate(sys.argv[1:]))
 out = pathlib.Path(given.get(3, "analysis"))

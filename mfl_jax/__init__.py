@@ -2,7 +2,7 @@
 
 
 def load(run_directory, *, step: int | None = None):
-    """Loads the model of a run; see `mfl_jax.trained.load`."""
-    from mfl_jax import trained  # here, so that importing the package alone takes no time
+    """Loads the model of a run; see `mfl_jax.inference.trained_model.load`."""
+    from mfl_jax.inference import trained_model  # here, so that importing the package alone takes no time
 
-    return trained.load(run_directory, step=step)
+    return trained_model.load(run_directory, step=step)

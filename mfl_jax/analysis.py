@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from mfl_jax import clip_scores, metrics
-from mfl_jax.data import Dataset
-from mfl_jax.trained import TrainedModel
+from mfl_jax import metrics
+from mfl_jax.data.prepared_dataset import Dataset
+from mfl_jax.inference.trained_model import TrainedModel
+from mfl_jax.scoring import clip_scores
 
 
 def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation") -> pd.DataFrame:
@@ -26,7 +27,7 @@ def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation")
     clip_scores.check_classes(model, dataset)
     clips = dataset.read(split)
     hop_s, rows = model.mel.hop_s, []
-    for number, labels, scene, event in clip_scores.of_clips(model, clips, np.arange(len(clips))):
+    for number, labels, scene, event in clip_scores.clip_probabilities(model, clips, np.arange(len(clips))):
         row = {
             "recording": str(clips.recording[number]),
             "clip_start_s": float(clips.clip_start_s[number]),

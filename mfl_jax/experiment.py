@@ -15,21 +15,21 @@ import rich.progress
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from mfl_jax import commandline, hosts
 from mfl_jax.errors import InputError
+from mfl_jax.runtime import commandline, hosts
 
 EXPERIMENT_FIELDS = ("systems", "seeds", "alphas", "folds", "members_at_once")
 
 
-def members_of(config) -> list:
+def expand_members(config) -> list:
     """The runs of an experiment, those that can be trained at once side by side.
 
     Raises:
       InputError: a field makes no sense, or a system sets a field that there is not.
     """
-    from mfl_jax import settings
-    from mfl_jax.builder import FOLDS
-    from mfl_jax.members import Member
+    from mfl_jax.data.builder import FOLDS
+    from mfl_jax.training import config_checks
+    from mfl_jax.training.run_group import Member
 
     def refuse(field, what):
         raise InputError(f"config.{field} is {config[field]!r}; {what}")
@@ -54,14 +54,14 @@ def members_of(config) -> list:
                 for seed in range(config.seed, config.seed + config.seeds):
                     one = copy.deepcopy(base)
                     one.alpha, one.seed = float(alpha), seed
-                    settings.check_config(one)
+                    config_checks.check_config(one)
                     parts = [system, *([f"alpha{alpha:g}"] if config.alphas else []), *([f"fold{fold}"] if fold else [])]
                     members.append(Member("-".join([*parts, f"seed{seed}"]), system, one, fold))
     order = {group: number for number, group in enumerate(dict.fromkeys(member.group for member in members))}
     return sorted(members, key=lambda member: order[member.group])
 
 
-def chunks(members: list, at_once, hosts: int = 1) -> list[list]:
+def split_groups(members: list, at_once, hosts: int = 1) -> list[list]:
     """Cuts the members of each group into what is trained at once: as many as `at_once` tells of a member, and no fewer pieces
     than there are hosts to train them, where there are members enough.
     """
@@ -85,23 +85,27 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
     Raises:
       InputError: a field, the data or the work directory is not right.
     """
-    from mfl_jax import evaluate, ownership, parallel, prepare, provenance, report, settings
-    from mfl_jax import members as training
-    from mfl_jax import run as runs
-    from mfl_jax.interruption import stop_requests
+    from mfl_jax import report
+    from mfl_jax.data import prepare
+    from mfl_jax.runtime import history, parallel, workdir_config, workdir_lock
+    from mfl_jax.runtime.stop_signal import stop_requests
+    from mfl_jax.scoring import floor_scores
+    from mfl_jax.training import run_group, setup
 
-    members = members_of(config)
-    settings.check_workdir(workdir, config)
-    dataset = prepare.dataset_of(config)
-    runs.set_up_process(config)
-    devices = runs.local_devices_of(config)
+    members = expand_members(config)
+    workdir_config.check_workdir(workdir, config)
+    dataset = prepare.open_or_prepare(config)
+    setup.configure_process(config)
+    devices = setup.select_local_devices(config)
     first = parallel.is_first_host()
     console = console or rich.console.Console(quiet=not first)
     if config.note:
         console.print(config.note, soft_wrap=True, highlight=False)
-    splits = training.Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
+    splits = run_group.Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
     at_once = (lambda member: config.members_at_once) if config.members_at_once else None
-    parts = chunks(members, at_once or (lambda member: training.fitting(member, dataset, devices)), parallel.hosts())
+    parts = split_groups(
+        members, at_once or (lambda member: run_group.count_fitting(member, dataset, devices)), parallel.host_count()
+    )
     steps = {m.name: config.epochs * -(-len(splits.numbers(m.fold)[0]) // config.batch_size) for m in members}
     console.print(
         f"{config.name}: {len(members)} runs in {len(parts)} groups, {min(map(len, parts))} to {max(map(len, parts))} at once, "
@@ -110,10 +114,10 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
     )  # fmt: skip
     floors = {}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(ownership.owned(workdir))
+        stack.enter_context(workdir_lock.lock_workdir(workdir))
         if first:
-            settings.claim_workdir(workdir, config)
-            provenance.record(workdir, provenance.describe(config, dataset.fingerprint, devices))
+            workdir_config.claim_workdir(workdir, config)
+            history.record_start(workdir, history.describe_start(config, dataset.fingerprint, devices))
             describe_data(splits, config.folds, workdir)
         stop = stack.enter_context(stop_requests())
         bar = stack.enter_context(_progress(console))
@@ -122,14 +126,14 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
             if not parallel.is_turn(number):
                 continue  # another host's
             bar.update(task, description=f"group {number} of {len(parts)}")
-            if all(training.finished(member, workdir) for member in part):
+            if all(run_group.is_finished(member, workdir) for member in part):
                 bar.advance(task, sum(steps[member.name] for member in part))
                 continue
             fold = part[0].fold  # one for all of a group
             if fold not in floors:
                 _, clips, numbers, _ = splits.numbers(fold)
-                floors[fold] = evaluate.floors(clips, numbers, dataset.scenes, dataset.events)
-            if not training.train_group(
+                floors[fold] = floor_scores.compute_floors(clips, numbers, dataset.scenes, dataset.events)
+            if not run_group.train_group(
                 part, splits, workdir, devices=devices, stop=stop, lowest=floors[fold],
                 advance=lambda count: bar.advance(task, count),
             ):  # fmt: skip
@@ -139,22 +143,23 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
                 console.print(_line(member, workdir), highlight=False, soft_wrap=True)
         if not first:
             return True
-        if parallel.hosts() > 1:
+        if parallel.host_count() > 1:
             bar.update(task, description="the other hosts")
-        while missing := [member for member in members if not training.finished(member, workdir)]:
+        while missing := [member for member in members if not run_group.is_finished(member, workdir)]:
             bar.update(task, completed=sum(steps.values()) - sum(steps[member.name] for member in missing))
             if stop.wait(1):
                 console.print("stopped; the same command goes on from there")
                 return False
         # A group of which all members are complete is not looked at again: what a kill left of it goes here.
-        training.clear(workdir / "groups")
+        run_group.remove_folder(workdir / "groups")
     report.write(workdir, console)
     return True
 
 
 def describe_data(splits, folds: bool, workdir: pathlib.Path) -> None:
     """Writes data.json: the floors of all that is scored, and for how long each event is active in each scene of each split."""
-    from mfl_jax import evaluate, settings
+    from mfl_jax.runtime import storage
+    from mfl_jax.scoring import floor_scores
 
     file, dataset = workdir / "data.json", splits.dataset
     if file.is_file():
@@ -162,7 +167,7 @@ def describe_data(splits, folds: bool, workdir: pathlib.Path) -> None:
     seconds = {}
     for name in ("development", "evaluation"):
         clips = getattr(splits, name)
-        counts = evaluate.activity(clips, np.arange(len(clips)), len(dataset.scenes), len(dataset.events))
+        counts = floor_scores.count_activity(clips, np.arange(len(clips)), len(dataset.scenes), len(dataset.events))
         scene_clips, frames, active = (count.tolist() for count in counts)
         hop_s = dataset.mel.hop_s
         seconds[name] = {
@@ -171,9 +176,9 @@ def describe_data(splits, folds: bool, workdir: pathlib.Path) -> None:
             "active_seconds": [[count * hop_s for count in row] for row in active],
         }
     scored = splits.development if folds else splits.evaluation
-    floors = evaluate.floors(scored, np.arange(len(scored)), dataset.scenes, dataset.events)
+    floors = floor_scores.compute_floors(scored, np.arange(len(scored)), dataset.scenes, dataset.events)
     about = {"scenes": dataset.scenes, "events": dataset.events, "splits": seconds, "floors": floors}
-    settings.write_whole(file, json.dumps(about, indent=1) + "\n")
+    storage.atomic_write(file, json.dumps(about, indent=1) + "\n")
 
 
 def _progress(console):
@@ -194,7 +199,7 @@ def _run(config, workdir):
         raise InputError("this config describes no experiment; configs/table4.py does, and mfl_jax.main runs a single system")
     if run(config, workdir):
         return 0
-    hosts.leave_if_joined(130)  # the others work on their own runs, and do not know
+    hosts.exit_without_waiting(130)  # the others work on their own runs, and do not know
     return 130
 
 

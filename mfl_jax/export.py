@@ -12,8 +12,8 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from mfl_jax import commandline
 from mfl_jax.errors import InputError, warn
+from mfl_jax.runtime import commandline
 
 FILES = {"onnx": "model.onnx", "stablehlo": "model.stablehlo"}
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -43,16 +43,17 @@ def stablehlo(model) -> bytes:
     import jax.numpy as jnp
     from jax import export
 
-    from mfl_jax import step, waveforms
+    from mfl_jax.exporting import log_mel_in_jax
+    from mfl_jax.network import forward
 
     def together(waveform, valid_samples):
         heard = jnp.arange(waveform.shape[1]) < valid_samples[:, None]
         batch = {
-            "log_mel": waveforms.log_mel(jnp.where(heard, waveform, 0), model.mel),
+            "log_mel": log_mel_in_jax.log_mel(jnp.where(heard, waveform, 0), model.mel),
             "valid_frames": -(-valid_samples // model.mel.hop_samples),
             "clip_mask": jnp.ones(waveform.shape[0], bool),
         }
-        logits, _ = step.apply_network(
+        logits, _ = forward.apply_network(
             model.params, model.batch_stats, model.feature_stats, batch, graphdef=model.graphdef, train=False
         )
         made = zip(("scene", "event"), (jax.nn.softmax, jax.nn.sigmoid), logits, strict=True)
@@ -116,7 +117,7 @@ def describe(model, form: str) -> dict:
     }
 
 
-def program_of(model, form: str) -> bytes:
+def load_program(model, form: str) -> bytes:
     """The program of a model, as its file holds it.
 
     Args:
@@ -128,7 +129,7 @@ def program_of(model, form: str) -> bytes:
     if form == "stablehlo":
         return stablehlo(model)
     _require("onnx")
-    from mfl_jax import onnx_graph
+    from mfl_jax.exporting import onnx_graph
 
     return onnx_graph.program(model, describe(model, form))
 
@@ -169,7 +170,7 @@ def run_program(program: bytes, form: str, waveform: np.ndarray, valid_samples: 
 
 def largest_difference(model, program: bytes, form: str) -> float:
     """The largest difference in probability between a program and its model, on a clip of noise and on half a clip."""
-    from mfl_jax import features
+    from mfl_jax.data import mel_spectrogram
 
     samples = model.clip_frames * model.mel.hop_samples
     valid = np.asarray([samples, samples // 2 + 1], np.int32)
@@ -178,7 +179,9 @@ def largest_difference(model, program: bytes, form: str) -> float:
     made = run_program(program, form, noise, valid)
     highest = 0.0
     for clip, end in enumerate(valid):
-        for task, expected in zip(("scene", "event"), model(features.log_mel(noise[clip, :end], model.mel)), strict=True):
+        for task, expected in zip(
+            ("scene", "event"), model(mel_spectrogram.compute_log_mel(noise[clip, :end], model.mel)), strict=True
+        ):
             if expected is not None:
                 given = made[f"{task}_probabilities"][clip]
                 highest = max(highest, float(np.abs((given[: len(expected)] if task == "event" else given) - expected).max()))
@@ -200,23 +203,24 @@ def export_model(checkpoint: str | pathlib.Path, form: str, out: str | pathlib.P
     """
     for package in ("flatbuffers",) if form == "stablehlo" else ("onnx", "onnxruntime"):
         _require(package)
-    from mfl_jax import settings, trained
-    from mfl_jax.model_card import model_card, results_of_run
+    from mfl_jax.exporting.model_card import model_card, read_results
+    from mfl_jax.inference import trained_model
+    from mfl_jax.runtime import storage
 
-    model = trained.load(checkpoint)
-    card = model_card(model, results_of_run(model), form)
-    about, program = describe(model, form), program_of(model, form)
+    model = trained_model.load(checkpoint)
+    card = model_card(model, read_results(model), form)
+    about, program = describe(model, form), load_program(model, form)
     difference = largest_difference(model, program, form)
     if not difference < NOTICEABLE:
         warn(f"the probabilities of the exported model differ from its own by up to {difference:.2g}")
-    folder = model.directory / "export" / form if out is None else settings.expanded(out)
+    folder = model.directory / "export" / form if out is None else storage.expand_path(out)
     about["largest_difference"] = difference
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with settings.aside(folder / FILES[form]) as part:
+        with storage.atomic_path(folder / FILES[form]) as part:
             part.write_bytes(program)
-        settings.write_whole(folder / "model.json", json.dumps(about, indent=1) + "\n")
-        settings.write_whole(folder / "README.md", card)
+        storage.atomic_write(folder / "model.json", json.dumps(about, indent=1) + "\n")
+        storage.atomic_write(folder / "README.md", card)
     except OSError as error:
         raise InputError(f"{folder}: not a folder to write to ({error.strerror})") from None
     size = (folder / FILES[form]).stat().st_size

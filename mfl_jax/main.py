@@ -8,8 +8,8 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from mfl_jax import commandline
 from mfl_jax.errors import InputError
+from mfl_jax.runtime import commandline
 
 
 def define_flags() -> commandline.Flags:
@@ -29,30 +29,32 @@ def define_flags() -> commandline.Flags:
 def run(config, workdir: pathlib.Path, mode: str) -> int:
     """Does what the flags say; returns the exit status."""
     # Imported here, so that --help and wrong flags answer at once.
-    from mfl_jax import parallel, prepare, settings
-    from mfl_jax import run as runs
+    from mfl_jax.data import prepare
+    from mfl_jax.runtime import parallel, workdir_config
+    from mfl_jax.training import config_checks, setup
 
     if "systems" in config:
         raise InputError("this config describes an experiment of several runs: python -m mfl_jax.experiment takes it")
-    settings.check_config(config)
-    settings.check_workdir(workdir, config)
-    dataset = prepare.dataset_of(config)
+    config_checks.check_config(config)
+    workdir_config.check_workdir(workdir, config)
+    dataset = prepare.open_or_prepare(config)
     if mode == "prepare":
         return 0
-    runs.set_up_process(config)
+    setup.configure_process(config)
     if config.note and parallel.is_first_host():
         print(config.note, flush=True)
-    from mfl_jax import evaluate, train
+    from mfl_jax.scoring import evaluate_run
+    from mfl_jax.training import loop
 
     if mode == "tune":
-        from mfl_jax import tune
+        from mfl_jax.scoring import tune
 
         if parallel.is_first_host():
             tune.tune(config, dataset, workdir)
         return 0
-    if mode == "train" and not train.train(config, dataset, workdir):
+    if mode == "train" and not loop.train(config, dataset, workdir):
         return 130
-    evaluate.evaluate(config, dataset, workdir)
+    evaluate_run.evaluate_run(config, dataset, workdir)
     return 0
 
 

@@ -12,8 +12,8 @@ import time
 
 from absl import flags
 
-from mfl_jax import commandline
 from mfl_jax.errors import InputError, warn
+from mfl_jax.runtime import commandline
 
 ROWS = 25
 """Recordings that the table on the screen shows; summary.json has them all."""
@@ -42,21 +42,22 @@ def run(arguments: list[str]) -> int:
     if not arguments:
         raise InputError("name recordings, folders, lists of recordings, or - for the standard input")
     # Imported here, so that --help and wrong flags answer at once.
-    from mfl_jax import parallel, sources, trained
-    from mfl_jax.formats import FORMATS
+    from mfl_jax.inference import find_recordings, trained_model
+    from mfl_jax.inference.writers import FORMATS
+    from mfl_jax.runtime import parallel
 
     if unknown := [name for name in flags.FLAGS.write if name not in FORMATS]:
         raise InputError(f"--write: {unknown[0]!r} is no format; there are {', '.join(FORMATS)}")
     with tempfile.TemporaryDirectory(prefix="mfl_jax_") as spool:
-        found = sources.find(arguments, pathlib.Path(spool))
+        found = find_recordings.find_recordings(arguments, pathlib.Path(spool))
         parallel.keep_freed_memory()
-        model = trained.load(flags.FLAGS.checkpoint)
+        model = trained_model.load(flags.FLAGS.checkpoint)
         return _predict(model, found)
 
 
 def _rules(model) -> tuple[dict, str]:
     """The rules of post-processing, and what to call them."""
-    from mfl_jax import postprocessing
+    from mfl_jax.inference import postprocessing
 
     wanted, tuned = flags.FLAGS.postprocess, model.directory / postprocessing.FILE
     if wanted == "none" or (wanted == "auto" and not tuned.is_file()):
@@ -69,21 +70,24 @@ def _predict(model, found) -> int:
     import rich.console
     import rich.progress
 
-    from mfl_jax import agreement, event_lists, listening, settings, sources
+    from mfl_jax.data import event_list
+    from mfl_jax.inference import find_recordings, streaming
+    from mfl_jax.runtime import storage
+    from mfl_jax.scoring import reference_scores
 
-    out = settings.expanded(flags.FLAGS.out)
+    out = storage.expand_path(flags.FLAGS.out)
     rules, named = _rules(model)
-    listening.stride_of(model.clip_frames, flags.FLAGS.overlap)
+    streaming.window_stride(model.clip_frames, flags.FLAGS.overlap)
     against, references = None, {}
     if flags.FLAGS.reference:
-        against = agreement.Agreement(model, agreement.read_reference(flags.FLAGS.reference, model), rules)
-        names = event_lists.match_recordings([source.name for source in found], against.reference, all_of_them=False)
+        against = reference_scores.ReferenceScores(model, reference_scores.read_reference(flags.FLAGS.reference, model), rules)
+        names = event_list.match_recordings([source.name for source in found], against.reference, all_of_them=False)
         references = {name: against.reference[path] for name, path in names.items()}
     _folder(out)
     writers, made = _writers(model, found, out), []
     console = rich.console.Console(stderr=True)
     # Recordings whose length is unknown are mostly those that will be refused.
-    whole = sum(sources.duration_s(source) or 0 for source in found) or None
+    whole = sum(find_recordings.read_duration_s(source) or 0 for source in found) or None
     bar = rich.progress.Progress(
         "{task.description}", rich.progress.BarColumn(), "{task.fields[done]}/{task.fields[of]} recordings,",
         "{task.fields[rate]},", rich.progress.TimeRemainingColumn(), "left", console=console,
@@ -101,12 +105,12 @@ def _predict(model, found) -> int:
             console.print(f"refused: {name}: {why}", style="red", soft_wrap=True, highlight=False, markup=False)
             made.append({"recording": name, "refused": why})
 
-        results = listening.listen(
+        results = streaming.predict_recordings(
             model, found, overlap=flags.FLAGS.overlap, rules=rules, keep_clips=against is not None, heard_s=heard_s
         )
         for number, result in enumerate(results, 1):
             bar.update(task, done=number)
-            if isinstance(result, listening.Refused):
+            if isinstance(result, streaming.Refused):
                 why = result.reason.removeprefix(f"{result.source.file}: ")
                 refuse(result.source.name, why)
                 continue
@@ -130,7 +134,7 @@ def _predict(model, found) -> int:
     }  # fmt: skip
     if against is not None:
         summary["scores"] = against.scores() | {"recordings_scored": against.scored}
-    settings.write_whole(out / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    storage.atomic_write(out / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     refused = [entry for entry in made if "refused" in entry]
     screen = rich.console.Console()
     _print_recordings(screen, made, refused)
@@ -153,7 +157,7 @@ def _folder(path: pathlib.Path) -> None:
 
 def _writers(model, found, out):
     """Functions of a prediction and its reference (or None), each of which writes a file."""
-    from mfl_jax.formats import FORMATS
+    from mfl_jax.inference.writers import FORMATS
 
     files = {source.name: source.file for source in found}
     # Without its suffix, as long as no other file is called the same.
@@ -181,11 +185,11 @@ def _writers(model, found, out):
         return write
 
     if flags.FLAGS.plot:
-        from mfl_jax import picture
+        from mfl_jax.inference import picture
 
         made.append(drawn(picture.draw, "plots", ".png"))
     if flags.FLAGS.page:
-        from mfl_jax import page
+        from mfl_jax.inference import page
 
         made.append(drawn(page.write, "pages", ".html"))
     return made

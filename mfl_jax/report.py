@@ -15,8 +15,11 @@ import rich.box
 import rich.console
 import rich.table
 
-from mfl_jax import figures, records, settings, summary, tables
+from mfl_jax import plot_style
 from mfl_jax.errors import InputError
+from mfl_jax.reporting import figures, summary, tables
+from mfl_jax.runtime import storage
+from mfl_jax.training import epoch_log
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #f1f3f5; --line: #d0d4d8; }
@@ -53,7 +56,7 @@ def _runs_of(home: pathlib.Path) -> dict[tuple[str, float], list[list[dict]]]:
     found: dict[tuple[str, float], list[list[dict]]] = {}
     for run in summary.finished_runs(home):
         key = (run["system"], run["config"]["alpha"])
-        found.setdefault(key, []).append(records.read(home / "members" / run["member"] / "metrics.jsonl"))
+        found.setdefault(key, []).append(epoch_log.read(home / "members" / run["member"] / "metrics.jsonl"))
     return found
 
 
@@ -112,16 +115,16 @@ def _picture(draw: Callable, file: pathlib.Path, caption: str) -> str:
     """Writes a figure as PNG and SVG and returns it as HTML that holds it for light and for dark pages."""
     encoded = {}
     for theme in ("dark", "light"):
-        with figures.theme(theme):
+        with plot_style.theme(theme):
             figure = draw()
             out = io.StringIO()
             figure.savefig(out, format="svg", metadata={"Date": None})
             encoded[theme] = base64.b64encode(out.getvalue().encode()).decode()
             if theme == "light":
-                settings.write_whole(file.with_suffix(".svg"), out.getvalue())
+                storage.atomic_write(file.with_suffix(".svg"), out.getvalue())
                 png = io.BytesIO()
                 figure.savefig(png, format="png", dpi=150, facecolor="white")
-                settings.write_whole(file.with_suffix(".png"), png.getvalue())
+                storage.atomic_write(file.with_suffix(".png"), png.getvalue())
     source = "data:image/svg+xml;base64,"
     return (
         f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{source}{encoded["dark"]}">'
@@ -180,20 +183,20 @@ def write(home: pathlib.Path, console: rich.console.Console | None = None) -> di
     """
     console = console or rich.console.Console()
     made = summary.summarise(home)
-    settings.write_whole(home / "results.json", json.dumps(made, indent=1) + "\n")
+    storage.atomic_write(home / "results.json", json.dumps(made, indent=1) + "\n")
     shown = {"table4": tables.table_iv(made), "comparisons": tables.comparisons(made), "table1": tables.table_i(made)}
     if any("event" in row for row in made["rows"]):
         shown["table5"] = tables.table_v(made)
     (home / "tables").mkdir(exist_ok=True)
     for name, table in shown.items():
         for suffix, text_of in tables.WRITERS.items():
-            settings.write_whole(home / "tables" / f"{name}.{suffix}", text_of(table))
+            storage.atomic_write(home / "tables" / f"{name}.{suffix}", text_of(table))
     (home / "figures").mkdir(exist_ok=True)
     pictures = {
         name: _picture(draw, home / "figures" / name, caption)
         for name, (caption, draw) in _drawings(made, _runs_of(home)).items()
     }
-    settings.write_whole(home / "report.html", _page(made, shown, pictures))
+    storage.atomic_write(home / "report.html", _page(made, shown, pictures))
     _print(made, console)
     console.print(f"written: {home / 'report.html'}, results.json, tables/, figures/", highlight=False, soft_wrap=True)
     return made
@@ -224,7 +227,7 @@ def main(arguments: Sequence[str]) -> int:
         print(__doc__.strip())
         return 0 if arguments in (["--help"], ["-h"]) else 2
     try:
-        home = settings.folder(arguments[0])
+        home = storage.resolve_folder(arguments[0])
         if not (home / "config.json").is_file() or not (home / "data.json").is_file():
             raise InputError(f"{home}: not the work directory of an experiment")
         write(home)

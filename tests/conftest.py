@@ -12,28 +12,20 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
-# What these test is how programs are put together, not what they compute: much of their time would go into compiling.
-WHOLE_RUNS = {
-    f"test_{name}"
-    for name in (
-        "analysis", "beam", "clip_scores", "data", "evaluate", "examples", "export", "hosts", "launch", "listening", "main",
-        "members", "predict", "report", "security", "soak", "store", "train", "trained", "tune",
-    )
-}  # fmt: skip
-
-pytest.register_assert_rewrite("networks")  # its assertions show their values as those of a test do
+pytest.register_assert_rewrite("support.networks")  # its assertions show their values as those of a test do
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled(request):
-    """Products in full precision. For each module anew: a run that a test builds sets the process to what its config says.
+def compiler_settings(request):
+    """Sets full matmul precision before each module, because a run that a test builds changes it for the whole process.
 
-    Modules in `WHOLE_RUNS`, and the processes that they start, compile with less optimisation.
+    Modules marked `lightly_optimised` test how programs are put together, not what they compute. They, and the processes they
+    start, compile with fewer optimisations, which saves most of their time.
     """
+    lightly = request.node.get_closest_marker("lightly_optimised") is not None
     jax.config.update("jax_default_matmul_precision", "highest")
-    name = request.module.__name__
-    jax.config.update("jax_disable_most_optimizations", name in WHOLE_RUNS)
-    if name in WHOLE_RUNS:
+    jax.config.update("jax_disable_most_optimizations", lightly)
+    if lightly:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     yield
     os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
@@ -60,6 +52,6 @@ def shared_dir() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
     """The folder of a small trained run, and the folder above its `recordings` and its `data`; both are for reading alone."""
-    import trained_run
+    from support import trained_run
 
     return trained_run.trained_run(tmp_path_factory.mktemp("trained"))

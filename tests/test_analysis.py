@@ -5,11 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
-from small import merged, small_config
 
 import mfl_jax
-from mfl_jax import data, evaluate
+from mfl_jax.data import prepared_dataset
 from mfl_jax.errors import InputError
+from mfl_jax.scoring import evaluate_run
+from support.small import merged, small_config
+
+pytestmark = pytest.mark.lightly_optimised
 
 pytest.importorskip("pandas")
 HOP_S = 0.02
@@ -23,8 +26,8 @@ def tabled(trained_run, tmp_path_factory):
     workdir, root = trained_run
     copy = shutil.copytree(workdir, tmp_path_factory.mktemp("analysis") / "run")
     config = small_config(root)
-    dataset = data.open_dataset(config.dataset, root / "data")
-    results = evaluate.evaluate(config, dataset, copy)
+    dataset = prepared_dataset.open_dataset(config.dataset, root / "data")
+    results = evaluate_run.evaluate_run(config, dataset, copy)
     model = mfl_jax.load(copy)
     return analysis.clip_table(model, dataset), results, model, dataset
 

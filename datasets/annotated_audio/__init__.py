@@ -12,8 +12,8 @@ set by the config fields `audio.clip_s`, `audio.sample_rate_hz` and so on (confi
 import dataclasses
 from typing import ClassVar
 
-from mfl_jax.builder import AnnotatedRecordings, AudioConfig
-from mfl_jax.features import MelConfig
+from mfl_jax.data.builder import AnnotatedRecordings, AudioConfig
+from mfl_jax.data.mel_spectrogram import MelConfig
 
 
 class Builder(AnnotatedRecordings):

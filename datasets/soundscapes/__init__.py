@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 from typing import ClassVar
 
-from mfl_jax.builder import AnnotatedRecordings, AudioConfig
+from mfl_jax.data.builder import AnnotatedRecordings, AudioConfig
 
 from . import synthesis
 

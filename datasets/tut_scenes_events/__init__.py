@@ -15,8 +15,8 @@ Configs: `full` (development and evaluation), and `fold1` to `fold4`, the cross-
 import dataclasses
 from typing import ClassVar
 
-from mfl_jax import annotations
-from mfl_jax.builder import FOLDS, SPLITS, AnnotatedRecordings, AudioConfig
+from mfl_jax.data import label_list
+from mfl_jax.data.builder import FOLDS, SPLITS, AnnotatedRecordings, AudioConfig
 
 SCENES = ("city_center", "home", "office", "residential_area")
 EVENTS = (
@@ -70,5 +70,5 @@ class Builder(AnnotatedRecordings):
         return {
             recording.path: fold
             for fold, file in files.items()
-            for recording in annotations.read_label_list(file, scenes=SCENES, events=EVENTS, renamed=RENAMED_EVENTS)
+            for recording in label_list.read_label_list(file, scenes=SCENES, events=EVENTS, renamed=RENAMED_EVENTS)
         }

@@ -1,0 +1,208 @@
+"""From a config and a data set to the compiled steps and the first state of a run."""
+
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from mfl_jax.data.prepared_dataset import Dataset
+from mfl_jax.errors import InputError
+from mfl_jax.network import forward
+from mfl_jax.network.joint_network import JointNetwork
+from mfl_jax.runtime import parallel, workdir_config
+from mfl_jax.training import steps, task_balance
+from mfl_jax.training.steps import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that stays the same from the first step to the last.
+
+    Attributes:
+      config: of the run. dataset: prepared. devices: that compute it. graphdef: the network's structure.
+      train_step, eval_step: compiled, `(state, batch, scalars) -> ...`.
+      scalars: as `step.train_step` takes them.
+      initial: the state before the first step; its `feature_stats` are zeros until the training split is read.
+      padded_size: first axis of a batch, a multiple of the number of devices. rows: of it, those of this host.
+    """
+
+    config: Any
+    dataset: Dataset
+    devices: list
+    graphdef: Any
+    train_step: Callable
+    eval_step: Callable
+    scalars: dict
+    initial: TrainState
+    padded_size: int
+    rows: slice
+
+
+def configure_process(config) -> None:
+    """Makes the settings of the process that all that is compiled from here on depends on."""
+    jax.config.update("jax_default_matmul_precision", None if config.matmul_precision == "default" else config.matmul_precision)
+    if config.accelerator == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    parallel.keep_freed_memory()
+
+
+def check_accelerator(wanted: str) -> None:
+    """Raises an InputError where a run would go to another kind of device than its config asks for.
+
+    Args:
+      wanted: `config.accelerator`: cpu, gpu or tpu, or `auto`: no CPU where JAX was installed for something faster.
+    """
+    found = jax.default_backend()
+    if wanted == "auto":
+        if found != "cpu" or "cpu" in (jax.config.jax_platforms or ""):
+            return
+        names = {"gpu": ("jax_cuda13_plugin", "jax_cuda12_plugin", "jax_rocm7_plugin"), "tpu": ("libtpu",)}
+        missing = [kind for kind, packages in names.items() if any(map(importlib.util.find_spec, packages))]
+        if missing:
+            raise InputError(
+                f"JAX is installed for {missing[0].upper()}s and finds none, so that this would run on the CPU; mend its driver, "
+                "or allow the CPU by --config.accelerator=cpu"
+            )
+    elif wanted != found and wanted != "cpu":
+        raise InputError(f"config.accelerator is {wanted!r}, and JAX finds only {found!r}")
+
+
+def select_devices(config) -> list:
+    """The devices that a config asks for: of this host, or all devices of all hosts.
+
+    Raises:
+      InputError: there are not as many, or they are of another kind.
+    """
+    check_accelerator(config.accelerator)
+    if parallel.host_count() > 1:
+        if config.devices:
+            raise InputError(f"config.devices is {config.devices}; a run over several hosts takes all devices: 0")
+        if len(jax.devices()) != parallel.host_count() * jax.local_device_count():
+            raise InputError("the hosts of a run need equally many devices each")
+        return jax.devices()
+    return select_local_devices(config)
+
+
+def select_local_devices(config) -> list:
+    """The devices of this host that a config asks for.
+
+    Raises:
+      InputError: there are not as many, or they are of another kind.
+    """
+    check_accelerator(config.accelerator)
+    local = jax.local_devices()
+    if config.devices > len(local):
+        raise InputError(f"config.devices is {config.devices}, and there are {len(local)}")
+    return local[: config.devices or len(local)]
+
+
+def build_network(config, dataset: Dataset) -> JointNetwork:
+    """The network of a config for the clips and the classes of a data set, with random parameters.
+
+    Raises:
+      InputError: the data set does not fit the config.
+    """
+    try:
+        return JointNetwork(
+            frames=dataset.clip_frames,
+            mel_bins=dataset.mel.mel_bins,
+            scenes=len(dataset.scenes),
+            events=len(dataset.events),
+            tasks=tuple(config.tasks),
+            channels=config.channels,
+            hidden=config.hidden,
+            slope=config.slope,
+            dropout=config.dropout,
+            compute=config.compute,
+            rngs=nnx.Rngs(params=config.seed),
+        )
+    except ValueError as error:
+        raise InputError(f"{dataset.directory}: {error}") from None
+
+
+def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
+    """The network's structure (the same for every seed) and the state before the first step.
+
+    The state's `feature_stats` are zeros and ones until the training split is read.
+
+    Raises:
+      InputError: the data set does not fit the config.
+    """
+    tasks = tuple(config.tasks)
+    graphdef, params, batch_stats = nnx.split(build_network(config, dataset), nnx.Param, nnx.BatchStat)
+    params = nnx.to_pure_dict(params)
+    if config.balance == "uncertainty":
+        params[forward.LOG_VARIANCES] = task_balance.initial_log_variances(tasks)
+    bins = dataset.mel.mel_bins
+    return graphdef, TrainState(
+        step=jnp.int32(0),
+        params=params,
+        batch_stats=nnx.to_pure_dict(batch_stats),
+        opt_state=optax.radam(config.learning_rate).init(params),
+        feature_stats={"mean": jnp.zeros(bins, jnp.float32), "std": jnp.ones(bins, jnp.float32)},
+        sums=steps.zero_sums(tasks, len(dataset.scenes), len(dataset.events)),
+    )
+
+
+def step_scalars(config) -> dict:
+    """The fields of a config that a step takes as arrays."""
+    fields = ("alpha", "beta", "gamma", "zeta", "eta", "learning_rate")
+    return {field: np.float32(config[field]) for field in fields} | {"seed": np.uint32(config.seed)}
+
+
+def bind_steps(config, graphdef) -> tuple[Callable, Callable]:
+    """`step.train_step` and `step.eval_step` with all that is compiled into them, but for the name of the device axis."""
+    return (
+        functools.partial(
+            steps.train_step,
+            graphdef=graphdef,
+            reduction=config.reduction,
+            threshold=config.threshold,
+            dropout=config.dropout > 0,
+        ),
+        functools.partial(steps.eval_step, graphdef=graphdef, threshold=config.threshold),
+    )
+
+
+def build_run(config, dataset: Dataset) -> Run:
+    """Builds the network, its optimiser and its steps for a config and a data set; computes nothing yet.
+
+    Raises:
+      InputError: the data set or the devices do not fit the config.
+    """
+    configure_process(config)
+    devices = select_devices(config)
+    graphdef, initial = initial_state(config, dataset)
+    train_step, eval_step = bind_steps(config, graphdef)
+    padded_size = parallel.padded_batch_size(config.batch_size, len(devices))
+    return Run(
+        config=config,
+        dataset=dataset,
+        devices=devices,
+        graphdef=graphdef,
+        train_step=parallel.compile_train_step(train_step, devices),
+        eval_step=parallel.compile_eval_step(eval_step, devices),
+        scalars=step_scalars(config),
+        initial=initial,
+        padded_size=padded_size,
+        rows=parallel.host_rows(padded_size),
+    )
+
+
+def checkpoint_metadata(config, dataset: Dataset) -> dict:
+    """What a checkpoint tells of itself beside its arrays."""
+    return {
+        "config": workdir_config.to_plain_dict(config),
+        "scenes": list(dataset.scenes),
+        "events": list(dataset.events),
+        "mel": dataclasses.asdict(dataset.mel),
+        "clip_frames": dataset.clip_frames,
+        "fingerprint": dataset.fingerprint,
+    }

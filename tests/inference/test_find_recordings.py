@@ -1,0 +1,201 @@
+"""Which recordings are meant by what a user names."""
+
+import io
+import os
+import types
+
+import numpy as np
+import pytest
+import soundfile
+
+from mfl_jax.errors import InputError
+from mfl_jax.inference import find_recordings
+
+
+@pytest.fixture
+def spool(tmp_path_factory):
+    return tmp_path_factory.mktemp("spool")
+
+
+def touch(folder, *names):
+    """Empty files: `find` opens no recording."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def names(found):
+    return [source.name for source in found]
+
+
+def test_files_keep_their_order_and_are_named_by_their_last_part(tmp_path, spool):
+    touch(tmp_path, "x/b.wav", "y/a.flac")
+    found = find_recordings.find_recordings([f"{tmp_path}/x/b.wav", f"{tmp_path}/y/a.flac"], spool)
+    assert names(found) == ["b.wav", "a.flac"]
+    assert [source.file for source in found] == [tmp_path / "x/b.wav", tmp_path / "y/a.flac"]
+
+
+def test_a_file_that_is_named_is_taken_whatever_its_suffix_and_even_if_it_is_hidden(tmp_path, spool):
+    touch(tmp_path, "noise.dat", ".hidden.wav")
+    assert names(find_recordings.find_recordings([f"{tmp_path}/noise.dat", f"{tmp_path}/.hidden.wav"], spool)) == [
+        "noise.dat",
+        ".hidden.wav",
+    ]
+
+
+def test_a_missing_file_is_left_to_the_listener_who_refuses_it_alone(tmp_path, spool):
+    found = find_recordings.find_recordings([f"{tmp_path}/nothing.wav", f"{tmp_path}/nothing.txt"], spool)
+    assert names(found) == ["nothing.wav", "nothing.txt"]
+
+
+def test_a_folder_means_the_recordings_in_it_at_any_depth(tmp_path, spool):
+    touch(tmp_path, "b.WAV", "a/deep/er/c.Flac", "a/d.mp3", "notes.txt", "cover.png", "noise", ".hidden.wav", "a/._d.wav")
+    found = find_recordings.find_recordings([str(tmp_path)], spool)
+    assert names(found) == ["a/d.mp3", "a/deep/er/c.Flac", "b.WAV"]
+    assert [source.file for source in found] == [tmp_path / name for name in names(found)]
+
+
+def test_a_slash_behind_a_folder_changes_nothing(tmp_path, spool):
+    touch(tmp_path, "a/x.wav")
+    assert find_recordings.find_recordings([f"{tmp_path}/a/"], spool) == find_recordings.find_recordings([f"{tmp_path}/a"], spool)
+
+
+def test_names_with_spaces_and_other_scripts(tmp_path, spool):
+    touch(tmp_path, "übung/城市 1.wav", "a b.wav", "tab\there.wav", "[x].wav")
+    assert set(names(find_recordings.find_recordings([str(tmp_path)], spool))) == {
+        "übung/城市 1.wav",
+        "a b.wav",
+        "tab\there.wav",
+        "[x].wav",
+    }
+
+
+@pytest.mark.parametrize("files", [(), ("notes.txt", "sub/list.csv"), (".hidden.wav",)])
+def test_a_folder_without_recordings_is_refused(tmp_path, spool, files):
+    touch(tmp_path, *files)
+    with pytest.raises(InputError, match="there is no recording in this folder") as refused:
+        find_recordings.find_recordings([str(tmp_path)], spool)
+    assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_every_recording_counts_once(tmp_path, spool, monkeypatch):
+    touch(tmp_path, "a.wav", "b.wav")
+    monkeypatch.chdir(tmp_path)
+    assert names(find_recordings.find_recordings(["a.wav", "a.wav", "./a.wav", "b.wav"], spool)) == ["a.wav", "b.wav"]
+    (tmp_path / "list.txt").write_text("b.wav\na.wav\nb.wav\n")
+    assert names(find_recordings.find_recordings([f"{tmp_path}/b.wav", str(tmp_path), f"{tmp_path}/list.txt"], spool)) == [
+        "b.wav",
+        "a.wav",
+    ]
+
+
+@pytest.mark.parametrize("other", ["{}/a.wav", "x/../a.wav"])
+def test_every_recording_counts_once_however_it_is_named(tmp_path, spool, monkeypatch, other):
+    touch(tmp_path, "a.wav", "x/b.wav")
+    monkeypatch.chdir(tmp_path)
+    assert len(find_recordings.find_recordings(["a.wav", other.format(tmp_path)], spool)) == 1
+
+
+def test_equal_names_in_two_folders_are_told_apart_by_their_folders(tmp_path, spool):
+    touch(tmp_path, "x/a.wav", "y/a.wav", "z/b.wav", "z/x/a.wav")
+    for arguments in (["x", "y"], ["x/a.wav", "y/a.wav"], ["x", "y/a.wav"]):
+        found = find_recordings.find_recordings([f"{tmp_path}/{argument}" for argument in [*arguments, "z/b.wav"]], spool)
+        assert sorted(names(found)) == ["b.wav", "x/a.wav", "y/a.wav"]
+    assert names(find_recordings.find_recordings([str(tmp_path)], spool)) == ["x/a.wav", "y/a.wav", "z/b.wav", "z/x/a.wav"]
+    with pytest.raises(InputError, match=r"have the same name x/a\.wav; give the folder above both"):
+        find_recordings.find_recordings([f"{tmp_path}/{argument}" for argument in ("x", "y", "z")], spool)
+
+
+def test_a_list_is_relative_to_its_folder_first_and_to_the_working_directory_second(tmp_path, spool, monkeypatch):
+    touch(tmp_path, "lists/both.wav", "both.wav", "here.wav", "lists/there.wav", "away/far.wav")
+    rows = ["both.wav", "here.wav", "there.wav", f"{tmp_path}/away/far.wav", "nowhere.wav"]
+    (tmp_path / "lists/list.txt").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    found = {source.name: source.file for source in find_recordings.find_recordings(["lists/list.txt"], spool)}
+    assert {name: file.resolve() for name, file in found.items()} == {
+        "both.wav": tmp_path / "lists/both.wav",
+        "here.wav": tmp_path / "here.wav",
+        "there.wav": tmp_path / "lists/there.wav",
+        "far.wav": tmp_path / "away/far.wav",
+        "nowhere.wav": tmp_path / "lists/nowhere.wav",
+    }
+
+
+def test_names_from_a_list_keep_their_folders(tmp_path, spool):
+    (tmp_path / "list.txt").write_text("audio/x/a.wav\n./audio//y/a.wav\n")
+    assert names(find_recordings.find_recordings([f"{tmp_path}/list.txt"], spool)) == ["audio/x/a.wav", "audio/y/a.wav"]
+
+
+@pytest.mark.parametrize("header", ["", "path\n", "filename\tonset\toffset\n", "FILE\n", "\n\npath\tscene_label\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_may_have_a_header_a_byte_order_mark_blank_rows_and_further_fields(tmp_path, spool, header, mark, end):
+    text = f"{mark}{header}audio/a b.wav\tcalm\t1.0\n\n  \naudio/ü.wav\n\t\n".replace("\n", end)
+    (tmp_path / "list.tsv").write_bytes(text.encode())
+    assert names(find_recordings.find_recordings([f"{tmp_path}/list.tsv"], spool)) == ["audio/a b.wav", "audio/ü.wav"]
+
+
+def test_only_the_first_row_of_a_list_is_a_header(tmp_path, spool):
+    (tmp_path / "list.txt").write_text("a.wav\nfile\n")
+    assert names(find_recordings.find_recordings([f"{tmp_path}/list.txt"], spool)) == ["a.wav", "file"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"path\n", b"\xef\xbb\xbf"])
+def test_an_empty_list_is_refused(tmp_path, spool, content):
+    (tmp_path / "list.lst").write_bytes(content)
+    with pytest.raises(InputError, match=r"list\.lst: the list names no recording"):
+        find_recordings.find_recordings([f"{tmp_path}/list.lst"], spool)
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path, spool):
+    soundfile.write(tmp_path / "sound.wav", np.linspace(-1, 1, 99), 8000)
+    (tmp_path / "sound.wav").rename(tmp_path / "sound.txt")
+    with pytest.raises(InputError, match=r"sound\.txt: not readable as a UTF-8 text") as refused:
+        find_recordings.find_recordings([f"{tmp_path}/sound.txt"], spool)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_text_that_is_no_list_ends_in_no_traceback(tmp_path, spool):
+    (tmp_path / "notes.txt").write_text("word " * 100)
+    try:
+        assert len(find_recordings.find_recordings([f"{tmp_path}/notes.txt"], spool)) == 1  # which the listener refuses
+    except InputError as refused:
+        assert "notes.txt" in str(refused)
+
+
+@pytest.mark.parametrize("argument", ["y" * 300 + ".wav", "~no_user_of_this_name/a.wav"])
+def test_an_impossible_name_ends_in_no_traceback(spool, argument):
+    try:
+        assert len(find_recordings.find_recordings([argument], spool)) == 1
+    except InputError as refused:
+        assert argument in str(refused)
+
+
+def test_an_empty_argument_names_nothing(tmp_path, spool, monkeypatch):
+    touch(tmp_path, "a.wav")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError):
+        find_recordings.find_recordings([""], spool)
+
+
+def test_the_standard_input_is_copied_to_a_file_that_can_be_sought(tmp_path, spool, monkeypatch):
+    touch(tmp_path, "a.wav")
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(b"RIFF of some kind")))
+    found = find_recordings.find_recordings([f"{tmp_path}/a.wav", "-"], spool)
+    assert names(found) == ["a.wav", "stdin"] and found[1].file.read_bytes() == b"RIFF of some kind"
+    assert os.listdir(spool) == ["stdin"]
+
+
+def test_the_standard_input_named_twice_counts_once(spool, monkeypatch):
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(b"RIFF of some kind")))
+    (found,) = find_recordings.find_recordings(["-", "-"], spool)
+    assert found.file.read_bytes() == b"RIFF of some kind"
+
+
+def test_lengths_are_those_of_the_headers(tmp_path):
+    soundfile.write(tmp_path / "a.flac", np.zeros(12_345), 8000)
+    (tmp_path / "b.wav").write_bytes(b"RIFFnonsense")
+    assert find_recordings.read_duration_s(find_recordings.Source("a", tmp_path / "a.flac")) == 12_345 / 8000
+    assert find_recordings.read_duration_s(find_recordings.Source("b", tmp_path / "b.wav")) is None
+    assert find_recordings.read_duration_s(find_recordings.Source("c", tmp_path / "missing.wav")) is None
+    assert find_recordings.read_duration_s(find_recordings.Source("d", tmp_path)) is None

@@ -1,0 +1,164 @@
+"""Windows and their joined scores against a reference that cuts the whole spectrogram and averages frame by frame."""
+
+import numpy as np
+import pytest
+
+from mfl_jax.inference import windows
+
+# Clip and stride in frames: whole clips, halves, quarters, parts that do not divide a clip, and every frame.
+SHAPES = [(8, 8), (8, 4), (8, 2), (8, 1), (8, 3), (8, 7), (9, 4), (1, 1), (2, 1), (50, 12), (100, 25), (100, 50), (100, 37)]
+
+
+def lengths(clip, stride):
+    """All lengths up to a few clips, those around more of them, and long ones."""
+    around = [clip * k + d for k in (3, 4, 7) for d in (-stride, -1, 0, 1, stride)]
+    return sorted({*range(1, min(2 * clip + 2, 60)), *around, 777, 1999, 2000} - set(range(-stride, 1)))
+
+
+def spectrogram(frames, seed=0):
+    return np.random.default_rng(seed).standard_normal((frames, 3)).astype(np.float32)
+
+
+def pieces_of(log_mel, seed):
+    """The spectrogram in pieces of random lengths, some of them empty."""
+    rng = np.random.default_rng(seed)
+    cuts = np.sort(rng.integers(0, len(log_mel) + 1, rng.integers(0, 6)))
+    return np.split(log_mel, cuts)
+
+
+def scores_of(window, scale):
+    """What a network might say of a window: it depends on the frame, on the window and on the place in it."""
+    place = np.arange(len(window.log_mel))[:, None]
+    return (window.log_mel[:, :2] * scale + np.sin(window.first + 1.0) + 0.1 * place).astype(np.float32)
+
+
+def joined(found, clip, stride, score):
+    joiner = windows.Joiner(clip, stride)
+    parts = [joiner.add(score(window), window.valid) for window in found]
+    return np.concatenate([*parts, joiner.end()])
+
+
+def mean_of_windows(frames, found, clip, stride, score):
+    """Frame by frame: the mean over all windows that hold it, weighted by how far from the nearer border of each it lies."""
+    result = []
+    for frame in range(frames):
+        total, weight = 0.0, 0
+        for window in found:
+            place = frame - window.first
+            if 0 <= place < window.valid:
+                own = 1 if stride == clip else min(place + 1, clip - place)
+                total, weight = total + own * score(window)[place].astype(float), weight + own
+        result.append(total / weight)
+    return np.array(result)
+
+
+@pytest.mark.parametrize(("clip", "stride"), SHAPES)
+def test_windows_are_slices_of_the_recording_padded_with_zeros(clip, stride):
+    for frames in lengths(clip, stride):
+        log_mel = spectrogram(frames)
+        found = list(windows.cut(pieces_of(log_mel, frames), clip, stride))
+        # One window follows the other at the stride, which the joiner counts on: up to the first that reaches the end, and on
+        # to the start of the last clip.
+        last = max(-(-max(frames - clip, 0) // stride) * stride, (frames - 1) // clip * clip)
+        assert [window.first for window in found] == list(range(0, last + 1, stride))
+        covered = np.zeros(frames, bool)
+        for first, valid, values in found:
+            assert values.shape == (clip, 3) and values.dtype == np.float32
+            assert valid == min(clip, frames - first) > 0
+            np.testing.assert_array_equal(values[:valid], log_mel[first : first + valid])
+            assert not values[valid:].any()
+            covered[first : first + valid] = True
+        assert covered.all()
+
+
+@pytest.mark.parametrize("pieces", [[], [np.zeros((0, 3), np.float32)]])
+def test_nothing_has_no_windows(pieces):
+    assert list(windows.cut(pieces, 8, 4)) == []
+    assert windows.Joiner(8, 4).end().size == 0
+
+
+def test_windows_do_not_depend_on_the_pieces():
+    log_mel = spectrogram(333)
+    whole = list(windows.cut([log_mel], 50, 12))
+    for pieces in (np.split(log_mel, range(1, 333)), [log_mel[:49], log_mel[49:]], [log_mel[:0], log_mel[:51], log_mel[51:]]):
+        for one, other in zip(whole, windows.cut(iter(pieces), 50, 12), strict=True):
+            assert one[:2] == other[:2]
+            np.testing.assert_array_equal(one.log_mel, other.log_mel)
+
+
+def test_windows_come_as_soon_as_they_are_whole():
+    """What is not yet read can't be waited for: a stream of a day has to give windows while it runs."""
+
+    def pieces():
+        yield spectrogram(8)
+        raise RuntimeError("read ahead")
+
+    found = windows.cut(pieces(), 8, 4)
+    assert next(found).first == 0
+    with pytest.raises(RuntimeError, match="read ahead"):
+        next(found)
+
+
+@pytest.mark.parametrize(("clip", "stride"), [(clip, stride) for clip, stride in SHAPES if clip % stride == 0])
+def test_the_clips_of_a_data_set_are_among_the_windows(clip, stride):
+    for frames in lengths(clip, stride):
+        clips = list(windows.cut([spectrogram(frames)], clip, clip))
+        assert [window.first for window in clips] == list(range(0, frames, clip))
+        among = {window.first: window for window in windows.cut([spectrogram(frames)], clip, stride)}
+        for expected in clips:
+            assert among[expected.first].valid == expected.valid
+            np.testing.assert_array_equal(among[expected.first].log_mel, expected.log_mel)
+
+
+@pytest.mark.parametrize(("clip", "stride"), SHAPES)
+def test_joined_scores_are_the_weighted_mean_of_the_windows(clip, stride):
+    for frames in (1, stride, clip - 1, clip, clip + 1, clip + stride, 2 * clip + 1, 3 * clip - 1, 3 * clip + stride + 1, 407):
+        if frames < 1 or (stride == 1 and frames > 60):
+            continue
+        log_mel = spectrogram(frames, seed=frames)
+        found = list(windows.cut(pieces_of(log_mel, frames), clip, stride))
+        got = joined(found, clip, stride, lambda window: scores_of(window, 2.0))
+        expected = mean_of_windows(frames, found, clip, stride, lambda window: scores_of(window, 2.0))
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6, err_msg=f"{frames} frames")
+
+
+@pytest.mark.parametrize(("clip", "stride"), SHAPES)
+def test_a_network_that_looks_at_frames_alone_sees_no_seams(clip, stride):
+    """Each frame comes out once, in its place, to the bit; a constant stays a constant."""
+    for frames in lengths(clip, stride):
+        log_mel = spectrogram(frames)
+        log_mel[:, 1] = np.float32(0.3)
+        found = windows.cut(pieces_of(log_mel, frames), clip, stride)
+        np.testing.assert_array_equal(joined(found, clip, stride, lambda window: window.log_mel), log_mel)
+
+
+def test_scores_come_out_as_soon_as_no_window_can_change_them():
+    joiner = windows.Joiner(8, 4)
+    sizes = [len(joiner.add(np.ones((8, 1), np.float32), valid)) for valid in (8, 8, 6)]
+    assert sizes == [4, 4, 4] and len(joiner.end()) == 2  # 14 frames
+
+
+def test_padded_frames_of_a_window_never_count():
+    """What a network says of the padding is dropped, even where a window before holds the place."""
+    log_mel = np.ones((11, 1), np.float32)
+    found = list(windows.cut([log_mel], 8, 4))
+
+    def score(window):
+        return np.where(np.arange(8)[:, None] < window.valid, 0.25, np.nan).astype(np.float32)
+
+    np.testing.assert_array_equal(joined(found, 8, 4, score), np.full((11, 1), 0.25, np.float32))
+
+
+def test_a_frame_counts_by_its_distance_to_the_border():
+    """Windows of 4 frames at 0 and 2 with scores 0 and 1: frames 2 and 3 are the second and first but last of the one."""
+    joiner = windows.Joiner(4, 2)
+    first = joiner.add(np.zeros((4, 1), np.float32), 4)
+    second = joiner.add(np.ones((4, 1), np.float32), 4)
+    np.testing.assert_allclose(np.concatenate([first, second, joiner.end()])[:, 0], [0, 0, 1 / 3, 2 / 3, 1, 1], rtol=1e-6)
+
+
+def test_a_model_without_events_has_no_columns():
+    joiner = windows.Joiner(8, 4)
+    assert joiner.add(np.zeros((8, 0), np.float32), 8).shape == (4, 0)
+    assert joiner.end().shape == (4, 0)

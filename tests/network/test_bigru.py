@@ -1,0 +1,126 @@
+"""The recurrent layer against its own equations, step by step, and against PyTorch's (cuDNN's form of the GRU)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from mfl_jax.network.bigru import BiGRU
+
+# clips, frames, inputs, units: none equal, so that swapped axes show; a single frame; a single clip; the paper's units.
+SIZES = [(3, 11, 5, 4), (4, 1, 5, 3), (1, 9, 6, 2), (2, 40, 24, 32)]
+
+
+def layer_and_input(size, seed=0):
+    """A layer with biases that are not zero, as plain functions and arrays, and an input."""
+    clips, frames, inputs, units = size
+    graphdef, params = nnx.split(BiGRU(inputs, units, rngs=nnx.Rngs(params=seed)))
+    rng = np.random.default_rng(seed)
+    params = {
+        name: np.asarray(value) + 0.3 * rng.standard_normal(value.shape).astype(np.float32)
+        for name, value in nnx.to_pure_dict(params).items()
+    }
+    x = rng.standard_normal((clips, frames, inputs)).astype(np.float32)
+    return jax.jit(lambda params, x: nnx.merge(graphdef, params)(x)), params, x
+
+
+def by_the_equations(params, x):
+    """A loop over directions, clips and frames, in float64."""
+
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    clips, frames, _ = x.shape
+    units = params["recurrent_bias"].shape[1] // 3
+    states = np.zeros((clips, frames, 2 * units))
+    for direction, order in enumerate((range(frames), reversed(range(frames)))):
+        order = list(order)
+        w, u, b, c = (
+            np.split(params[name][direction].astype(np.float64), 3, axis=-1)
+            for name in ("input_kernel", "recurrent_kernel", "input_bias", "recurrent_bias")
+        )
+        for clip in range(clips):
+            h = np.zeros(units)
+            for t in order:
+                x_t = x[clip, t].astype(np.float64)
+                reset = sigmoid(x_t @ w[0] + b[0] + h @ u[0] + c[0])
+                update = sigmoid(x_t @ w[1] + b[1] + h @ u[1] + c[1])
+                new = np.tanh(x_t @ w[2] + b[2] + reset * (h @ u[2] + c[2]))
+                h = (1 - update) * new + update * h
+                states[clip, t, direction * units : (direction + 1) * units] = h
+    return states
+
+
+def torch_layer(peer, params):
+    """PyTorch's layer in float64 with our parameters."""
+    _, inputs, gates = params["input_kernel"].shape
+    layer = peer.nn.GRU(inputs, gates // 3, bidirectional=True, batch_first=True).double()
+    return peer.copy_into(layer, params)
+
+
+def assert_close(ours, expected, what):
+    """Equal within 1e-5 of the largest value."""
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=what)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_output_follows_the_equations(size):
+    layer, params, x = layer_and_input(size)
+    expected = by_the_equations(params, x)
+    output = layer(params, x)
+    assert output.shape == expected.shape == (*size[:2], 2 * size[3])
+    assert_close(output, expected, "states")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_output_and_gradients_equal_those_of_torch(peer, size):
+    layer, params, x = layer_and_input(size, seed=1)
+    output, gradients_of = jax.vjp(layer, params, x)
+    weights = np.random.default_rng(2).standard_normal(output.shape).astype(np.float32)
+    gradients, gradient_of_input = gradients_of(jnp.asarray(weights))
+
+    reference = torch_layer(peer, params)
+    x = peer.torch.tensor(x, dtype=peer.torch.float64, requires_grad=True)
+    expected, _ = reference(x)
+    (expected * peer.torch.tensor(weights)).sum().backward()
+
+    assert_close(output, expected.detach().numpy(), "states")
+    assert_close(gradient_of_input, x.grad.numpy(), "gradient of the input")
+    expected = peer.arrays_of(reference, "gradients")
+    assert sorted(gradients) == sorted(expected)
+    for name, gradient in gradients.items():
+        assert_close(gradient, expected[name], f"gradient of {name}")
+
+
+def test_one_frame_has_no_gradient_of_the_recurrent_kernel():
+    # The state before the only frame is zero; the recurrent bias acts all the same.
+    layer, params, x = layer_and_input((2, 1, 5, 3))
+    gradients = jax.grad(lambda params: jnp.sum(layer(params, x)))(params)
+    assert not np.any(gradients["recurrent_kernel"])
+    assert np.all(gradients["recurrent_bias"])
+
+
+def test_a_clip_alone_equals_the_clip_within_a_batch():
+    layer, params, x = layer_and_input((3, 11, 5, 4))
+    for clip in range(3):
+        np.testing.assert_allclose(layer(params, x[clip : clip + 1])[0], layer(params, x)[clip], rtol=0, atol=1e-6)
+
+
+def test_directions_read_all_frames_up_to_their_own():
+    """A changed frame shows in the forward states from it on, and in the backward states up to it."""
+    layer, params, x = layer_and_input((1, 9, 6, 2))
+    changed = x.copy()
+    changed[:, 4] += 1.0
+    differs = np.any(np.asarray(layer(params, x) != layer(params, changed)).reshape(9, 2, 2), axis=-1)
+    assert differs[:, 0].tolist() == [t >= 4 for t in range(9)]
+    assert differs[:, 1].tolist() == [t <= 4 for t in range(9)]
+
+
+def test_each_recurrent_matrix_starts_orthogonal_and_different():
+    units = 4
+    kernel = np.asarray(BiGRU(3, units, rngs=nnx.Rngs(params=0)).recurrent_kernel[...])
+    matrices = [kernel[direction][:, gate * units : (gate + 1) * units] for direction in range(2) for gate in range(3)]
+    for number, matrix in enumerate(matrices):
+        np.testing.assert_allclose(matrix.T @ matrix, np.eye(units), atol=1e-5)
+        assert all(np.abs(matrix - other).max() > 0.1 for other in matrices[:number])

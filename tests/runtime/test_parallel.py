@@ -1,0 +1,128 @@
+"""One device against eight: the same batch gives the same gradients, losses, statistics and parameters."""
+
+import platform
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mfl_jax.network import joint_network
+from mfl_jax.runtime import parallel
+from mfl_jax.training import setup, steps
+from support.same_batch import FakeJax, after_twenty_steps, batches, build, gradients, moved_apart, rows_of, worst_leaf
+
+DEVICES = 8
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    built = build(tmp_path_factory.mktemp("one"), 1)
+    return built, gradients(built, next(batches(1))), after_twenty_steps(built)
+
+
+def eight(tmp_path):
+    built = build(tmp_path, DEVICES)
+    assert len(built.devices) == DEVICES and built.padded_size == 16
+    return built, gradients(built, next(batches(1)))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_gradients_of_the_first_step_agree(single, tmp_path, reduction):
+    loss, grads, stats, sums = single[1]
+    _, (loss8, grads8, stats8, sums8) = eight(tmp_path)
+    assert float(loss8) == pytest.approx(float(loss), rel=1e-5)
+    assert worst_leaf(grads8, grads) <= 1e-4
+    assert worst_leaf(stats8, stats) <= 1e-5
+    for a, b in zip(jax.tree.leaves(sums8), jax.tree.leaves(sums), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    if reduction == "sum":
+        one = build(tmp_path, 1, reduction="sum")
+        many = build(tmp_path, DEVICES, reduction="sum")
+        batch = next(batches(1))
+        _, loss_one = one.train_step(jax.tree.map(jnp.copy, one.initial), batch, one.scalars)
+        _, loss_many = many.train_step(many.initial, rows_of(many, batch), many.scalars)
+        assert float(loss_many) == pytest.approx(float(loss_one), rel=1e-5)
+
+
+def test_twenty_large_steps_agree(single, tmp_path):
+    built = build(tmp_path, DEVICES)
+    state, losses = after_twenty_steps(built)
+    expected, expected_losses = single[2]
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-3)
+    assert losses[-1] < losses[0]
+    assert moved_apart(built, state, expected) <= 0.01
+    assert worst_leaf(state.batch_stats, expected.batch_stats) <= 1e-3
+    for a, b in zip(jax.tree.leaves(state.sums["scene"]), jax.tree.leaves(expected.sums["scene"]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1)
+
+
+@pytest.mark.parametrize("module", [steps, joint_network], ids=["gradients", "batch statistics"])
+def test_the_comparison_notices_a_sum_over_devices_left_out(single, tmp_path, monkeypatch, module):
+    monkeypatch.setattr(module, "jax", FakeJax())
+    built, (_, grads8, _, _) = eight(tmp_path)
+    assert worst_leaf(grads8, single[1][1]) > 1e-2
+    state, _ = after_twenty_steps(built)
+    assert moved_apart(built, state, single[2][0]) > 0.05
+
+
+def test_evaluation_agrees(single, tmp_path):
+    built, many = single[0], build(tmp_path, DEVICES)
+    state = single[2][0]
+    batch = next(batches(1))
+    one = built.eval_step(state, batch, built.scalars)
+    eight = many.eval_step(state, rows_of(many, batch), many.scalars)
+    for a, b in zip(jax.tree.leaves(eight), jax.tree.leaves(one), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_a_step_compiles_once_for_all_weights(single):
+    built = single[0]
+    batch = next(batches(1))
+    before = built.train_step._cache_size()
+    for alpha in (0.1, 0.2):
+        built.train_step(jax.tree.map(jnp.copy, built.initial), batch, {**built.scalars, "alpha": np.float32(alpha)})
+    assert built.train_step._cache_size() == before
+
+
+def test_split_and_padding():
+    assert (
+        parallel.padded_batch_size(64, 8) == 64
+        and parallel.padded_batch_size(5, 8) == 8
+        and parallel.padded_batch_size(5, 1) == 5
+    )
+    assert parallel.split_batch({"x": np.arange(12).reshape(6, 2)}, 3)["x"].tolist() == [
+        [[0, 1], [2, 3]],
+        [[4, 5], [6, 7]],
+        [[8, 9], [10, 11]],
+    ]
+
+
+def test_more_devices_than_there_are_is_refused(tmp_path):
+    with pytest.raises(setup.InputError, match="devices is 99, and there are 8"):
+        build(tmp_path, 99)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is of glibc")
+def test_freed_memory_is_kept_for_the_next_step():
+    code = """
+import sys
+import numpy as np
+from mfl_jax.runtime import parallel
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+if sys.argv[1] == "keep":
+    parallel.keep_freed_memory()
+before = resident_mb()
+block = np.ones(2**25)
+assert resident_mb() - before > 200
+del block
+print(resident_mb() - before)
+"""
+    kept, given_back = (
+        float(subprocess.run([sys.executable, "-c", code, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("keep", "give back")
+    )
+    assert kept > 200 > 50 > given_back

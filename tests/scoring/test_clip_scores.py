@@ -1,0 +1,85 @@
+"""Scores of all clips of a data set: clip by clip as a model gives them, and joined to recordings."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import mfl_jax
+from mfl_jax.data import annotation, label_list, prepared_dataset
+from mfl_jax.errors import InputError
+from mfl_jax.scoring import clip_scores
+
+pytestmark = pytest.mark.lightly_optimised
+
+
+@pytest.fixture(scope="module")
+def opened(trained_run):
+    workdir, root = trained_run
+    return mfl_jax.load(workdir), prepared_dataset.open_dataset("annotated_audio/small", root / "data")
+
+
+@pytest.mark.parametrize("order", ["all", "backwards", "some", "none"])
+def test_clips_come_in_the_order_asked_for_with_the_scores_of_a_call(opened, order):
+    """24 clips are a batch of 16 and one that is not full."""
+    model, dataset = opened
+    clips = dataset.read("development")
+    numbers = {"all": np.arange(24), "backwards": np.arange(24)[::-1], "some": np.array([17, 2, 5, 2]), "none": np.arange(0)}[
+        order
+    ]
+    found = list(clip_scores.clip_probabilities(model, clips, numbers))
+    assert [number for number, *_ in found] == numbers.tolist()
+    if order != "none":
+        assert {len(labels["events"]) for _, labels, _, _ in found} == {50, 30}  # a clip, and what is left of 2.6 s
+    for number, labels, scene, event in found:
+        taken = clips.take(np.array([number]))
+        valid = int(taken["valid_frames"][0])
+        assert labels["valid_frames"] == valid and labels["scene"] == taken["scene"][0]
+        np.testing.assert_array_equal(labels["events"], taken["events"][0, :valid])
+        expected = model(taken["log_mel"][0, :valid])
+        np.testing.assert_allclose(scene, expected[0], atol=1e-6)
+        np.testing.assert_allclose(event, expected[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("split", ["development", "evaluation"])
+def test_recordings_are_their_clips_in_order(opened, trained_run, split):
+    model, dataset = opened
+    clips = dataset.read(split)
+    # The order of the clips must not matter.
+    joined = clip_scores.recording_probabilities(model, clips, np.random.default_rng(0).permutation(len(clips)))
+    labels = label_list.read_label_list(trained_run[1] / "recordings" / "meta" / f"meta_{split}.txt")
+    assert sorted(joined) == sorted(recording.path for recording in labels)
+    for recording in labels:
+        scores, active = joined[recording.path]
+        assert scores.shape == active.shape == (130, 2) and scores.dtype == np.float32 and active.dtype == bool
+        expected = annotation.events_to_frames(recording.events, model.events, 130, hop_samples=160, sample_rate_hz=8000)
+        np.testing.assert_array_equal(active, expected)
+        numbers = np.flatnonzero(clips.recording == recording.path)
+        for number in numbers:
+            first = round(clips.clip_start_s[number] / 0.02)
+            valid = int(clips.take(np.array([number]))["valid_frames"][0])
+            expected = model(clips.take(np.array([number]))["log_mel"][0, :valid])[1]
+            np.testing.assert_allclose(scores[first : first + valid], expected, atol=1e-6)
+
+
+def test_a_data_set_of_other_classes_or_spectrograms_is_refused(opened):
+    model, dataset = opened
+    clip_scores.check_classes(model, dataset)
+    clip_scores.check_classes(model, dataclasses.replace(dataset, fingerprint="another"))
+    others = {
+        "scenes": {"scenes": ("calm", "busy")},
+        "events": {"events": (*dataset.events, "third")},
+        "spectrograms": {"mel": dataclasses.replace(dataset.mel, floor=1e-9)},
+        "clips": {"clip_frames": 49},
+    }
+    for named, change in others.items():
+        with pytest.raises(InputError) as refusal:
+            clip_scores.check_classes(model, dataclasses.replace(dataset, **change))
+        said = str(refusal.value)
+        assert named in said and str(model.directory) in said and str(dataset.directory) in said and "\n" not in said
+
+
+def test_classes_of_a_task_that_was_not_trained_do_not_matter(opened):
+    model, dataset = opened
+    clip_scores.check_classes(dataclasses.replace(model, scenes=()), dataclasses.replace(dataset, scenes=("a",)))
+    clip_scores.check_classes(dataclasses.replace(model, events=()), dataclasses.replace(dataset, events=("a",)))

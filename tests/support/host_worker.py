@@ -1,0 +1,58 @@
+"""One host of a run over several: python tests/support/host_worker.py equality|experiment OUT.
+
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID give its place.
+
+Several of these are what `test_hosts.py` compares with one process.
+"""
+
+import pathlib
+import sys
+import tempfile
+from unittest import mock
+
+import jax
+import numpy as np
+from absl import flags
+
+from mfl_jax.runtime import hosts
+from support import same_batch
+
+
+def equality(out: pathlib.Path) -> None:
+    """Writes what all devices of all hosts come to, and what they would without their sums."""
+    from mfl_jax.network import joint_network
+    from mfl_jax.training import steps
+
+    jax.config.update("jax_default_matmul_precision", "highest")
+    built = same_batch.build(pathlib.Path(tempfile.mkdtemp()), 0)
+    batch = next(same_batch.batches(1))
+    loss, grads, stats, sums = same_batch.gradients(built, batch)
+    state, losses = same_batch.after_twenty_steps(built)
+    made = {
+        "loss": loss, "gradients": grads, "statistics": stats, "sums": sums, "losses": losses, "params": state.params,
+        "evaluated": built.eval_step(state, same_batch.rows_of(built, batch), built.scalars),
+    }  # fmt: skip
+    if jax.process_count() == 2:
+        for name, module in (("without sums of gradients", steps), ("without sums of statistics", joint_network)):
+            with mock.patch.object(module, "jax", same_batch.FakeJax()):
+                made[name] = same_batch.gradients(built, batch)[1]
+    made["devices"] = len(built.devices)
+    if jax.process_index() == 0:
+        leaves = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(made)}
+        np.savez(out, **leaves)
+
+
+def experiment(out: pathlib.Path) -> None:
+    """Trains an experiment in `out`, but for its report."""
+    from mfl_jax import experiment, report
+    from support import small
+
+    with mock.patch.object(report, "write"):
+        assert experiment.run(small.small_experiment(out.parent, members_at_once=2, epochs=2), out)
+
+
+if __name__ == "__main__":
+    hosts.define_flags()
+    flags.FLAGS(sys.argv[:1])
+    hosts.join()
+    {"equality": equality, "experiment": experiment}[sys.argv[1]](pathlib.Path(sys.argv[2]))

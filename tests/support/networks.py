@@ -1,0 +1,88 @@
+"""Networks and layers as functions of random arrays, here and in PyTorch; their inputs, and how near two results come."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mfl_jax.network.joint_network import BatchNorm, JointNetwork
+
+PAPER = {"frames": 500, "mel_bins": 64, "scenes": 4, "events": 25}
+SMALL = {"frames": 100, "mel_bins": 64, "scenes": 4, "events": 5, "channels": 8, "hidden": 6}
+# Bins and frames that the pools do not divide, one scene more than channels in a block, another slope.
+ODD = {"frames": 60, "mel_bins": 40, "scenes": 7, "events": 3, "channels": 5, "hidden": 4, "slope": 0.2}
+
+
+def tensor(peer, array, **options):
+    return peer.torch.tensor(np.asarray(array), dtype=peer.torch.float64, **options)
+
+
+def split(network):
+    graphdef, params, batch_stats = nnx.split(network, nnx.Param, nnx.BatchStat)
+    return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+
+
+def random_arrays(tree, rng):
+    """Fills shapes at random: the zeros and ones of a fresh network would hide exchanged biases, scales and statistics."""
+
+    def fill(path, leaf):
+        if leaf.ndim > 1:
+            return jnp.asarray(rng.standard_normal(leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), jnp.float32)
+        # Batch norm's scale may be negative, and the largest value before it is then the smallest after it.
+        sign = np.resize([1, -1], leaf.shape) if "scale" in jax.tree_util.keystr(path) else 1
+        return jnp.asarray(sign * rng.uniform(0.5, 1.5, leaf.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, tree)
+
+
+def functional(build, seed=0):
+    """Returns the module that `build` builds as `(params, batch_stats, *args) -> (result, new batch_stats)`, and such arrays."""
+    # The shapes alone: initial values take longer to compile than most tests.
+    graphdef, params, batch_stats = split(nnx.eval_shape(build))
+    rng = np.random.default_rng(seed)
+
+    @functools.partial(jax.jit, static_argnames=("train", "pool", "axis_name"))
+    def apply(params, batch_stats, *args, **options):
+        module = nnx.merge(graphdef, params, batch_stats, copy=True)
+        result = module(*args, **options)
+        return result, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+    return apply, random_arrays(params, rng), random_arrays(batch_stats, rng)
+
+
+def small_network(size, **options):
+    return lambda: JointNetwork(**size, **options, rngs=nnx.Rngs(params=0))
+
+
+def peer_network(peer, size, params, batch_stats):
+    """The network in PyTorch, in float64, with our parameters and running statistics."""
+    network = peer.Network(**{"channels": 128, **size}).double()
+    return peer.copy_into(network, params, batch_stats)
+
+
+class Normalise(BatchNorm):
+    """Batch norm as a layer of its own."""
+
+    def __call__(self, x, *args, **options):
+        gain, shift = super().__call__(x, *args, **options)
+        return x * gain + shift
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def everyone(clips):
+    return np.ones(clips, bool)
+
+
+def assert_close(ours, expected, tolerance, what=""):
+    """Equal within a share of the largest value, leaf by leaf."""
+    assert jax.tree.structure(ours) == jax.tree.structure(expected), what
+    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(expected), strict=True):
+        other = np.asarray(other)
+        assert leaf.shape == other.shape, f"{what}{jax.tree_util.keystr(path)}"
+        atol = tolerance * np.abs(other).max()
+        np.testing.assert_allclose(leaf, other, rtol=0, atol=atol, err_msg=f"{what}{jax.tree_util.keystr(path)}")

@@ -1,0 +1,99 @@
+"""Small data sets and configs that several test modules share."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import soundfile
+
+from configs import default
+from mfl_jax.data import clip_cutting, prepare, spectrogram_cache
+from mfl_jax.data.prepared_dataset import Dataset
+
+HEADER = "path\tscene_label\tevent_start_time\tevent_end_time\tevent_label\n"
+RATE = 8000
+SEEDS = 3
+# 1 s clips of 50 frames at 8 kHz: the whole way through the code, at a fraction of the work.
+AUDIO = {
+    "clip_s": 1.0, "sample_rate_hz": RATE, "window_samples": 320, "hop_samples": 160, "fft_samples": 512, "mel_bins": 32,
+    "low_hz": 0.0, "high_hz": 4000.0,
+}  # fmt: skip
+
+
+def write_recordings(root: pathlib.Path, *, development: int = 8, evaluation: int = 4, seconds: float = 2.6) -> pathlib.Path:
+    """Writes noise (scene `calm`) and louder noise (scene `busy`) with tones of 500 Hz (`low`) and 2 kHz (`high`)."""
+    rng = np.random.default_rng(0)
+    (root / "meta").mkdir(parents=True)
+    (root / "audio").mkdir()
+    for split, count in (("development", development), ("evaluation", evaluation)):
+        rows = []
+        for number in range(count):
+            scene, path = ("calm", "busy")[number % 2], f"audio/{split}_{number}.wav"
+            t = np.arange(int(seconds * RATE)) / RATE
+            wave = (0.01, 0.05)[number % 2] * rng.standard_normal(len(t))
+            for label, pitch in (("low", 500.0), ("high", 2000.0)):
+                onset, offset = np.sort(rng.uniform(0, seconds, 2))
+                wave += 0.2 * np.sin(2 * np.pi * pitch * t) * ((t >= onset) & (t < offset))
+                rows.append(f"{path}\t{scene}\t{onset:.6f}\t{offset:.6f}\t{label}\n")
+            soundfile.write(root / path, wave.clip(-1, 1), RATE)
+        (root / "meta" / f"meta_{split}.txt").write_text(HEADER + "".join(rows))
+    return root
+
+
+def small_dataset(tmp: pathlib.Path, **recordings) -> Dataset:
+    """Prepares `write_recordings` as annotated_audio/small below `tmp`/data."""
+    root = write_recordings(tmp / "recordings", **recordings)
+    return prepare.prepare("annotated_audio/small", data_dir=tmp / "data", manual_dir=root, **AUDIO)
+
+
+def small_config(tmp: pathlib.Path, **fields):
+    """A config that trains on `small_dataset` in seconds."""
+    config = default.get_config()
+    config.update(
+        {
+            "name": "small",
+            "dataset": "annotated_audio/small",
+            "data_dir": str(tmp / "data"),
+            "channels": 4,
+            "hidden": 4,
+            "epochs": 3,
+            "batch_size": 5,
+            "learning_rate": 1e-2,
+            "eta": 0.5,
+            "gamma": 1.0,
+            "zeta": 0.0625,
+            "devices": 1,
+            "matmul_precision": "highest",
+            "audio": AUDIO,
+        }
+    )
+    config.update(fields)
+    return config
+
+
+def small_experiment(tmp, systems=None, **fields):
+    """Two alphas of the proposed losses, three seeds, on one device."""
+    config = default.experiment("small", [])
+    for key, value in small_config(tmp).to_dict().items():
+        if key != "name":
+            config[key] = value
+    config.systems.update({"proposed": {}} if systems is None else systems)
+    config.seeds = SEEDS
+    config.update(fields)
+    return config
+
+
+def clips_of(recordings, root, folder, *, events, mel, clip_frames, notes, jobs) -> dict[str, dict]:
+    """The examples of recordings by their keys, by the two stages of the builders."""
+    return {
+        clip.key: clip_cutting.cut_clip(clip, events=events, mel=mel, clip_frames=clip_frames)
+        for recording, spectrogram in spectrogram_cache.keep_all(
+            recordings, mel=mel, what="test", jobs=jobs, root=root, folder=folder
+        )
+        for clip in clip_cutting.list_clips(recording, spectrogram, mel=mel, clip_frames=clip_frames, notes=notes)
+    }
+
+
+def merged(dataset: Dataset, **changes) -> Dataset:
+    """A `Dataset` with some attributes replaced."""
+    return dataclasses.replace(dataset, **changes)

@@ -1,0 +1,120 @@
+"""Other ways to balance the tasks, against the equations of their papers."""
+
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mfl_jax.errors import InputError
+from mfl_jax.network import forward
+from mfl_jax.training import config_checks, loop, setup, steps, task_balance
+from support.small import small_config, small_dataset
+
+
+def test_uncertainty_weights_are_those_of_the_paper():
+    sigma = {"scene": 0.5, "event": 3.0}
+    logs = {task: jnp.float32(2 * math.log(value)) for task, value in sigma.items()}
+    weights, penalty = task_balance.uncertainty_weights(logs)
+    assert {task: float(w) for task, w in weights.items()} == pytest.approx({t: s**-2 for t, s in sigma.items()})
+    assert float(penalty) == pytest.approx(math.log(0.5) + math.log(3.0))
+
+
+def test_uncertainty_is_least_where_the_variance_is_twice_the_loss():
+    # d/ds [L exp(-s) + s / 2] = 0 at exp(s) = 2 L.
+    for loss in (0.1, 2.0):
+
+        def total(s, loss=loss):
+            weights, penalty = task_balance.uncertainty_weights({"scene": s})
+            return weights["scene"] * loss + penalty
+
+        assert float(jax.grad(total)(jnp.float32(math.log(2 * loss)))) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([], {}),
+        ([{"scene": 2.0, "event": 1.0}], {"scene": 1.0, "event": 1.0}),
+        ([{"scene": 2.0, "event": 1.0}, {"scene": 1.0, "event": 0.5}], {"scene": 1.0, "event": 1.0}),
+        # Ratios 0.5 and 1: 2 exp(r / 2) / (exp(0.25) + exp(0.5)).
+        (
+            [{"scene": 9.0, "event": 9.0}, {"scene": 2.0, "event": 1.0}, {"scene": 1.0, "event": 1.0}],
+            {"scene": 2 / (1 + math.exp(0.25)), "event": 2 / (1 + math.exp(-0.25))},
+        ),
+        ([{"scene": 0.0, "event": 1.0}, {"scene": 0.0, "event": 1.0}], {"scene": 1.0, "event": 1.0}),
+        ([{"scene": 1e-30, "event": 1.0}, {"scene": 1.0, "event": 1.0}], {"scene": 2.0, "event": 0.0}),
+    ],
+)
+def test_dynamic_weight_average(losses, expected):
+    assert task_balance.dynamic_weight_average(losses) == pytest.approx(expected)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    tmp = tmp_path_factory.mktemp("balancing")
+    return tmp, small_dataset(tmp)
+
+
+def first_gradients(config, dataset):
+    built = setup.build_run(config, dataset)
+    clips = dataset.read("development")
+    batch = clips.take(np.arange(5)) | {"clip_mask": np.ones(5, bool)}
+    function = functools.partial(
+        steps.loss_and_gradients, graphdef=built.graphdef, reduction="mean", threshold=0.5, axis_name=None
+    )
+    state = built.initial
+    loss, gradients, _, sums = jax.jit(function)(state.params, state.batch_stats, state.feature_stats, batch, built.scalars)
+    return float(loss), gradients, sums
+
+
+def test_uncertainty_starts_as_equal_weights_and_learns_from_the_losses(prepared):
+    tmp, dataset = prepared
+    plain, gradients, _ = first_gradients(small_config(tmp, alpha=1.0), dataset)
+    loss, own, sums = first_gradients(small_config(tmp, alpha=1.0, balance="uncertainty"), dataset)
+    assert loss == pytest.approx(plain, rel=1e-6)
+    learned = own.pop(forward.LOG_VARIANCES)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), own, gradients)
+    scene, event = sums["scene"]["loss"] / sums["clips"], sums["event"]["loss"]
+    event /= sums["event"]["active"] + sums["event"]["inactive"]
+    assert float(learned["scene"]) == pytest.approx(0.5 - float(scene), rel=1e-5)
+    assert float(learned["event"]) == pytest.approx(0.5 - float(event), rel=1e-5)
+
+
+@pytest.mark.parametrize("balance", ["uncertainty", "dwa"])
+def test_a_run_records_how_its_balance_moves(prepared, tmp_path, balance):
+    tmp, dataset = prepared
+    assert loop.train(small_config(tmp, alpha=1.0, balance=balance, epochs=4), dataset, tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    weights = [record["train"]["balance"] for record in records]
+    if balance == "dwa":
+        losses = [{task: record["train"][task]["loss"] for task in ("scene", "event")} for record in records]
+        assert weights[:2] == [{"scene": 1.0, "event": 1.0}] * 2
+        assert weights[3] == pytest.approx(task_balance.dynamic_weight_average(losses[:3]), rel=1e-6)
+    assert weights[3] != weights[2]
+
+
+def test_uncertainty_is_the_same_on_several_devices(prepared, tmp_path):
+    tmp, dataset = prepared
+    losses = []
+    for devices in (1, 4):
+        config = small_config(tmp, alpha=1.0, balance="uncertainty", devices=devices, epochs=2)
+        assert loop.train(config, dataset, tmp_path / str(devices))
+        lines = (tmp_path / str(devices) / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["train"]["loss"] for line in lines])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"balance": "gradnorm"}, "one of fixed, uncertainty, dwa"),
+        ({"balance": "dwa", "tasks": ("scene",)}, "nothing to balance"),
+    ],
+)
+def test_refuses(tmp_path, fields, said):
+    with pytest.raises(InputError, match=said):
+        config_checks.check_config(small_config(tmp_path, **fields))

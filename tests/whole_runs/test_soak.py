@@ -1,0 +1,199 @@
+"""The soak: that it kills what lives, sees what was lost, and finds nothing lost of a kill of each kind."""
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import soak
+from mfl_jax.errors import InputError
+from mfl_jax.runtime import workdir_lock
+from mfl_jax.training.checkpoints import FIELDS, Checkpoints
+from mfl_jax.training.steps import TrainState
+from support import ROOT
+
+pytestmark = pytest.mark.lightly_optimised
+
+
+def touch(home, *names):
+    for name in names:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+
+
+def test_a_kill_of_each_kind_costs_nothing(tmp_path):
+    flags = ["--kills=3", "--epochs=6", "--recordings=4", "--commands=0", f"--workdir={tmp_path / 'soak'}"]
+    # Programs that are compiled in less time; the same ones for all runs.
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_NUM_CPU_DEVICES": "1"}
+    command = [sys.executable, "-m", soak.__name__, *flags]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    assert (result["kills"], result["lost"], result["left"], result["what"]) == (3, 0, 0, [])
+    for kind in ("training", "experiment", "preparation"):
+        assert result[kind]["kills"] == result[kind]["runs_to_their_end"] == sum(result[kind]["phases"].values()) == 1
+    assert result["training"]["second_runs_refused"] == 1
+    spoilt = result["spoilt"]
+    assert spoilt["flip_a_bit"] == spoilt["truncate"] == spoilt["files"] > 10
+    assert spoilt["fell_back"] == 2 * spoilt["files"]
+
+
+def test_kills_are_shared_out():
+    for kills in (3, 4, 7, 50):
+        shares = soak.quotas(kills)
+        assert sum(shares.values()) == kills and min(shares.values()) >= 1
+    assert soak.quotas(50) == {"training": 25, "experiment": 15, "preparation": 10}
+    with pytest.raises(InputError, match="--kills=2: at least 3"):
+        soak.quotas(2)
+
+
+def test_only_a_process_that_lives_is_killed():
+    def start(code):
+        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+
+    sleeping = start("import time; print(flush=True); time.sleep(60)")
+    sleeping.stdout.readline()
+
+    def look():
+        assert pathlib.Path(f"/proc/{sleeping.pid}/stat").read_text().split()[2] == "T"
+        return "asleep"
+
+    assert soak.strike(sleeping, look) == (None, "asleep") and sleeping.returncode == -9
+    sleeping.stdout.close()
+    for waited_for in (True, False):
+        ended = start("raise SystemExit(3)")
+        ended.stdout.close()
+        if waited_for:
+            ended.wait()
+        else:
+            os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert soak.strike(ended, lambda: pytest.fail("it had ended")) == (3, "")
+
+
+@pytest.mark.parametrize(
+    ("names", "phase"),
+    [
+        ([], "step"),
+        (["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints.sums/5.json"], "step"),
+        (["checkpoints/10/_CHECKPOINT_METADATA", "checkpoints.sums/10.json", "metrics.jsonl"], "finish"),
+        (["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints/10.orbax-checkpoint-tmp/state/d"], "checkpoint"),
+        (["checkpoints/5/about/metadata", "checkpoints/10/_CHECKPOINT_METADATA"], "deletion"),
+        (["checkpoints/5/_CHECKPOINT_METADATA", "metrics.jsonl.part7"], "metrics"),
+        (["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints.sums/5.json.part7"], "sums"),
+        # Those of a checkpoint that is gone still lie there, and those of the last are there already.
+        (["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints.sums/5.json", "checkpoints.sums/1.json"], "sums"),
+        (["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints.sums/1.json"], "step"),
+    ],
+)
+def test_phases_of_training(tmp_path, names, phase):
+    touch(tmp_path, *names)
+    (tmp_path / "config.json").write_text('{"epochs": 2}')
+    if "metrics.jsonl" in names:
+        (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    assert soak.phase_of(tmp_path, soak.TRAINING_PHASES, "step") == phase
+
+
+def test_phases_of_an_experiment(tmp_path):
+    def phase():
+        return soak.phase_of(tmp_path, soak.EXPERIMENT_PHASES, "step")
+
+    touch(tmp_path, "groups/a/checkpoints/5/_CHECKPOINT_METADATA", "groups/a/checkpoints/5/about/metadata")
+    (tmp_path / "groups/a/checkpoints/5/about/metadata").write_text('{"members": ["x", "y"]}')
+    touch(tmp_path, "members/x/metrics.jsonl", "members/y/metrics.jsonl")
+    assert phase() == "step"
+    touch(tmp_path, "members/x/checkpoints/5.orbax-checkpoint-tmp/about/metadata")
+    assert phase() == "dealing"
+    (tmp_path / "members/x/checkpoints/5.orbax-checkpoint-tmp").rename(tmp_path / "members/x/checkpoints/5")
+    touch(tmp_path, "members/x/checkpoints/5/_CHECKPOINT_METADATA", "members/x/results.json")
+    assert phase() == "finish"
+    touch(tmp_path, "members/y/results.json")
+    assert phase() == "clearing"
+
+
+def test_phases_of_preparing(tmp_path):
+    def phase():
+        return soak.phase_of(tmp_path, soak.PREPARATION_PHASES, "spectrograms")
+
+    home = tmp_path / soak.DATASET
+    touch(home, ".lock", "incomplete.x_1.0.0/features.json")
+    assert phase() == "spectrograms"
+    touch(home, "incomplete.x_1.0.0/soak-development.array_record-00000-of-00001.1.part")
+    assert phase() == "shards"
+    touch(home, "incomplete.x_1.0.0/dataset_info.json")
+    assert phase() == "sealing"
+    (home / "incomplete.x_1.0.0").rename(home / "1.0.0")
+    assert phase() == "finish"
+
+
+def test_what_was_saved_is_that_of_epochs_with_a_checkpoint(tmp_path):
+    lines = [json.dumps({"epoch": epoch, "step": 5 * epoch, "seconds": epoch / 7}) for epoch in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert soak.saved(tmp_path) == set()
+    touch(tmp_path, "checkpoints/5/about/metadata", "checkpoints/10/about/metadata", "checkpoints/15.orbax-checkpoint-tmp/x")
+    for step in (5, 10):
+        (tmp_path / f"checkpoints/{step}/about/metadata").write_text("{}")
+    kept = soak.saved(tmp_path)
+    assert {line for _, line in kept} == set(lines[:2]) and soak.made_again(tmp_path, kept, "") == 0
+    (tmp_path / "metrics.jsonl").write_text("\n".join([lines[0], lines[1].replace("0.28", "0.29")]))
+    assert soak.made_again(tmp_path, kept, "") == 1
+    said = "warning: D: 3 of 8 spectrograms are there from a preparation that was broken off"
+    assert [soak.computed_again(tmp_path, set("abcd"), text) for text in (said, "")] == [1, None]
+
+
+def test_differences_are_named_by_their_place():
+    one = {"a": {"b": [1, 2], "c": 0.1}, "d": float("nan")}
+    assert soak.differences(one, json.loads(json.dumps(one))) == []
+    other = {"a": {"b": [1, 3], "c": np.nextafter(0.1, 1).item()}, "e": 1}
+    assert soak.differences(one, other) == ["/a/b", "/a/c", "/d", "/e"]
+
+
+def test_spoiling_changes_a_file(tmp_path):
+    rng, file, content = random.Random(0), tmp_path / "a", bytes(range(50))
+    for _ in range(50):
+        file.write_bytes(content)
+        soak.flip_a_bit(file, rng)
+        bits = np.unpackbits(np.frombuffer(file.read_bytes(), np.uint8) ^ np.frombuffer(content, np.uint8))
+        assert bits.sum() == 1
+        file.write_bytes(content)
+        soak.truncate(file, rng)
+        assert len(file.read_bytes()) < 50 and content.startswith(file.read_bytes())
+
+
+def test_locks_and_a_folder_that_is_in_use(tmp_path):
+    home = tmp_path / "run"
+    lock = home / workdir_lock.FILE
+    assert soak.is_free(lock, 0)
+    with workdir_lock.lock_workdir(home):
+        assert not soak.is_free(lock, 0)
+    assert soak.is_free(lock, 0)
+    with pytest.raises(InputError, match=r"--workdir=.*is not empty"):
+        soak.measure(tmp_path, kills=3, seed=0, epochs=6, recordings=2, commands=0)
+
+
+def test_who_owns_a_work_directory_clears_what_killed_runs_left(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [f"metrics.jsonl.part{ended.pid}", f"members/x/checkpoints.sums/5.json.part{ended.pid}", f"a.part{os.getpid()}"]
+    kept = [f"tables/a.md.part{os.getppid()}", "my.part1x", "metrics.jsonl", f"checkpoints/5/b.part{ended.pid}"]
+    touch(tmp_path, *left, *kept)
+    with workdir_lock.lock_workdir(tmp_path):
+        assert not any((tmp_path / name).exists() for name in left) and all((tmp_path / name).exists() for name in kept)
+
+
+def test_who_goes_on_from_a_checkpoint_writes_the_sums_that_a_killed_run_did_not(tmp_path):
+    folder, sums = tmp_path / "checkpoints", tmp_path / "checkpoints.sums" / "5.json"
+    state = TrainState(**{name: {"a": np.arange(3.0)} for name in FIELDS} | {"step": np.int32(5)})
+    with Checkpoints(folder, keep=2, owner=True) as checkpoints:
+        checkpoints.save(state, {})
+    before = sums.read_text()
+    for owner in (False, True):
+        sums.unlink(missing_ok=True)
+        with Checkpoints(folder, keep=2, owner=owner) as checkpoints:
+            assert int(checkpoints.resume(state)[0].step) == 5
+        assert sums.exists() == owner
+    assert sums.read_text() == before
