@@ -61,6 +61,7 @@ import soundfile
 from benchmarks import timing
 from mfl_jax.data import label_list, prepare, prepared_dataset
 from mfl_jax.errors import InputError
+from mfl_jax.runtime.progress import progress_bar
 from mfl_jax.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).absolute().parent.parent
@@ -698,11 +699,7 @@ def measure(folder: pathlib.Path, kills: int, seed: int, epochs: int, recordings
         "devices": 1, "accelerator": "cpu", "audio": AUDIO,
     }  # fmt: skip
     (folder / "config.py").write_text(CONFIG.format(dataset=DATASET, fields=fields))
-    with rich.progress.Progress(
-        "{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(),
-        rich.progress.TimeElapsedColumn(), rich.progress.TimeRemainingColumn(elapsed_when_finished=False), "left",
-        console=rich.console.Console(stderr=True),
-    ) as bar:  # fmt: skip
+    with progress_bar("") as bar:
         # Beside the kills: the undisturbed runs, the spoilt files, and the commands that go on from them.
         soak = Soak(folder, seed=seed, epochs=epochs, progress=bar, task=bar.add_task("kills", total=kills + 4 + commands))
         with concurrent.futures.ThreadPoolExecutor(min(3, len(os.sched_getaffinity(0)))) as pool:

@@ -6,5 +6,6 @@ set -euo pipefail
 cd "$root"
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
+"$venv/bin/mypy"
 # A file at a time in each of two processes: much of the work is compiling, on one core.
 exec "$python" -m pytest --numprocesses=2 --dist=loadfile "$@"

@@ -88,6 +88,7 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
     from mfl_jax import report
     from mfl_jax.data import prepare
     from mfl_jax.runtime import history, parallel, workdir_config, workdir_lock
+    from mfl_jax.runtime.progress import progress_bar
     from mfl_jax.runtime.stop_signal import stop_requests
     from mfl_jax.scoring import floor_scores
     from mfl_jax.training import run_group, setup
@@ -120,7 +121,7 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
             history.record_start(workdir, history.describe_start(config, dataset.fingerprint, devices))
             describe_data(splits, config.folds, workdir)
         stop = stack.enter_context(stop_requests())
-        bar = stack.enter_context(_progress(console))
+        bar = stack.enter_context(progress_bar("steps of runs", console=console))
         task = bar.add_task("", total=sum(steps.values()))
         for number, part in enumerate(parts, 1):
             if not parallel.is_turn(number):
@@ -179,13 +180,6 @@ def describe_data(splits, folds: bool, workdir: pathlib.Path) -> None:
     floors = floor_scores.compute_floors(scored, np.arange(len(scored)), dataset.scenes, dataset.events)
     about = {"scenes": dataset.scenes, "events": dataset.events, "splits": seconds, "floors": floors}
     storage.atomic_write(file, json.dumps(about, indent=1) + "\n")
-
-
-def _progress(console):
-    return rich.progress.Progress(
-        "{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "steps of runs",
-        rich.progress.TimeElapsedColumn(), rich.progress.TimeRemainingColumn(), "left", console=console,
-    )  # fmt: skip
 
 
 def _line(member, workdir) -> str:

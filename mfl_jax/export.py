@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 
 from mfl_jax.errors import InputError, warn
+from mfl_jax.frame_mask import frame_mask
 from mfl_jax.runtime import commandline
 
 FILES = {"onnx": "model.onnx", "stablehlo": "model.stablehlo"}
@@ -47,7 +48,7 @@ def stablehlo(model) -> bytes:
     from mfl_jax.network import forward
 
     def together(waveform, valid_samples):
-        heard = jnp.arange(waveform.shape[1]) < valid_samples[:, None]
+        heard = frame_mask(valid_samples, waveform.shape[1])
         batch = {
             "log_mel": log_mel_in_jax.log_mel(jnp.where(heard, waveform, 0), model.mel),
             "valid_frames": -(-valid_samples // model.mel.hop_samples),

@@ -73,6 +73,7 @@ def _predict(model, found) -> int:
     from mfl_jax.data import event_list
     from mfl_jax.inference import find_recordings, streaming
     from mfl_jax.runtime import storage
+    from mfl_jax.runtime.progress import progress_bar
     from mfl_jax.scoring import reference_scores
 
     out = storage.expand_path(flags.FLAGS.out)
@@ -88,10 +89,9 @@ def _predict(model, found) -> int:
     console = rich.console.Console(stderr=True)
     # Recordings whose length is unknown are mostly those that will be refused.
     whole = sum(find_recordings.read_duration_s(source) or 0 for source in found) or None
-    bar = rich.progress.Progress(
-        "{task.description}", rich.progress.BarColumn(), "{task.fields[done]}/{task.fields[of]} recordings,",
-        "{task.fields[rate]},", rich.progress.TimeRemainingColumn(), "left", console=console,
-    )  # fmt: skip
+    # The bar counts seconds of audio, the text recordings.
+    count = rich.progress.TextColumn("{task.fields[done]}/{task.fields[of]} recordings,")
+    bar = progress_bar("{task.fields[rate]},", count, console=console)
     started, heard = time.perf_counter(), 0.0
     with bar:
         task = bar.add_task("listening", total=whole, done=0, of=len(found), rate="")

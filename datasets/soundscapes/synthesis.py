@@ -20,10 +20,11 @@ import shutil
 from collections.abc import Callable
 
 import numpy as np
-import rich.progress
 import scipy.signal
 import soundfile
 from absl import app, flags
+
+from mfl_jax.runtime.progress import progress_bar
 
 RATE = 44_100
 BANDS = 9
@@ -306,10 +307,7 @@ def _render(out: pathlib.Path, recordings_per_scene: dict[str, int], seed: int) 
         return split, rows or [(path, scene, "", "", "")]
 
     rows = collections.defaultdict(list)
-    bar = rich.progress.Progress(
-        "{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "recordings",
-        rich.progress.TimeRemainingColumn(), "left", console=rich.console.Console(stderr=True),
-    )  # fmt: skip
+    bar = progress_bar("recordings")
     # Threads: most of the work is in NumPy and SciPy, which let each other run.
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool, bar:
         for split, of_recording in bar.track(pool.map(work, jobs), total=len(jobs), description="soundscapes, synthesis"):

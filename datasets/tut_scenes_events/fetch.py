@@ -20,6 +20,7 @@ import rich.progress
 from absl import app, flags
 
 from mfl_jax.errors import InputError
+from mfl_jax.runtime.progress import progress_bar
 
 URL = "https://zenodo.org/records/{record}/files/{file}?download=1"
 ATTEMPTS = 5
@@ -58,10 +59,7 @@ def fetch(wanted: Sequence[Archive], manual_dir: pathlib.Path, *, url: str = URL
     """
     store = manual_dir / "archives"
     store.mkdir(parents=True, exist_ok=True)
-    bars = rich.progress.Progress(
-        "{task.description}", rich.progress.BarColumn(), rich.progress.DownloadColumn(), rich.progress.TransferSpeedColumn(),
-        rich.progress.TimeRemainingColumn(), "left", console=rich.console.Console(stderr=True),
-    )  # fmt: skip
+    bars = progress_bar("", rich.progress.DownloadColumn(), rich.progress.TransferSpeedColumn())
     with bars:
         for number, archive in enumerate(wanted, 1):
             done = store / f"{archive.file}.done"

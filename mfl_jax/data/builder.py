@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
-import rich.progress
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder, example_serializer, file_adapters, hashing
 from tensorflow_datasets.core.utils import shard_utils
@@ -23,6 +22,7 @@ from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.data.spectrogram_cache import Spectrogram
 from mfl_jax.errors import InputError, warn
 from mfl_jax.runtime import storage
+from mfl_jax.runtime.progress import progress_bar
 
 SPECTROGRAMS = ".spectrograms"
 """The folder beside the versions of a data set that holds what preparing it is made of, until it is whole."""
@@ -231,7 +231,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         if self.beam:
             beam_pipeline.for_each(plans, write_shard, self.beam, file=folder / "shards.json")
         else:
-            with _progress() as bar:
+            with progress_bar("clips,") as bar:
                 task = bar.add_task(f"{self.name}/{self.builder_config.name}, clips", total=sum(plans.values()))
                 for plan in plans:
                     write_shard(plan, functools.partial(bar.advance, task))
@@ -297,10 +297,3 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
             storage.atomic_write(plan, json.dumps({"shard": str(shard), **about, "clips": rows}))
             planned.append((shard, str(plan), end - start))
         return planned
-
-
-def _progress() -> rich.progress.Progress:
-    return rich.progress.Progress(
-        "{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "clips,",
-        rich.progress.TimeRemainingColumn(), "left", console=rich.console.Console(stderr=True),
-    )  # fmt: skip

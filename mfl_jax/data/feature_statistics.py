@@ -6,6 +6,7 @@ import numpy as np
 
 from mfl_jax.data.prepared_dataset import Clips, split_numbers
 from mfl_jax.errors import InputError
+from mfl_jax.frame_mask import frame_mask
 
 
 def feature_statistics(
@@ -24,7 +25,7 @@ def feature_statistics(
     count, total, squares = 0, np.zeros(bins), np.zeros(bins)
     for part in split_numbers(numbers, 64):
         taken = clips.take(part)
-        valid = np.arange(taken["log_mel"].shape[1]) < taken["valid_frames"][:, None]
+        valid = frame_mask(taken["valid_frames"], taken["log_mel"].shape[1])
         frames = taken["log_mel"][valid].astype(np.float64)
         count, total, squares = count + len(frames), total + frames.sum(0), squares + np.square(frames).sum(0)
     count, total, squares = np.split(add(np.concatenate([[count], total, squares])), [1, 1 + bins])

@@ -18,10 +18,10 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import rich.progress
 
 from mfl_jax.data import audio_reader, mel_spectrogram
 from mfl_jax.data.annotation import Recording
+from mfl_jax.runtime.progress import progress_bar
 
 FORMAT = 1
 """Counts up when the same recording and settings come to mean other frames: what is kept of an older count is computed again."""
@@ -170,12 +170,7 @@ def keep_all(
       InputError, OSError: as `keep`, for the first of the recordings.
     """
     jobs = max(1, min(jobs or len(os.sched_getaffinity(0)), len(recordings)))
-    bar = rich.progress.Progress(
-        "{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(),
-        "recordings, {task.fields[rate]:.0f} x real time,", rich.progress.TimeRemainingColumn(), "left",
-        console=rich.console.Console(stderr=True),
-    )  # fmt: skip
-    with _threads(jobs) as submit, bar:
+    with _threads(jobs) as submit, progress_bar("recordings, {task.fields[rate]:.0f} x real time,") as bar:
         task = bar.add_task(what, total=len(recordings), rate=0.0)
         started, seconds = time.monotonic(), 0.0
         waiting: dict[concurrent.futures.Future, Recording] = {}

@@ -18,6 +18,7 @@ from flax import nnx
 from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
+from mfl_jax.frame_mask import frame_mask
 from mfl_jax.network import forward
 from mfl_jax.runtime import storage
 from mfl_jax.training import setup
@@ -202,7 +203,7 @@ class TrainedModel:
                 scene, event = self._network(arrays)(normal, clip_mask=batch["clip_mask"])
                 if not is_event:
                     return scene[0, index]
-                valid = jnp.arange(normal.shape[1]) < batch["valid_frames"][0]
+                valid = frame_mask(batch["valid_frames"][0], normal.shape[1])
                 of_event = jnp.where(valid, event[0, :, index], -jnp.inf)
                 highest = of_event >= jnp.nanquantile(jnp.where(valid, of_event, jnp.nan), 0.9)
                 return jnp.sum(jnp.where(highest, of_event, 0)) / jnp.sum(highest)

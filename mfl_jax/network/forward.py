@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mfl_jax.frame_mask import frame_mask
+
 LOG_VARIANCES = "log_variances"
 """Name among the parameters of what uncertainty weighting learns; it is no part of the network."""
 
@@ -17,8 +19,8 @@ CLIPS_AT_ONCE = 4
 def normalise(log_mel: jax.Array, valid_frames: jax.Array, feature_stats) -> jax.Array:
     """Brings each mel bin to mean 0 and deviation 1 over the training split; padded frames become 0, the mean."""
     normal = (log_mel - feature_stats["mean"]) / feature_stats["std"]
-    frame_mask = jnp.arange(log_mel.shape[1]) < valid_frames[:, None]
-    return jnp.where(frame_mask[..., None], normal, 0.0)
+    valid = frame_mask(valid_frames, log_mel.shape[1])
+    return jnp.where(valid[..., None], normal, 0.0)
 
 
 def apply_network(params, batch_stats, feature_stats, batch, *, graphdef, train, axis_name=None, dropout_key=None):

@@ -6,6 +6,7 @@ import numpy as np
 from mfl_jax import metrics
 from mfl_jax.data.batching import batches
 from mfl_jax.data.prepared_dataset import Clips
+from mfl_jax.frame_mask import frame_mask
 
 
 def count_activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -14,7 +15,7 @@ def count_activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) 
     """
     scene, frames, active = np.zeros(scenes, np.int64), np.zeros(scenes, np.int64), np.zeros((scenes, events), np.int64)
     for batch in batches(clips, numbers, 64):
-        valid = (np.arange(batch["events"].shape[1]) < batch["valid_frames"][:, None]) & batch["clip_mask"][:, None]
+        valid = frame_mask(batch["valid_frames"], batch["events"].shape[1]) & batch["clip_mask"][:, None]
         np.add.at(scene, batch["scene"], batch["clip_mask"])
         np.add.at(frames, batch["scene"], valid.sum(1))
         np.add.at(active, batch["scene"], (batch["events"] & valid[..., None]).sum(1))
@@ -45,7 +46,7 @@ def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], e
             ("substitutions", "deletions", "insertions", "active"), 0
         )
         for batch in batches(clips, numbers, 64):
-            valid = (np.arange(batch["events"].shape[1]) < batch["valid_frames"][:, None]) & batch["clip_mask"][:, None]
+            valid = frame_mask(batch["valid_frames"], batch["events"].shape[1]) & batch["clip_mask"][:, None]
             answer = np.broadcast_to(detected[batch["scene"]][:, None], batch["events"].shape)
             counts = jax.tree.map(np.add, counts, metrics.frame_counts(answer, batch["events"], valid))
         ratios = metrics.frame_ratios(counts)

@@ -17,6 +17,7 @@ from mfl_jax.data import batching, feature_statistics, prepared_dataset
 from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import history, parallel, storage, workdir_config, workdir_lock
+from mfl_jax.runtime.progress import progress_bar
 from mfl_jax.runtime.stop_signal import stop_requests
 from mfl_jax.training import epoch_log, evaluation, steps, task_balance
 from mfl_jax.training.checkpoints import Checkpoints, state_bytes
@@ -46,13 +47,6 @@ def split_development(clips: prepared_dataset.Clips, validation: str) -> tuple[n
     if not len(trained):
         raise InputError("there is no clip to train on")
     return trained, held_out
-
-
-def _progress(console: rich.console.Console) -> rich.progress.Progress:
-    return rich.progress.Progress(
-        "{task.description}", rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), "steps",
-        rich.progress.TimeElapsedColumn(), rich.progress.TimeRemainingColumn(), "left", console=console,
-    )  # fmt: skip
 
 
 def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.Console | None = None) -> bool:
@@ -128,7 +122,7 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
         file = workdir / "metrics.jsonl"
         made = epoch_log.read(file, epoch)
         board = stack.enter_context(epoch_log.TensorBoardWriter(workdir / "tensorboard", purge_step=epoch + 1)) if first else None
-        bar = stack.enter_context(_progress(console))
+        bar = stack.enter_context(progress_bar("steps", console=console))
         task = bar.add_task("training", total=epoch_steps * config.epochs, completed=taken)
         agreement = parallel.StopVote()
         watch = LossWatch(_refuser(config, clips, trained, epoch_steps, workdir, checkpoints))

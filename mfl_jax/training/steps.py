@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mfl_jax import metrics
+from mfl_jax.frame_mask import frame_mask
 from mfl_jax.network.forward import LOG_VARIANCES, apply_network, infer
 from mfl_jax.training import focal_loss, task_balance
 
@@ -59,11 +60,11 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
         }
     if event_logits is not None:
         frames = event_logits.shape[1]
-        frame_mask = (jnp.arange(frames) < batch["valid_frames"][:, None]) & clip_mask[:, None]
+        valid = frame_mask(batch["valid_frames"], frames) & clip_mask[:, None]
         detected = jax.nn.sigmoid(event_logits) >= threshold
         sums["event"] = {
-            **focal_loss.event_sums(event_logits, batch["events"], frame_mask, gamma=scalars["gamma"], zeta=scalars["zeta"]),
-            "counts": metrics.frame_counts(detected, batch["events"], frame_mask),
+            **focal_loss.event_sums(event_logits, batch["events"], valid, gamma=scalars["gamma"], zeta=scalars["zeta"]),
+            "counts": metrics.frame_counts(detected, batch["events"], valid),
         }
     return sums
 
