@@ -15,6 +15,14 @@ import pytest
 pytest.register_assert_rewrite("support.networks")  # its assertions show their values as those of a test do
 
 
+def pytest_collection_modifyitems(items):
+    """Skips the tests marked `ci_only` unless MFL_JAX_CI=1."""
+    if os.environ.get("MFL_JAX_CI") != "1":
+        for item in items:
+            if item.get_closest_marker("ci_only"):
+                item.add_marker(pytest.mark.skip(reason="runs where MFL_JAX_CI=1 is set"))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiler_settings(request):
     """Sets full matmul precision before each module, because a run that a test builds changes it for the whole process.
