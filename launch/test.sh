@@ -7,5 +7,5 @@ cd "$root"
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
-# A file at a time in each of two processes: much of the work is compiling, on one core.
-exec "$python" -m pytest --numprocesses=2 --dist=loadfile "$@"
+# Two processes take one file at a time, in the order of tests/conftest.py. Much of the work is compiling, which uses one core.
+exec "$python" -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder "$@"

@@ -16,7 +16,8 @@ pytest.register_assert_rewrite("support.networks")  # its assertions show their 
 
 
 def pytest_collection_modifyitems(items):
-    """Skips the tests marked `ci_only` unless MFL_JAX_CI=1."""
+    """Puts the long files first, so that no process is left alone with one at the end; skips `ci_only` unless MFL_JAX_CI=1."""
+    items.sort(key=lambda item: "whole_runs" not in item.path.parts)
     if os.environ.get("MFL_JAX_CI") != "1":
         for item in items:
             if item.get_closest_marker("ci_only"):
