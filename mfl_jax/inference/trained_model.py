@@ -21,7 +21,7 @@ from mfl_jax.errors import InputError
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.network import forward
 from mfl_jax.runtime import storage
-from mfl_jax.training import setup
+from mfl_jax.training import setup, task_balance
 from mfl_jax.training.checkpoints import Checkpoints
 
 
@@ -268,7 +268,6 @@ def _model(directory, which, state, about) -> TrainedModel:
         clip_frames=about["clip_frames"], clips={}, fingerprint=about["fingerprint"],
     )  # fmt: skip
     graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: setup.build_network(config, dataset)), nnx.Param, nnx.BatchStat)
-    state["params"].pop("log_variances", None)
     return TrainedModel(
         directory=directory,
         step=int(state["step"]),
@@ -280,7 +279,7 @@ def _model(directory, which, state, about) -> TrainedModel:
         mel=mel,
         clip_frames=dataset.clip_frames,
         graphdef=graphdef,
-        params=state["params"],
+        params=task_balance.select_network_params(state["params"]),
         batch_stats=state["batch_stats"],
         feature_stats=state["feature_stats"],
     )

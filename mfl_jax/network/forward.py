@@ -8,10 +8,6 @@ from flax import nnx
 
 from mfl_jax.frame_mask import frame_mask
 
-LOG_VARIANCES = "log_variances"
-"""Name among the parameters of what uncertainty weighting learns; it is no part of the network."""
-
-
 CLIPS_AT_ONCE = 4
 """Clips that a CPU takes through the network together where they do not depend on each other."""
 
@@ -25,7 +21,6 @@ def normalise(log_mel: jax.Array, valid_frames: jax.Array, feature_stats) -> jax
 
 def apply_network(params, batch_stats, feature_stats, batch, *, graphdef, train, axis_name=None, dropout_key=None):
     """Runs the network on a batch; returns its two logits and the batch statistics after it."""
-    params = {name: value for name, value in params.items() if name != LOG_VARIANCES}
     network = nnx.merge(graphdef, params, batch_stats, copy=True)
     logits = network(
         normalise(batch["log_mel"], batch["valid_frames"], feature_stats),

@@ -5,7 +5,6 @@ import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
-from mfl_jax.network import forward
 from mfl_jax.runtime import storage
 from mfl_jax.training import steps, task_balance
 
@@ -70,7 +69,7 @@ def epoch_record(state, scalars: Mapping, config, *, epoch: int, taken: int, cli
       epoch: its number, from 1. taken: steps taken since the first epoch. clips: seen in it, in `seconds`.
     """
     figures = steps.epoch_figures(state.sums, reduction=config.reduction)
-    if weights := task_balance.current_weights(config.balance, scalars, state.params.get(forward.LOG_VARIANCES)):
+    if weights := task_balance.current_weights(config.balance, scalars, state.params.get(task_balance.LOG_VARIANCES)):
         figures["balance"] = weights
     return {"epoch": epoch, "step": taken, "train": figures, "seconds": seconds, "clips_per_second": clips / seconds}
 

@@ -14,7 +14,6 @@ from flax import nnx
 
 from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
-from mfl_jax.network import forward
 from mfl_jax.network.joint_network import JointNetwork
 from mfl_jax.runtime import parallel, workdir_config
 from mfl_jax.training import steps, task_balance
@@ -139,7 +138,7 @@ def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
     graphdef, params, batch_stats = nnx.split(build_network(config, dataset), nnx.Param, nnx.BatchStat)
     params = nnx.to_pure_dict(params)
     if config.balance == "uncertainty":
-        params[forward.LOG_VARIANCES] = task_balance.initial_log_variances(tasks)
+        params[task_balance.LOG_VARIANCES] = task_balance.initial_log_variances(tasks)
     bins = dataset.mel.mel_bins
     return graphdef, TrainState(
         step=jnp.int32(0),

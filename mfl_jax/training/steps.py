@@ -13,7 +13,7 @@ import optax
 
 from mfl_jax import metrics
 from mfl_jax.frame_mask import frame_mask
-from mfl_jax.network.forward import LOG_VARIANCES, apply_network, infer
+from mfl_jax.network.forward import apply_network, infer
 from mfl_jax.training import focal_loss, task_balance
 
 
@@ -91,7 +91,7 @@ def loss_and_gradients(
 
     def share(params):
         logits, new_stats = apply_network(
-            params, batch_stats, feature_stats, batch,
+            task_balance.select_network_params(params), batch_stats, feature_stats, batch,
             graphdef=graphdef, train=True, axis_name=axis_name, dropout_key=dropout_key,
         )  # fmt: skip
         sums = batch_sums(*logits, batch, scalars, threshold=threshold)
@@ -100,8 +100,8 @@ def loss_and_gradients(
             whole = jax.lax.psum(whole, axis_name)
         event = {**sums["event"], **{k: whole[k] for k in ("active", "inactive")}} if "event" in sums else None
         alpha, beta, penalty = scalars["alpha"], scalars["beta"], 0.0
-        if LOG_VARIANCES in params:
-            learned, penalty = task_balance.uncertainty_weights(params[LOG_VARIANCES])
+        if task_balance.LOG_VARIANCES in params:
+            learned, penalty = task_balance.uncertainty_weights(params[task_balance.LOG_VARIANCES])
             alpha, beta = alpha * learned.get("scene", 1.0), beta * learned.get("event", 1.0)
             if axis_name is not None:
                 penalty /= jax.lax.axis_size(axis_name)  # each device's share of what is added once
@@ -166,7 +166,8 @@ def train_step(
 
 def eval_step(state: TrainState, batch: dict, scalars: dict, *, graphdef, threshold: float, axis_name: str | None) -> dict:
     """Returns the `batch_sums` of a batch, computed with the running batch statistics."""
-    logits = infer(state.params, state.batch_stats, state.feature_stats, batch, graphdef=graphdef)
+    params = task_balance.select_network_params(state.params)
+    logits = infer(params, state.batch_stats, state.feature_stats, batch, graphdef=graphdef)
     sums = batch_sums(*logits, batch, scalars, threshold=threshold)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 

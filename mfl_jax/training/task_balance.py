@@ -6,6 +6,7 @@ alpha and beta by weights of their own.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,13 @@ import numpy as np
 BALANCES = ("fixed", "uncertainty", "dwa")
 TEMPERATURE = 2.0
 """Of the dynamic weight average; the value of its paper."""
+LOG_VARIANCES = "log_variances"
+"""Key of uncertainty weighting's parameters, which a run trains and stores together with the network's."""
+
+
+def select_network_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a run's parameters without those that belong to the loss."""
+    return {name: value for name, value in params.items() if name != LOG_VARIANCES}
 
 
 def initial_log_variances(tasks: Sequence[str]) -> dict[str, jax.Array]:

@@ -313,7 +313,8 @@ def test_weights_learned_by_uncertainty_are_no_part_of_the_network(dataset, tmp_
     assert "log_variances" in state.params
     opened = mfl_jax.load(tmp_path / "run")
     assert opened.params.keys() == {"shared", "scene", "event"}
-    of_scene, of_event = logits(state.params, state.batch_stats, state.feature_stats, batch_of(log_mel), graphdef)
+    params = {name: state.params[name] for name in opened.params}
+    of_scene, of_event = logits(params, state.batch_stats, state.feature_stats, batch_of(log_mel), graphdef)
     scene, event = opened(log_mel)
     np.testing.assert_allclose(scene, softmax(np.asarray(of_scene)), atol=1e-5)
     np.testing.assert_allclose(event, sigmoid(np.asarray(of_event)), atol=1e-5)

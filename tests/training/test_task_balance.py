@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from mfl_jax.errors import InputError
-from mfl_jax.network import forward
 from mfl_jax.training import config_checks, loop, setup, steps, task_balance
 from support.small import small_config, small_dataset
 
@@ -76,7 +75,7 @@ def test_uncertainty_starts_as_equal_weights_and_learns_from_the_losses(prepared
     plain, gradients, _ = first_gradients(small_config(tmp, alpha=1.0), dataset)
     loss, own, sums = first_gradients(small_config(tmp, alpha=1.0, balance="uncertainty"), dataset)
     assert loss == pytest.approx(plain, rel=1e-6)
-    learned = own.pop(forward.LOG_VARIANCES)
+    learned = own.pop(task_balance.LOG_VARIANCES)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), own, gradients)
     scene, event = sums["scene"]["loss"] / sums["clips"], sums["event"]["loss"]
     event /= sums["event"]["active"] + sums["event"]["inactive"]
