@@ -64,3 +64,11 @@ def trained_run(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
     from support import trained_run
 
     return trained_run.trained_run(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def evaluated_run(trained_run, tmp_path_factory) -> pathlib.Path:
+    """The folder of `trained_run`, trained for longer and scored: it holds results.json. Read-only."""
+    from support import trained_run as runs
+
+    return runs.evaluated_run(*trained_run, tmp_path_factory.mktemp("evaluated") / "run")
