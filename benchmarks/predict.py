@@ -15,6 +15,7 @@ from benchmarks import features, timing, workload
 from mfl_jax.data import audio_reader
 from mfl_jax.data import mel_spectrogram as log_mels
 from mfl_jax.inference import streaming
+from mfl_jax.inference.audio_source import AudioSource
 from mfl_jax.inference.trained_model import TrainedModel
 from mfl_jax.training import setup
 
@@ -35,7 +36,7 @@ def untrained(channels: int) -> TrainedModel:
 
 def compare(folder: pathlib.Path, recordings: int, seconds: int, channels: int, rounds: int) -> dict:
     """Times the whole, without and with overlap, and its two parts."""
-    sources = [streaming.Source(f"{number:04d}.wav", folder / f"{number:04d}.wav") for number in range(recordings)]
+    sources = [AudioSource(f"{number:04d}.wav", folder / f"{number:04d}.wav") for number in range(recordings)]
     for number, source in enumerate(sources):
         features.write_noise(source.file, seconds, number)
     model = untrained(channels)
@@ -72,8 +73,8 @@ def memory(folder: pathlib.Path, minutes: int, channels: int) -> dict:
     file = folder / "long.w64"  # a WAV file ends at 4 GB
     features.write_noise(file, 60 * minutes, 0)
     code = (
-        "import pathlib, sys; from benchmarks import predict; from mfl_jax.inference import streaming; "
-        f"source = streaming.Source('long', pathlib.Path(sys.argv[1])); model = predict.untrained({channels}); "
+        "import pathlib, sys; from benchmarks import predict; from mfl_jax.inference import audio_source, streaming; "
+        f"source = audio_source.AudioSource('long', pathlib.Path(sys.argv[1])); model = predict.untrained({channels}); "
         "(result,) = streaming.predict_recordings(model, [source], rules={}); assert len(result.frame_scores)"
     )
     return {"recording_min": minutes, "peak_memory_mb": timing.peak_memory_mb(code, file)}

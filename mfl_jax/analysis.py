@@ -1,4 +1,4 @@
-"""Where a model errs: a table of the clips of a prepared data set."""
+"""Shows where a model errs: a table of the clips of a prepared data set."""
 
 import numpy as np
 import pandas as pd
@@ -10,19 +10,25 @@ from mfl_jax.scoring import clip_scores
 
 
 def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation") -> pd.DataFrame:
-    """What a model made of each clip, and what it should have.
+    """Compares the prediction for each clip with its labels.
 
     Args:
-      model: of `mfl_jax.load`. dataset: prepared, of the same classes and spectrograms. split: `evaluation` or `development`.
+      model: the model, from `mfl_jax.load`.
+      dataset: prepared data set with the classes and spectrograms of the model.
+      split: `evaluation` or `development`.
 
     Returns:
-      A row a clip, in the order of the recordings, with `recording`, `clip_start_s` and `duration_s`. For scenes: `scene`,
-      `predicted_scene`, `scene_right` and `scene_probability`, that of the true scene. For events, frame by frame at the
-      threshold of the run: `event_f` (percent, NaN where there is nothing to detect and nothing was detected), and
-      `missed_s` and `false_s`, seconds by event, dictionaries without the events that have none.
+      One row per clip, sorted by recording and time. The columns of a task that was not trained are missing.
+        `recording`, `clip_start_s`, `duration_s`;
+        `scene`: the true scene;
+        `predicted_scene`: the most probable scene;
+        `scene_right`: whether they agree;
+        `scene_probability`: probability of the true scene;
+        `event_f`: micro F of the frames at the threshold of the run, in percent; NaN if no event is active or detected;
+        `missed_s`, `false_s`: dictionaries from event to seconds of missed and false detections, without events that have none.
 
     Raises:
-      InputError: the model was trained on other classes or spectrograms than the data set has.
+      InputError: the model was trained on other classes or spectrograms, or the split does not exist.
     """
     clip_scores.check_classes(model, dataset)
     clips = dataset.read(split)
@@ -34,15 +40,28 @@ def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation")
             "duration_s": labels["valid_frames"] * hop_s,
         }
         if scene is not None:
-            row["scene"], row["predicted_scene"] = model.scenes[labels["scene"]], model.scenes[int(scene.argmax())]
-            row["scene_right"] = row["scene"] == row["predicted_scene"]
-            row["scene_probability"] = float(scene[labels["scene"]])
+            row |= _compare_scene(model, labels["scene"], scene)
         if event is not None:
-            detected, active = event >= np.float32(model.config.threshold), labels["events"]
-            counts = metrics.frame_counts(detected, active)
-            row["event_f"] = metrics.frame_ratios(counts)["micro_f"] if (detected | active).any() else np.nan
-            for name, key in (("missed_s", "fn"), ("false_s", "fp")):
-                seconds = zip(model.events, counts[key] * hop_s, strict=True)
-                row[name] = {label: round(float(value), 6) for label, value in seconds if value}
+            row |= _compare_events(model, labels["events"], event)
         rows.append(row)
     return pd.DataFrame(rows).sort_values(["recording", "clip_start_s"], ignore_index=True)
+
+
+def _compare_scene(model: TrainedModel, true_scene: int, probabilities: np.ndarray) -> dict:
+    scene, predicted = model.scenes[true_scene], model.scenes[int(probabilities.argmax())]
+    return {
+        "scene": scene,
+        "predicted_scene": predicted,
+        "scene_right": scene == predicted,
+        "scene_probability": float(probabilities[true_scene]),
+    }
+
+
+def _compare_events(model: TrainedModel, active: np.ndarray, scores: np.ndarray) -> dict:
+    detected = scores >= np.float32(model.config.threshold)
+    counts = metrics.frame_counts(detected, active)
+    columns: dict = {"event_f": metrics.frame_ratios(counts)["micro_f"] if (detected | active).any() else np.nan}
+    for name, key in (("missed_s", "fn"), ("false_s", "fp")):
+        seconds = zip(model.events, counts[key] * model.mel.hop_s, strict=True)
+        columns[name] = {label: round(float(value), 6) for label, value in seconds if value}
+    return columns

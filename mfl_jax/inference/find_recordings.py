@@ -1,87 +1,95 @@
-"""Which recordings are meant: files, folders, lists of files, the standard input."""
+"""Finds the recordings that a user names by files, folders, lists of files or the standard input."""
 
 import csv
 import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Sequence
-
-import soundfile
+from collections.abc import Iterator, Sequence
 
 from mfl_jax.data import event_rows
 from mfl_jax.errors import InputError
-from mfl_jax.inference.streaming import Source
+from mfl_jax.inference.audio_source import AudioSource
 from mfl_jax.runtime import storage
 
 READABLE = (".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au")
-SUFFIXES = frozenset((*READABLE, ".m4a", ".aac", ".wma"))  # the last ones can't be read, and are named rather than passed over
-"""Of the files that are taken for recordings in a folder."""
-LISTS = frozenset({".txt", ".lst", ".list", ".csv", ".tsv"})
-"""Of the files that are taken for a list of recordings."""
+AUDIO_SUFFIXES = frozenset((*READABLE, ".m4a", ".aac", ".wma"))
+"""Files in a folder with these suffixes are recordings. Unreadable formats are included, so that they are reported."""
+LIST_SUFFIXES = frozenset({".txt", ".lst", ".list", ".csv", ".tsv"})
+"""Arguments with these suffixes are lists of recordings."""
+LIST_HEADERS = ("path", "filename", "file")
 
 
-def find_recordings(arguments: Sequence[str], spool: pathlib.Path) -> list[Source]:
-    """Finds the recordings that arguments name, each once.
+def find_recordings(arguments: Sequence[str], spool: pathlib.Path) -> list[AudioSource]:
+    """Finds the recordings that arguments name, each once. Does not check whether they can be read.
 
-    Files of one name in several folders are told apart by their folders. Whether a recording can be read is not asked yet.
+    If files in several folders have the same name, their folders become part of their names.
 
     Args:
-      arguments: files; folders, of which all recordings are meant, at any depth, but for hidden ones; lists, text files with a
-        path a row (relative to the list's folder or to the working directory; the first field of a row, before a tab or, in a
-        .csv file, a comma; a header `path`, `filename` or `file` is passed over); `-` for the standard input.
-      spool: a folder for what comes from the standard input.
+      arguments: each is one of
+        - a file;
+        - a folder, for all recordings in it at any depth, except hidden ones;
+        - a list: a text file with one path per row, relative to the folder of the list or to the working directory. The path is
+          the first field, up to a tab or, in a .csv file, a comma. A header `path`, `filename` or `file` is skipped;
+        - `-`, for the standard input.
+      spool: folder for a copy of the standard input.
 
     Raises:
-      InputError: an argument is empty, a folder or a list without recordings, or no text that can be read; or two recordings
-        have the same name nevertheless.
+      InputError: an argument is empty, names a folder or list without recordings, or is a list that can't be read; or two
+        recordings have the same name even with their folders.
     """
-    found: dict[pathlib.Path, Source] = {}
+    by_path: dict[pathlib.Path, AudioSource] = {}
     for argument in arguments:
-        for source in _of(argument, spool):
-            found.setdefault(pathlib.Path(os.path.realpath(source.file)), source)
-    by_name: dict[str, list[pathlib.Path]] = {}
-    for file, source in found.items():
-        by_name.setdefault(source.name, []).append(file)
-    for files in by_name.values():
-        if len(files) > 1:
-            above = os.path.commonpath([file.parent for file in files])
-            found |= {file: Source(_name(file.relative_to(above)), found[file].file) for file in files}
-    names: dict[str, Source] = {}
-    for source in found.values():
-        if (other := names.setdefault(source.name, source)) is not source:
+        for source in _resolve_argument(argument, spool):
+            by_path.setdefault(pathlib.Path(os.path.realpath(source.file)), source)
+    by_path = _add_folders_to_equal_names(by_path)
+    by_name: dict[str, AudioSource] = {}
+    for source in by_path.values():
+        if (other := by_name.setdefault(source.name, source)) is not source:
             raise InputError(f"{other.file} and {source.file} have the same name {source.name}; give the folder above both")
-    return list(found.values())
+    return list(by_path.values())
 
 
-def _name(path: pathlib.PurePath) -> str:
-    """A path as a name that can be written anywhere, whatever bytes the system has for it."""
+def _add_folders_to_equal_names(by_path: dict[pathlib.Path, AudioSource]) -> dict[pathlib.Path, AudioSource]:
+    paths_by_name: dict[str, list[pathlib.Path]] = {}
+    for path, source in by_path.items():
+        paths_by_name.setdefault(source.name, []).append(path)
+    renamed = dict(by_path)
+    for paths in paths_by_name.values():
+        if len(paths) > 1:
+            common = os.path.commonpath([path.parent for path in paths])
+            renamed |= {path: AudioSource(_printable_name(path.relative_to(common)), by_path[path].file) for path in paths}
+    return renamed
+
+
+def _printable_name(path: pathlib.PurePath) -> str:
+    """Replaces the bytes of a path that are not valid text, so that the name can be written anywhere."""
     return path.as_posix().encode(errors="replace").decode()
 
 
-def _of(argument: str, spool: pathlib.Path) -> list[Source]:
+def _resolve_argument(argument: str, spool: pathlib.Path) -> list[AudioSource]:
     if not argument:
-        raise InputError("an argument is empty; it would mean the whole working directory (. means it too)")
+        raise InputError("empty argument; use . for the working directory")
     if argument == "-":
-        return [Source("stdin", _from_stdin(spool / "stdin"))]
+        return [AudioSource("stdin", _copy_stdin(spool / "stdin"))]
     path = storage.expand_path(argument)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError) as error:
-        raise InputError(f"{_name(path)}: no name of a file ({getattr(error, 'strerror', None) or error})") from None
+        raise InputError(f"{_printable_name(path)}: invalid file name ({getattr(error, 'strerror', None) or error})") from None
     if is_folder:
-        files = sorted(file for file in _below(path) if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in _walk_visible_files(path) if file.suffix.lower() in AUDIO_SUFFIXES)
         if not files:
-            raise InputError(f"{_name(path)}: there is no recording in this folder ({', '.join(sorted(SUFFIXES))})")
-        return [Source(_name(file.relative_to(path)), file) for file in files]
-    if path.suffix.lower() in LISTS and is_file:
-        return _listed(path)
-    return [Source(_name(pathlib.PurePath(path.name)), path)]
+            raise InputError(f"{_printable_name(path)}: no recording in this folder ({', '.join(sorted(AUDIO_SUFFIXES))})")
+        return [AudioSource(_printable_name(file.relative_to(path)), file) for file in files]
+    if path.suffix.lower() in LIST_SUFFIXES and is_file:
+        return _read_list(path)
+    return [AudioSource(_printable_name(pathlib.PurePath(path.name)), path)]
 
 
-def _from_stdin(copy: pathlib.Path) -> pathlib.Path:
-    # What decodes it may have to seek in it.
-    if not copy.exists():  # named twice, it is read once
+def _copy_stdin(copy: pathlib.Path) -> pathlib.Path:
+    """Copies the standard input to a file, since decoders may need to seek."""
+    if not copy.exists():  # `-` may be given twice
         if sys.stdin is None:
             raise InputError("-: the standard input is closed")
         with copy.open("wb") as out:
@@ -89,37 +97,30 @@ def _from_stdin(copy: pathlib.Path) -> pathlib.Path:
     return copy
 
 
-def _below(folder):
+def _walk_visible_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (pathlib.Path(parent, name) for name in names if not name.startswith("."))
 
 
-def _listed(file: pathlib.Path) -> list[Source]:
+def _read_list(file: pathlib.Path) -> list[AudioSource]:
     rows = event_rows.read_text(file, "list of recordings").splitlines()
     if file.suffix.lower() == ".csv":
-        names = [row[0] if row else "" for row in csv.reader(rows)]
+        fields = [row[0] if row else "" for row in csv.reader(rows)]
     else:
-        names = [row.split("\t")[0] for row in rows]
-    found = []
-    for row, name in enumerate(map(str.strip, names), 1):
-        if not name or (not found and name.lower() in ("path", "filename", "file")):
+        fields = [row.split("\t")[0] for row in rows]
+    sources: list[AudioSource] = []
+    for number, field in enumerate(map(str.strip, fields), 1):
+        if not field or (not sources and field.lower() in LIST_HEADERS):
             continue
-        beside, plain = file.parent / name, pathlib.PurePath(name)
+        relative_to_list = file.parent / field
         try:
-            path = beside if beside.exists() or not pathlib.Path(name).exists() else pathlib.Path(name)
+            in_working_directory = not relative_to_list.exists() and pathlib.Path(field).exists()
         except (OSError, ValueError):
-            raise InputError(f"{file}, row {row}: {name[:60]!r} ... is no name of a recording; a list has a path a row") from None
-        found.append(Source(_name(pathlib.PurePath(path.name) if plain.is_absolute() or ".." in plain.parts else plain), path))
-    if not found:
+            raise InputError(f"{file}, row {number}: {field[:60]!r} ... is not a file name; expected one path per row") from None
+        written = pathlib.PurePath(field)
+        name = pathlib.PurePath(written.name) if written.is_absolute() or ".." in written.parts else written
+        sources.append(AudioSource(_printable_name(name), pathlib.Path(field) if in_working_directory else relative_to_list))
+    if not sources:
         raise InputError(f"{file}: the list names no recording")
-    return found
-
-
-def read_duration_s(source: Source) -> float | None:
-    """Length of a recording by its header, for a progress bar; None where it does not say, or is broken."""
-    try:
-        info = soundfile.info(source.file)
-    except (soundfile.SoundFileError, OSError, ValueError):
-        return None
-    return info.frames / info.samplerate if 0 < info.frames < 2**62 and info.samplerate > 0 else None
+    return sources

@@ -1,13 +1,15 @@
-"""What was heard in a recording: scenes over time, frame scores, events."""
+"""The prediction for a recording: scenes over time, frame scores and detected events."""
 
 import dataclasses
 
 import numpy as np
 
+from mfl_jax.inference.audio_source import AudioSource
+
 
 @dataclasses.dataclass(frozen=True)
 class DetectedEvent:
-    """An event that was detected: [onset_s, offset_s) seconds from the start of its recording.
+    """A detected event: [onset_s, offset_s) in seconds from the start of the recording.
 
     `confidence` is the mean score of the event over its frames, before any post-processing.
     """
@@ -18,23 +20,35 @@ class DetectedEvent:
     confidence: float
 
 
+@dataclasses.dataclass(frozen=True)
+class UnreadableRecording:
+    """A recording that could not be read, with a one-line reason."""
+
+    source: AudioSource
+    reason: str
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model heard in a recording.
+    """The prediction of a model for a recording.
 
     Attributes:
-      recording: its name: the path below the folder that was given, or of the file itself; `stdin` for the standard input.
-      duration_s: its length.
+      recording: name of the recording: its path below the folder that was searched, its file name, or `stdin`.
+      duration_s: length of the recording.
       hop_s: seconds between two frames.
-      scenes, events: the classes of the scores; empty for a task that the model was not trained on.
-      scene: probability of each scene over the whole recording, float32 [shape=(S,)]: the mean over its windows, by their length.
-      window_start_s, window_end_s: float64 [shape=(N,)], when each window begins and ends; they overlap.
+      scenes: scene classes, in the order of the scores; empty if the model was not trained on scenes.
+      events: event classes, in the order of the scores; empty if the model was not trained on events.
+      scene: probability of each scene over the whole recording, float32 [shape=(S,)]: the mean over its windows, weighted by
+        their lengths.
+      window_start_s: start of each window, float64 [shape=(N,)]. Windows may overlap.
+      window_end_s: end of each window, float64 [shape=(N,)].
       window_scenes: probability of each scene in each window, float32 [shape=(N, S)].
-      frame_scores: probability of each event in each frame, float32 [shape=(T, E)]; for long recordings in a file, not in memory.
-      clip_scores: the same as `--mode=evaluate` computes them, each clip by itself, of the shape of `frame_scores`; None where
-        they were not asked for, or where clips are not among the windows.
-      detected: the events, by onset.
-      clip_s: seconds of a window. overlap: share of it that the next one has in common with it.
+      frame_scores: probability of each event in each frame, float32 [shape=(T, E)]. Memory-mapped for long recordings.
+      clip_scores: frame scores as `--mode=evaluate` computes them, from clips that do not overlap, float32 [shape=(T, E)].
+        None if they were not requested, or if the clips are not among the windows.
+      detected: detected events, sorted by onset.
+      clip_s: length of a window in seconds.
+      overlap: share of a window that overlaps the next one.
     """
 
     recording: str
@@ -54,10 +68,10 @@ class Prediction:
 
     @property
     def scene_label(self) -> str | None:
-        """The most probable scene of the whole recording; None without scenes."""
+        """The most probable scene of the whole recording, or None without scenes."""
         return self.scenes[int(self.scene.argmax())] if self.scenes else None
 
     @property
     def clips(self) -> np.ndarray:
-        """The numbers of the windows that are clips of a data set: those that do not overlap, from the start."""
+        """Indices of the windows that are clips of a data set: consecutive windows from the start that do not overlap."""
         return np.flatnonzero(np.abs(self.window_start_s / self.clip_s - np.round(self.window_start_s / self.clip_s)) < 1e-6)

@@ -1,4 +1,8 @@
-"""Recordings of any length through a network that takes clips: windows that overlap, and their scores joined without seams."""
+"""Overlapping windows of a spectrogram, and the average of their scores.
+
+The network takes clips of a fixed length. A recording of any length is cut into windows of that length, and the scores of
+overlapping windows are averaged so that no seam is visible.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -7,9 +11,12 @@ import numpy as np
 
 
 class Window(NamedTuple):
-    """A piece of a spectrogram as the network takes it.
+    """A piece of a spectrogram of the length that the network takes.
 
-    `first` is its first frame in the recording, `log_mel` [shape=(clip_frames, M)], of which `valid` frames hold something.
+    Attributes:
+      first: index of its first frame in the recording.
+      valid: number of frames before the padding.
+      log_mel: the spectrogram, float32 [shape=(clip_frames, M)].
     """
 
     first: int
@@ -17,14 +24,17 @@ class Window(NamedTuple):
     log_mel: np.ndarray
 
 
-def cut(pieces: Iterable[np.ndarray], clip_frames: int, stride: int) -> Iterator[Window]:
-    """Cuts a spectrogram into windows of `clip_frames` frames, one every `stride` frames, until all frames are seen.
+def cut_windows(pieces: Iterable[np.ndarray], clip_frames: int, stride: int) -> Iterator[Window]:
+    """Cuts a spectrogram into windows of `clip_frames` frames, one every `stride` frames.
 
-    Windows that reach past the end are padded with zeros, which the network does not see. With a stride of `clip_frames` the
-    windows are the clips of a data set. With a part of it, those clips are among them, so that scores of both come from one pass.
+    Windows that reach past the end are padded with zeros, which the network ignores. If `stride` is `clip_frames`, the windows
+    are the clips of a data set. If `stride` divides `clip_frames`, those clips are among the windows, so one pass gives the
+    scores of both.
 
     Args:
-      pieces: consecutive, [shape=(n, M)]. At most a window and a piece are held.
+      pieces: consecutive parts of the spectrogram, [shape=(n, M)]. At most one window and one piece are held in memory.
+      clip_frames: length of a window.
+      stride: frames from one window to the next.
     """
     first, pending = 0, None
     for piece in pieces:
@@ -33,48 +43,55 @@ def cut(pieces: Iterable[np.ndarray], clip_frames: int, stride: int) -> Iterator
             yield Window(first, clip_frames, pending[:clip_frames])
             pending, first = pending[stride:], first + stride
     while pending is not None and len(pending):
-        seen_before = first > 0 and len(pending) <= clip_frames - stride
-        if not seen_before or -first % clip_frames < len(pending):  # a clip is to come: none is left out up to there
+        already_covered = first > 0 and len(pending) <= clip_frames - stride
+        # Windows continue up to the start of the last clip, even if all frames are covered.
+        if not already_covered or -first % clip_frames < len(pending):
             yield Window(first, len(pending), np.pad(pending, ((0, clip_frames - len(pending)), (0, 0))))
         pending, first = pending[stride:], first + stride
 
 
-class Joiner:
-    """Joins the frame scores of the windows of a recording.
+class OverlapAverager:
+    """Averages the frame scores of overlapping windows.
 
-    Where windows overlap, a frame has the mean of their scores, weighted by its distance to the border of each window: a window
-    fades in as the one before it fades out, and what the network knows least, what lies at a border, counts least.
+    The score of a frame is the mean over the windows that hold it, weighted by its distance to the nearer border of each window.
+    One window thus fades in as the previous one fades out, and scores near a border, where the network sees the least context,
+    count least.
     """
 
     def __init__(self, clip_frames: int, stride: int):
         self._stride = stride
         self._weights = np.ones(clip_frames) if stride == clip_frames else _triangle(clip_frames)
-        self._total = self._weight = None
+        self._sums: np.ndarray | None = None
+        self._weight_sums = np.zeros(clip_frames)
 
     def add(self, scores: np.ndarray, valid: int) -> np.ndarray:
-        """Takes the scores of the next window [shape=(clip_frames, E)].
+        """Adds the scores of the next window.
+
+        Args:
+          scores: scores of the window, [shape=(clip_frames, E)].
+          valid: number of frames before the padding.
 
         Returns:
-          The scores of the next frames, which no later window changes, float32 [shape=(n, E)].
+          The scores of the next frames, which no later window can change, float32 [shape=(n, E)].
         """
-        if self._total is None:
-            self._total, self._weight = np.zeros(scores.shape), np.zeros(len(scores))
-        self._total[:valid] += self._weights[:valid, None] * scores[:valid]
-        self._weight[:valid] += self._weights[:valid]
-        return self._take(self._stride)
+        if self._sums is None:
+            self._sums = np.zeros(scores.shape)
+        self._sums[:valid] += self._weights[:valid, None] * scores[:valid]
+        self._weight_sums[:valid] += self._weights[:valid]
+        return self._pop(self._sums, self._stride)
 
-    def end(self) -> np.ndarray:
-        """Returns what is left after the last window [shape=(n, E)]."""
-        return np.zeros((0, 0), np.float32) if self._total is None else self._take(len(self._total))
+    def finish(self) -> np.ndarray:
+        """Returns the scores of the remaining frames after the last window, float32 [shape=(n, E)]."""
+        return np.zeros((0, 0), np.float32) if self._sums is None else self._pop(self._sums, len(self._sums))
 
-    def _take(self, frames):
-        heard = self._weight[:frames] > 0
-        done = (self._total[:frames][heard] / self._weight[:frames][heard, None]).astype(np.float32)
-        for array in (self._total, self._weight):
+    def _pop(self, sums: np.ndarray, frames: int) -> np.ndarray:
+        covered = self._weight_sums[:frames] > 0
+        means = (sums[:frames][covered] / self._weight_sums[:frames][covered, None]).astype(np.float32)
+        for array in (sums, self._weight_sums):
             array[:-frames] = array[frames:]
             array[-frames:] = 0
-        return done
+        return means
 
 
-def _triangle(frames):
+def _triangle(frames: int) -> np.ndarray:
     return np.minimum(np.arange(1, frames + 1), np.arange(frames, 0, -1)) / frames

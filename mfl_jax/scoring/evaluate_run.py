@@ -68,9 +68,9 @@ def score_events(config, dataset: Dataset, workdir: pathlib.Path, kinds: list[st
     durations_s = {recording: len(of_recording) * hop_s for recording, of_recording in scores.items()}
     rules = {label: postprocessing.Rule(threshold=config.threshold) for label in model.events}
     if config.postprocess == "tuned":
-        rules = postprocessing.read(workdir / postprocessing.FILE, model.events, step=model.step)
+        rules = postprocessing.read_rules(workdir / postprocessing.RULES_FILE, model.events, step=model.step)
     detected = {
-        recording: postprocessing.detect(of_recording, model.events, rules, hop_s=hop_s, duration_s=durations_s[recording])
+        recording: postprocessing.detect_events(of_recording, model.events, rules, hop_s=hop_s, duration_s=durations_s[recording])
         for recording, of_recording in scores.items()
     }
     reference = {recording.path: recording.events for recording in dataset.recordings("evaluation")}

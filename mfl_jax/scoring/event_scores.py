@@ -272,7 +272,7 @@ def score_frames(
     if detected is None:
         rules = dict.fromkeys(events, postprocessing.Rule(threshold=threshold)) if lists else {}
         detected = {
-            name: postprocessing.detect(scores, events, rules, hop_s=hop_s, duration_s=durations_s[name]) if lists else ()
+            name: postprocessing.detect_events(scores, events, rules, hop_s=hop_s, duration_s=durations_s[name]) if lists else ()
             for name, scores in frame_scores.items()
         }
     result = _score_lists(true, {name: detected.get(name, ()) for name in true}, events, settings, lists) if lists else {}

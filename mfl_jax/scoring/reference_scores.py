@@ -47,7 +47,7 @@ class ReferenceScores:
                 hop_samples=rate.hop_samples, sample_rate_hz=rate.sample_rate_hz,
             )  # fmt: skip
             hop_s = prediction.hop_s
-            detected = postprocessing.detected_frames(prediction.frame_scores, model.events, self.rules, hop_s)
+            detected = postprocessing.mark_detected_frames(prediction.frame_scores, model.events, self.rules, hop_s)
             self._count("recordings", "event", metrics.frame_counts(detected, active))
             if prediction.clip_scores is not None:
                 detected = prediction.clip_scores >= np.float32(model.config.threshold)

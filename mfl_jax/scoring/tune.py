@@ -32,7 +32,7 @@ def _segments(active: np.ndarray, hop_s: float) -> np.ndarray:
     """[shape=(T,)] bool, the frames of a recording -> the segments of a second that any active frame overlaps."""
     nearly = 1e-9  # seconds are no whole number of hops in floating point
     segments = np.zeros(math.ceil(len(active) * hop_s / SEGMENT_S - nearly), bool)
-    for first, last in postprocessing.runs(active):
+    for first, last in postprocessing.find_runs(active):
         segments[int(first * hop_s / SEGMENT_S + nearly) : math.ceil(last * hop_s / SEGMENT_S - nearly)] = True
     return segments
 
@@ -72,11 +72,11 @@ def choose(
 
     def f_of(rule):
         if rule.median_s not in filtered:
-            filtered[rule.median_s] = [postprocessing.median_filtered(s, rule, hop_s) for s in scores]
+            filtered[rule.median_s] = [postprocessing.median_filter(s, rule, hop_s) for s in scores]
         detected = []
         for of_recording in filtered[rule.median_s]:
             frames = np.zeros(len(of_recording), bool)
-            for first, last in postprocessing.active_runs(of_recording, rule, hop_s):
+            for first, last in postprocessing.find_event_runs(of_recording, rule, hop_s):
                 frames[first:last] = True
             detected.append(frames)
         return f_score(detected, active, score, hop_s)
@@ -133,9 +133,9 @@ def tune(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.
         active = [np.ascontiguousarray(labels[:, column]) for _, labels in joined]
         rules[label], before, after = choose(scores, active, start=start, score=config.tune, hop_s=model.mel.hop_s)
         figures[label] = {"f_before": 100 * before, "f_after": 100 * after}
-    file = workdir / postprocessing.FILE
+    file = workdir / postprocessing.RULES_FILE
     about = {"score": config.tune, "validation": config.validation, "step": model.step, "recordings": len(joined)}
-    storage.atomic_write(file, postprocessing.to_json(rules, **about, held_out=figures))
+    storage.atomic_write(file, postprocessing.rules_to_json(rules, **about, held_out=figures))
     _print(console, rules, figures, about)
     console.print(f"written: {file}", soft_wrap=True, highlight=False, markup=False)
     return rules

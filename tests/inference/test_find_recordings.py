@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from mfl_jax.errors import InputError
-from mfl_jax.inference import find_recordings
+from mfl_jax.inference import audio_source, find_recordings
+from mfl_jax.inference.audio_source import AudioSource
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_names_with_spaces_and_other_scripts(tmp_path, spool):
 @pytest.mark.parametrize("files", [(), ("notes.txt", "sub/list.csv"), (".hidden.wav",)])
 def test_a_folder_without_recordings_is_refused(tmp_path, spool, files):
     touch(tmp_path, *files)
-    with pytest.raises(InputError, match="there is no recording in this folder") as refused:
+    with pytest.raises(InputError, match="no recording in this folder") as refused:
         find_recordings.find_recordings([str(tmp_path)], spool)
     assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
 
@@ -195,7 +196,7 @@ def test_the_standard_input_named_twice_counts_once(spool, monkeypatch):
 def test_lengths_are_those_of_the_headers(tmp_path):
     soundfile.write(tmp_path / "a.flac", np.zeros(12_345), 8000)
     (tmp_path / "b.wav").write_bytes(b"RIFFnonsense")
-    assert find_recordings.read_duration_s(find_recordings.Source("a", tmp_path / "a.flac")) == 12_345 / 8000
-    assert find_recordings.read_duration_s(find_recordings.Source("b", tmp_path / "b.wav")) is None
-    assert find_recordings.read_duration_s(find_recordings.Source("c", tmp_path / "missing.wav")) is None
-    assert find_recordings.read_duration_s(find_recordings.Source("d", tmp_path)) is None
+    assert audio_source.read_duration_s(AudioSource("a", tmp_path / "a.flac")) == 12_345 / 8000
+    assert audio_source.read_duration_s(AudioSource("b", tmp_path / "b.wav")) is None
+    assert audio_source.read_duration_s(AudioSource("c", tmp_path / "missing.wav")) is None
+    assert audio_source.read_duration_s(AudioSource("d", tmp_path)) is None

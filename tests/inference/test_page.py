@@ -21,7 +21,7 @@ from test_picture import HEARD, MEL, TRUE, prediction, recording
 
 from mfl_jax.data.annotation import Event
 from mfl_jax.errors import InputError
-from mfl_jax.inference import page, picture
+from mfl_jax.inference import display_data, page
 from mfl_jax.inference.prediction import DetectedEvent
 
 EVIL = '"><img src=x onerror=alert(1)>.wav'
@@ -44,11 +44,11 @@ def sound_of(file):
 def pages(tmp_path_factory):
     """A page of 2 s, and one of 70 s."""
     folder = tmp_path_factory.mktemp("pages")
-    page.write(prediction(detected=HEARD), recording(folder / "a.wav"), MEL, folder / "short.html", reference=TRUE)
+    page.write_page(prediction(detected=HEARD), recording(folder / "a.wav"), MEL, folder / "short.html", reference=TRUE)
     chirp_s = np.arange(70 * 8000) / 8000
     soundfile.write(folder / "b.wav", 0.3 * np.sin(np.pi * 40 * chirp_s**2), 8000)
     long = prediction(70.0, detected=(DetectedEvent(30.0, 32.0, "low", 0.7), DetectedEvent(61.2, 62.0, "high", 0.9)))
-    page.write(long, folder / "b.wav", MEL, folder / "long.html")
+    page.write_page(long, folder / "b.wav", MEL, folder / "long.html")
     return folder
 
 
@@ -61,7 +61,7 @@ def test_what_the_script_is_told(pages):
     np.testing.assert_array_equal(scores, np.round(255 * prediction(detected=HEARD).frame_scores[:, 0]))
     scenes = np.frombuffer(base64.b64decode(told["scene_scores"]), np.uint8).reshape(2, page.COLUMNS)
     assert (scenes == [[191], [64]]).all()
-    assert "2 events left out that stay below 0.1." in told["notes"]
+    assert "2 events hidden (score below 0.1)." in told["notes"]
     assert told["summary"] == "Scene: calm (0.75). 2 events detected. 3 events in the reference."
     assert data_of(pages / "long.html")["reference"] is None
 
@@ -69,10 +69,10 @@ def test_what_the_script_is_told(pages):
 def test_the_spectrogram_of_the_page(pages):
     (encoded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', (pages / "short.html").read_text())
     pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(encoded)))
-    log_mel = picture.spectrogram_columns(prediction(), pages / "a.wav", MEL)
+    log_mel = display_data.read_spectrogram(prediction(), pages / "a.wav", MEL, page.COLUMNS)
     assert pixels.shape[:2] == (32, 100)
     brightness = pixels[..., :3].sum(-1)[::-1].T  # magma grows brighter all the way
-    assert np.corrcoef(brightness.ravel(), np.clip(log_mel, *picture.energy_limits(log_mel)).ravel())[0, 1] > 0.95
+    assert np.corrcoef(brightness.ravel(), np.clip(log_mel, *display_data.colour_limits(log_mel)).ravel())[0, 1] > 0.95
 
 
 def test_a_short_sound_is_lossless(pages):
@@ -98,11 +98,11 @@ def test_a_long_sound_is_in_its_place_and_small(pages):
 
 
 def test_an_hour_is_the_longest_that_is_embedded(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "LONGEST_S", 1.0)
+    monkeypatch.setattr(page, "MAX_EMBEDDED_S", 1.0)
     (tmp_path / "sounds # 1").mkdir()
     (tmp_path / "pages").mkdir()
     file = recording(tmp_path / "sounds # 1" / "a.wav")
-    page.write(prediction(), file, MEL, tmp_path / "pages" / "a.html")
+    page.write_page(prediction(), file, MEL, tmp_path / "pages" / "a.html")
     told = data_of(tmp_path / "pages" / "a.html")
     assert told["linked"] == "../sounds%20%23%201/a.wav" and told["linked_name"] == "a.wav"
     assert element((tmp_path / "pages" / "a.html").read_text(), "sound") == ""
@@ -114,7 +114,7 @@ def test_names_do_nothing(tmp_path):
     heard = prediction(
         recording=f"@@DATA@@{EVIL}\udcff", scenes=("<b>", "&amp;"), events=(label,), detected=(DetectedEvent(0, 1, label, 0.9),)
     )  # fmt: skip
-    page.write(heard, file, MEL, tmp_path / "a.html", reference=[Event(0, 1, label)])
+    page.write_page(heard, file, MEL, tmp_path / "a.html", reference=[Event(0, 1, label)])
     text = (tmp_path / "a.html").read_text()
     assert "alert(1)</script>" not in text and "<img src=x" not in text and text.count("<script") == 3
     assert data_of(tmp_path / "a.html")["events"] == [label]
@@ -122,10 +122,10 @@ def test_names_do_nothing(tmp_path):
 
 def test_a_page_that_fails_leaves_nothing(tmp_path):
     file = recording(tmp_path / "a.wav")
-    with pytest.raises(InputError, match="and the prediction"):
-        page.write(prediction(9.0), file, MEL, tmp_path / "a.html")
+    with pytest.raises(InputError, match="but the prediction covers"):
+        page.write_page(prediction(9.0), file, MEL, tmp_path / "a.html")
     with pytest.raises(InputError, match="can't be written"):
-        page.write(prediction(), file, MEL, tmp_path / "none" / "a.html")
+        page.write_page(prediction(), file, MEL, tmp_path / "none" / "a.html")
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
@@ -292,11 +292,11 @@ def test_the_page_on_a_telephone(pages, tmp_path):
 
 def test_a_linked_recording_with_an_evil_name(tmp_path, monkeypatch):
     """A page that plays a file beside it, whose name and labels try to be more than names."""
-    monkeypatch.setattr(page, "LONGEST_S", 1.0)
+    monkeypatch.setattr(page, "MAX_EMBEDDED_S", 1.0)
     file = recording(tmp_path / EVIL.replace("/", ""))
     label = "</script><img src=x onerror=alert(1)>"
     heard = prediction(recording=file.name, scenes=(label, "b"), events=(label,), detected=(DetectedEvent(0.5, 1, label, 0.9),))
-    page.write(heard, file, MEL, tmp_path / "evil.html", reference=[Event(0, 1, label)])
+    page.write_page(heard, file, MEL, tmp_path / "evil.html", reference=[Event(0, 1, label)])
     probe = """
     found.duration = audio.duration;
     found.link = document.querySelector("#linked a").textContent;
@@ -319,7 +319,7 @@ def test_pages_of_one_task(tmp_path, task):
     nothing = {"scenes": {"events": (), "frame_scores": np.zeros((0, 0), np.float32)}, "events": {"scenes": ()}}[task]
     heard = prediction(0.1, detected=() if task == "scenes" else (DetectedEvent(0.02, 0.06, "low", 0.5),))
     heard = dataclasses.replace(heard, **nothing)
-    page.write(heard, recording(tmp_path / "a.wav", 0.1), MEL, tmp_path / "a.html")
+    page.write_page(heard, recording(tmp_path / "a.wav", 0.1), MEL, tmp_path / "a.html")
     probe = """
     press("n");
     found.now = audio.currentTime;

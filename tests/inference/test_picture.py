@@ -14,7 +14,7 @@ from mfl_jax.data import mel_spectrogram
 from mfl_jax.data.annotation import Event
 from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.errors import InputError
-from mfl_jax.inference import picture
+from mfl_jax.inference import display_data, picture
 from mfl_jax.inference.prediction import DetectedEvent, Prediction
 
 MEL = MelConfig(
@@ -48,9 +48,11 @@ def recording(file, duration_s=2.0, level=0.1):
 
 
 def drawn(heard, tmp_path, *, level=0.1, **settings):
-    log_mel = picture.spectrogram_columns(heard, recording(tmp_path / "a.wav", heard.duration_s, level), MEL)
+    audio_file = recording(tmp_path / "a.wav", heard.duration_s, level)
+    log_mel = display_data.read_spectrogram(heard, audio_file, MEL, picture.COLUMNS)
+    scores, scenes = (reduce(heard, picture.COLUMNS) for reduce in (display_data.reduce_scores, display_data.average_scenes))
     with plot_style.theme("light"):
-        figure = picture.figure(heard, log_mel, picture.score_columns(heard), picture.scene_columns(heard), MEL, **settings)
+        figure = picture.draw_figure(heard, log_mel, scores, scenes, MEL, **settings)
     return {ax.get_label(): ax for ax in figure.axes}, log_mel
 
 
@@ -59,7 +61,7 @@ def drawn(heard, tmp_path, *, level=0.1, **settings):
 def test_columns_are_maxima_over_their_frames(frames, columns, block):
     values = np.random.default_rng(frames).standard_normal((frames, 2)).astype(np.float32)
     pieces = [values[start : start + block] for start in range(0, frames, block)]
-    found = picture.reduce_columns(pieces, frames, columns)
+    found = display_data.reduce_columns(pieces, frames, columns)
     count = min(frames, columns)
     own = [[t for t in range(frames) if t * count // frames == column] for column in range(count)]
     assert sorted(t for some in own for t in some) == list(range(frames)) and all(own)
@@ -67,22 +69,22 @@ def test_columns_are_maxima_over_their_frames(frames, columns, block):
 
 
 def test_frames_that_nobody_promised_count_to_the_last_column():
-    found = picture.reduce_columns([np.float32([[1], [2], [3]]), np.zeros((0, 1), np.float32), np.float32([[9]])], 3, 3)
+    found = display_data.reduce_columns([np.float32([[1], [2], [3]]), np.zeros((0, 1), np.float32), np.float32([[9]])], 3, 3)
     assert found.tolist() == [[1], [2], [9]]
-    assert picture.reduce_columns([np.float32([[1]])], 3, 3).tolist() == [[1], [-np.inf], [-np.inf]]
+    assert display_data.reduce_columns([np.float32([[1]])], 3, 3).tolist() == [[1], [-np.inf], [-np.inf]]
 
 
 def test_the_spectrogram_is_that_of_the_model(tmp_path):
     file = recording(tmp_path / "a.wav")
     whole = mel_spectrogram.compute_log_mel(soundfile.read(file, dtype="float32")[0], MEL)
-    np.testing.assert_array_equal(picture.spectrogram_columns(prediction(), file, MEL), whole)
-    tenth = picture.spectrogram_columns(prediction(), file, MEL, 10)
-    np.testing.assert_array_equal(tenth, whole.reshape(10, 10, 32).max(1))
+    np.testing.assert_allclose(display_data.read_spectrogram(prediction(), file, MEL, 100), whole, rtol=0, atol=1e-5)
+    tenth = display_data.read_spectrogram(prediction(), file, MEL, 10)
+    np.testing.assert_allclose(tenth, whole.reshape(10, 10, 32).max(1), rtol=0, atol=1e-5)
 
 
 def test_another_recording_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"lasts 2\.00 s and the prediction 3\.00 s"):
-        picture.spectrogram_columns(prediction(3.0), recording(tmp_path / "a.wav"), MEL)
+    with pytest.raises(InputError, match=r"lasts 2\.00 s, but the prediction covers 3\.00 s"):
+        display_data.read_spectrogram(prediction(3.0), recording(tmp_path / "a.wav"), MEL, 100)
 
 
 def test_scenes_are_means_over_the_windows_of_a_column():
@@ -91,8 +93,8 @@ def test_scenes_are_means_over_the_windows_of_a_column():
         window_scenes=np.float32([[1, 0], [0.5, 0.5], [0, 1]]),
     )  # fmt: skip
     # Windows 1; 1 and 2; 2 and 3; 3.
-    np.testing.assert_allclose(picture.scene_columns(heard, 4)[:, 0], [1, 0.75, 0.25, 0])
-    assert picture.scene_columns(prediction(scenes=(), window_scenes=np.zeros((3, 0))), 4).shape == (4, 0)
+    np.testing.assert_allclose(display_data.average_scenes(heard, 4)[:, 0], [1, 0.75, 0.25, 0])
+    assert display_data.average_scenes(prediction(scenes=(), window_scenes=np.zeros((3, 0))), 4).shape == (4, 0)
 
 
 def test_rectangles_are_the_events(tmp_path):
@@ -120,7 +122,7 @@ def test_scores_and_spectrogram_are_where_their_axes_say(tmp_path):
     panels, log_mel = drawn(prediction(1.99, detected=HEARD), tmp_path)
     scores = panels["scores"]
     assert [tick.get_text() for tick in scores.get_yticklabels()] == ["high"]
-    assert "2 events left out (they stay below 0.1)" in scores.get_title(loc="left")
+    assert "2 events hidden: score below 0.1" in scores.get_title(loc="left")
     (image,) = scores.images
     assert image.get_extent() == [0, 2.0, 0.5, -0.5]  # 100 frames of 20 ms, though the recording ends within the last
     assert np.flatnonzero(np.asarray(image.get_array())[0] > 0.5).tolist() == [*range(20, 45), *range(60, 75)]
@@ -159,7 +161,7 @@ def test_of_hundreds_of_events_those_are_drawn_that_matter(tmp_path):
     panels, _ = drawn(heard, tmp_path)
     rows = [tick.get_text() for tick in panels["scores"].get_yticklabels()]
     assert rows == ["event 7", *events[401:]]
-    assert "400 events left out (there is room for 100 rows)" in panels["scores"].get_title(loc="left")
+    assert "400 events hidden: limit of 100 rows" in panels["scores"].get_title(loc="left")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_of_hundreds_of_events_those_are_drawn_that_matter(tmp_path):
 def test_one_task_or_next_to_no_time(tmp_path, heard, panels):
     assert list(drawn(heard, tmp_path)[0]) == panels
     file = tmp_path / "a.png"
-    picture.draw(heard, tmp_path / "a.wav", MEL, file)
+    picture.write_picture(heard, tmp_path / "a.wav", MEL, file)
     assert matplotlib.image.imread(file)[..., :3].std() > 0.02
 
 
@@ -190,7 +192,7 @@ def test_the_file(tmp_path):
     recording(tmp_path / "a.wav")
     (tmp_path / "out").mkdir()
     for name in ("one.png", "two.png"):
-        picture.draw(heard, tmp_path / "a.wav", MEL, tmp_path / "out" / name, reference=[Event(0, 1, "50 $ or $\\frac")])
+        picture.write_picture(heard, tmp_path / "a.wav", MEL, tmp_path / "out" / name, reference=[Event(0, 1, "50 $ or $\\frac")])
     one, two = sorted((tmp_path / "out").iterdir())
     assert one.read_bytes() == two.read_bytes()
     pixels = matplotlib.image.imread(one)
@@ -202,11 +204,11 @@ def test_the_file(tmp_path):
 def test_a_folder_that_is_not_there(tmp_path):
     recording(tmp_path / "a.wav")
     with pytest.raises(InputError, match=r"none/a\.png: can't be written \(No such file or directory\)"):
-        picture.draw(prediction(), tmp_path / "a.wav", MEL, tmp_path / "none" / "a.png")
+        picture.write_picture(prediction(), tmp_path / "a.wav", MEL, tmp_path / "none" / "a.png")
 
 
 def test_times_are_written_as_clocks_show_them():
-    assert [picture.clock(s) for s in (0, 59.9, 60, 3599, 3600, 86_400)] == [
+    assert [display_data.format_clock(s) for s in (0, 59.9, 60, 3599, 3600, 86_400)] == [
         "0:00",
         "0:59",
         "1:00",

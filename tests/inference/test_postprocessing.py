@@ -73,7 +73,7 @@ def test_runs_are_those_of_a_loop(frames):
     for share in (0.0, 0.1, 0.5, 0.9, 1.0):
         for _ in range(20):
             active = rng.random(frames) < share
-            found = postprocessing.runs(active)
+            found = postprocessing.find_runs(active)
             assert found.shape == (len(found), 2) and found.tolist() == slow_runs(active)
             assert len(found) == scipy.ndimage.label(active)[1]
 
@@ -84,7 +84,7 @@ def test_the_median_filter_is_that_of_a_loop(frames, hop_s):
     rng = np.random.default_rng(frames)
     for length in (1, 2, 10, 120):
         scores = some_scores(rng, length)
-        got = postprocessing.median_filtered(scores, Rule(median_s=frames * hop_s), hop_s)
+        got = postprocessing.median_filter(scores, Rule(median_s=frames * hop_s), hop_s)
         assert got.dtype == np.float32
         np.testing.assert_array_equal(got, slow_median(scores, frames))
         if length > frames:  # scipy.signal has zeros beyond the ends
@@ -95,10 +95,10 @@ def test_the_median_filter_is_that_of_a_loop(frames, hop_s):
 def test_the_length_of_a_median_filter_is_odd_in_frames():
     scores = some_scores(np.random.default_rng(0))
     for median_s, frames in ((0.06, 3), (0.04, 3), (0.08, 5), (0.1, 5), (0.22, 11), (0.46, 23), (0.94, 47)):
-        got = postprocessing.median_filtered(scores, Rule(median_s=median_s), 0.02)
+        got = postprocessing.median_filter(scores, Rule(median_s=median_s), 0.02)
         np.testing.assert_array_equal(got, slow_median(scores, frames), err_msg=f"{median_s} s")
     for median_s in (0.0, 0.01, 0.02, 0.029):
-        np.testing.assert_array_equal(postprocessing.median_filtered(scores, Rule(median_s=median_s), 0.02), scores)
+        np.testing.assert_array_equal(postprocessing.median_filter(scores, Rule(median_s=median_s), 0.02), scores)
 
 
 # Events.
@@ -120,9 +120,9 @@ def test_random_rules_find_what_a_loop_finds(hop_s):
     for _ in range(150):
         scores = some_scores(rng, int(rng.integers(1, 150)))
         rule, median, gap, least = random_rule(rng, hop_s)
-        filtered = postprocessing.median_filtered(scores, rule, hop_s)
+        filtered = postprocessing.median_filter(scores, rule, hop_s)
         expected = slow_events(slow_median(scores, median), rule.threshold, rule.lowest, gap, least)
-        found = postprocessing.active_runs(filtered, rule, hop_s)
+        found = postprocessing.find_event_runs(filtered, rule, hop_s)
         assert found.tolist() == expected, (rule, scores.tolist())
         events += len(expected)
     assert events > 300
@@ -135,16 +135,16 @@ def test_times_that_are_whole_numbers_of_hops_hold_exactly(hop_s):
         for seconds in (k * hop_s, round(k * hop_s, 6), float(np.float32(k * hop_s))):
             gap = np.zeros(k + 2, np.float32)
             gap[[0, -1]] = 1
-            assert len(postprocessing.active_runs(gap, Rule(max_gap_s=seconds), hop_s)) == 1
+            assert len(postprocessing.find_event_runs(gap, Rule(max_gap_s=seconds), hop_s)) == 1
             wider = np.insert(gap, 1, 0)
-            assert len(postprocessing.active_runs(wider, Rule(max_gap_s=seconds), hop_s)) == 2
+            assert len(postprocessing.find_event_runs(wider, Rule(max_gap_s=seconds), hop_s)) == 2
             event = np.pad(np.ones(k, np.float32), 1)
-            assert len(postprocessing.active_runs(event, Rule(min_duration_s=seconds), hop_s)) == 1
-            assert len(postprocessing.active_runs(event[1:-2], Rule(min_duration_s=seconds), hop_s)) == 0
+            assert len(postprocessing.find_event_runs(event, Rule(min_duration_s=seconds), hop_s)) == 1
+            assert len(postprocessing.find_event_runs(event[1:-2], Rule(min_duration_s=seconds), hop_s)) == 0
 
 
 def found_in(scores, **fields):
-    return postprocessing.active_runs(np.float32(scores), Rule(**fields), 0.02).tolist()
+    return postprocessing.find_event_runs(np.float32(scores), Rule(**fields), 0.02).tolist()
 
 
 def test_hysteresis_reaches_down_from_a_peak():
@@ -175,7 +175,7 @@ def test_the_median_filter_comes_first():
     """A single high frame is gone before any threshold sees it, and one that is missing is back."""
     scores = np.float32([0, 0, 1, 0, 0, 1, 1, 0, 1, 1])[:, None]
     rules = {"high": Rule(median_s=0.06)}
-    assert postprocessing.event_runs(scores, ["high"], rules, 0.02)[0].tolist() == [[5, 10]]
+    assert postprocessing.find_runs_by_event(scores, ["high"], rules, 0.02)[0].tolist() == [[5, 10]]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -184,13 +184,13 @@ def test_a_score_equal_to_the_threshold_counts(threshold, dtype):
     """Every tenth is another number in float32 than in float64, some above and some below."""
     scores = np.full((2, 1), threshold, dtype)
     rules = {"high": Rule(threshold=threshold)}
-    assert postprocessing.detected_frames(scores, ["high"], rules, 0.02).all()
-    assert len(postprocessing.detect(scores, ["high"], rules, hop_s=0.02, duration_s=0.04)) == 1
+    assert postprocessing.mark_detected_frames(scores, ["high"], rules, 0.02).all()
+    assert len(postprocessing.detect_events(scores, ["high"], rules, hop_s=0.02, duration_s=0.04)) == 1
     below = np.nextafter(scores.astype(np.float32), np.float32(0)).astype(dtype)
-    assert not postprocessing.detected_frames(below, ["high"], rules, 0.02).any()
+    assert not postprocessing.mark_detected_frames(below, ["high"], rules, 0.02).any()
     peak = {"high": Rule(threshold=threshold, low_threshold=threshold / 2)}
-    assert postprocessing.detected_frames(scores, ["high"], peak, 0.02).all()
-    assert not postprocessing.detected_frames(below, ["high"], peak, 0.02).any()
+    assert postprocessing.mark_detected_frames(scores, ["high"], peak, 0.02).all()
+    assert not postprocessing.mark_detected_frames(below, ["high"], peak, 0.02).any()
 
 
 def test_a_threshold_alone_is_what_evaluating_does():
@@ -198,7 +198,7 @@ def test_a_threshold_alone_is_what_evaluating_does():
     labels = np.random.default_rng(4).random(scores.shape) < 0.3
     for threshold in (0.3, 0.5, 0.7):
         rules = dict.fromkeys("abcde", Rule(threshold=threshold))
-        detected = postprocessing.detected_frames(scores, "abcde", rules, 0.02)
+        detected = postprocessing.mark_detected_frames(scores, "abcde", rules, 0.02)
         np.testing.assert_array_equal(detected, scores >= np.float32(threshold))
         assert metrics.frame_ratios(metrics.frame_counts(detected, labels)) == metrics.frame_scores(
             scores, labels, np.float32(threshold)
@@ -208,7 +208,7 @@ def test_a_threshold_alone_is_what_evaluating_does():
 def test_each_event_has_its_own_rule_and_the_default_without():
     scores = np.tile(np.float32([[0.4], [0.6], [0.4]]), (1, 3))
     rules = {"b": Rule(threshold=0.3), "c": Rule(threshold=0.9)}
-    detected = postprocessing.detected_frames(scores, "abc", rules, 0.02)
+    detected = postprocessing.mark_detected_frames(scores, "abc", rules, 0.02)
     np.testing.assert_array_equal(detected.T, [[False, True, False], [True] * 3, [False] * 3])
 
 
@@ -218,7 +218,7 @@ def test_detected_events_say_when_what_and_how_sure():
     scores[14, 0] = 0.25  # filled by the gap, and in the mean
     scores[10:12, 1] = 1
     rules = {"high": Rule(max_gap_s=0.02)}
-    found = postprocessing.detect(scores, EVENTS, rules, hop_s=0.02, duration_s=1.0937)
+    found = postprocessing.detect_events(scores, EVENTS, rules, hop_s=0.02, duration_s=1.0937)
     assert [(event.label, event.onset_s, event.offset_s) for event in found] == [
         ("high", 0.2, 0.4), ("low", 0.2, 0.24), ("high", 0.6, 1.0937),
     ]  # fmt: skip
@@ -232,9 +232,9 @@ def test_events_and_frames_say_the_same():
     for _ in range(40):
         scores = some_scores(rng, int(rng.integers(1, 200)), 2)
         rules = {label: random_rule(rng, 0.02)[0] for label in EVENTS}
-        detected = postprocessing.detected_frames(scores, EVENTS, rules, 0.02)
+        detected = postprocessing.mark_detected_frames(scores, EVENTS, rules, 0.02)
         again = np.zeros_like(detected)
-        found = postprocessing.detect(scores, EVENTS, rules, hop_s=0.02, duration_s=len(scores) * 0.02)
+        found = postprocessing.detect_events(scores, EVENTS, rules, hop_s=0.02, duration_s=len(scores) * 0.02)
         for event in found:
             again[round(event.onset_s / 0.02) : round(event.offset_s / 0.02), EVENTS.index(event.label)] = True
         np.testing.assert_array_equal(again, detected)
@@ -245,8 +245,8 @@ def test_events_and_frames_say_the_same():
 def test_nothing_gives_nothing(shape):
     scores, events = np.zeros(shape, np.float32), EVENTS[: shape[1]]
     rules = dict.fromkeys(events, Rule(median_s=1, low_threshold=0.1, max_gap_s=1, min_duration_s=1))
-    assert postprocessing.detect(scores, events, rules, hop_s=0.02, duration_s=0.0) == ()
-    assert postprocessing.detected_frames(scores, events, rules, 0.02).shape == shape
+    assert postprocessing.detect_events(scores, events, rules, hop_s=0.02, duration_s=0.0) == ()
+    assert postprocessing.mark_detected_frames(scores, events, rules, 0.02).shape == shape
 
 
 @pytest.mark.parametrize(
@@ -279,31 +279,31 @@ def test_rules_come_back_as_they_were_written(tmp_path):
     rng = np.random.default_rng(1)
     for _ in range(20):
         rules = {label: random_rule(rng, 512 / 44_100)[0] for label in EVENTS}
-        text = postprocessing.to_json(rules, step=15, score="frame", held_out={"high": {"f_after": 1.0}})
-        assert postprocessing.read(written(tmp_path, text), EVENTS, step=15) == rules
+        text = postprocessing.rules_to_json(rules, step=15, score="frame", held_out={"high": {"f_after": 1.0}})
+        assert postprocessing.read_rules(written(tmp_path, text), EVENTS, step=15) == rules
         assert json.loads(text)["step"] == 15
 
 
 def test_fields_and_events_left_out_have_defaults(tmp_path):
     file = written(tmp_path, {"rules": {"low": {"threshold": 0.25, "low_threshold": None}}})
-    assert postprocessing.read(file, EVENTS) == {"high": Rule(), "low": Rule(threshold=0.25)}
-    assert postprocessing.read(str(written(tmp_path, {"rules": {}})), EVENTS) == dict.fromkeys(EVENTS, Rule())
+    assert postprocessing.read_rules(file, EVENTS) == {"high": Rule(), "low": Rule(threshold=0.25)}
+    assert postprocessing.read_rules(str(written(tmp_path, {"rules": {}})), EVENTS) == dict.fromkeys(EVENTS, Rule())
 
 
 def test_a_star_is_the_rule_of_all_others(tmp_path):
     file = written(tmp_path, {"rules": {"*": {"min_duration_s": 1}, "low": {}}})
-    assert postprocessing.read(file, EVENTS) == {"high": Rule(min_duration_s=1.0), "low": Rule()}
-    assert list(postprocessing.read(file, EVENTS)) == list(EVENTS)
+    assert postprocessing.read_rules(file, EVENTS) == {"high": Rule(min_duration_s=1.0), "low": Rule()}
+    assert list(postprocessing.read_rules(file, EVENTS)) == list(EVENTS)
 
 
 def test_rules_of_another_checkpoint_are_used_with_a_warning(tmp_path, capsys):
-    file = written(tmp_path, postprocessing.to_json({}, step=15))
-    postprocessing.read(file, EVENTS, step=15)
-    postprocessing.read(file, EVENTS)
-    postprocessing.read(written(tmp_path, {"rules": {}}), EVENTS, step=15)
+    file = written(tmp_path, postprocessing.rules_to_json({}, step=15))
+    postprocessing.read_rules(file, EVENTS, step=15)
+    postprocessing.read_rules(file, EVENTS)
+    postprocessing.read_rules(written(tmp_path, {"rules": {}}), EVENTS, step=15)
     assert capsys.readouterr().err == ""
-    written(tmp_path, postprocessing.to_json({}, step=15))
-    postprocessing.read(file, EVENTS, step=20)
+    written(tmp_path, postprocessing.rules_to_json({}, step=15))
+    postprocessing.read_rules(file, EVENTS, step=20)
     said = capsys.readouterr().err
     assert "step 15" in said and "step 20" in said and str(file) in said and said.count("\n") == 1
 
@@ -318,7 +318,7 @@ def test_rules_of_another_checkpoint_are_used_with_a_warning(tmp_path, capsys):
 def test_what_holds_no_rules_is_refused(tmp_path, content):
     file = written(tmp_path, content)
     with pytest.raises(InputError) as refusal:
-        postprocessing.read(file, EVENTS)
+        postprocessing.read_rules(file, EVENTS)
     assert str(file) in str(refusal.value) and "\n" not in str(refusal.value) and "rules" in str(refusal.value)
 
 
@@ -327,7 +327,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
     binary.write_bytes(b"\xff\xfe\x00")
     for file in (tmp_path / "missing.json", tmp_path, binary):
         with pytest.raises(InputError) as refusal:
-            postprocessing.read(file, EVENTS)
+            postprocessing.read_rules(file, EVENTS)
         assert str(file) in str(refusal.value) and "\n" not in str(refusal.value)
 
 
@@ -342,11 +342,11 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
 def test_a_wrong_rule_names_its_event(tmp_path, fields):
     file = written(tmp_path, {"rules": {"high": {}, "low": fields}})
     with pytest.raises(InputError) as refusal:
-        postprocessing.read(file, EVENTS)
+        postprocessing.read_rules(file, EVENTS)
     said = str(refusal.value)
     assert str(file) in said and "'low'" in said and "\n" not in said
 
 
 def test_an_event_that_the_model_does_not_know_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"rules\.json: there is no event 'hihg' in the model, but high, low"):
-        postprocessing.read(written(tmp_path, {"rules": {"hihg": {}}}), EVENTS)
+    with pytest.raises(InputError, match=r"rules\.json: unknown event 'hihg'; the model knows high, low"):
+        postprocessing.read_rules(written(tmp_path, {"rules": {"hihg": {}}}), EVENTS)

@@ -19,8 +19,9 @@ import threadpoolctl
 import mfl_jax
 from mfl_jax.data import mel_spectrogram, prepared_dataset
 from mfl_jax.errors import InputError
-from mfl_jax.inference import postprocessing, streaming
-from mfl_jax.inference.prediction import Prediction
+from mfl_jax.inference import decoding, postprocessing, spill_buffer, streaming
+from mfl_jax.inference.audio_source import AudioSource
+from mfl_jax.inference.prediction import Prediction, UnreadableRecording
 from mfl_jax.scoring import clip_scores
 from mfl_jax.training import setup
 from mfl_jax.training.checkpoints import Checkpoints
@@ -65,7 +66,7 @@ def record(tmp_path):
 
     def write(name, samples, rate=small.RATE, **how):
         soundfile.write(tmp_path / name, samples, rate, subtype="FLOAT" if name.endswith(".wav") else None, **how)
-        return streaming.Source(name, tmp_path / name)
+        return AudioSource(name, tmp_path / name)
 
     return write
 
@@ -73,7 +74,7 @@ def record(tmp_path):
 def heard(model, sources, **how):
     """All results by the name of their recording."""
     results = list(streaming.predict_recordings(model, sources, **{"rules": {}, **how}))
-    named = {result.source.name if isinstance(result, streaming.Refused) else result.recording: result for result in results}
+    named = {result.source.name if isinstance(result, UnreadableRecording) else result.recording: result for result in results}
     assert len(results) == len(named) == len(sources)
     return named
 
@@ -101,7 +102,7 @@ def test_a_network_of_frames_hears_the_same_with_any_overlap(record, overlap):
         assert result.frame_scores.shape == (-(-len(wave) // MEL.hop_samples), 2)
         np.testing.assert_allclose(result.frame_scores, expected, rtol=0, atol=1e-6)
         if result.clip_scores is not None:
-            np.testing.assert_array_equal(result.clip_scores, expected)
+            np.testing.assert_allclose(result.clip_scores, expected, rtol=0, atol=1e-6)
         assert (result.clip_scores is None) == (CLIP % streaming.window_stride(CLIP, overlap) != 0)
 
 
@@ -198,7 +199,7 @@ def test_nothing_to_hear_is_heard_at_once():
 
 @pytest.mark.parametrize("overlap", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
 def test_an_overlap_that_is_no_share_is_refused(record, overlap):
-    with pytest.raises(InputError, match=r"an overlap of .* is none"):
+    with pytest.raises(InputError, match="overlap must be at least 0 and below 1"):
         list(streaming.predict_recordings(network(), [record("a.wav", noise(100))], rules={}, overlap=overlap))
 
 
@@ -216,12 +217,12 @@ def broken(record, tmp_path):
     sources = [
         record("a.wav", noise(30_000, 1)),
         record("late.wav", late),
-        streaming.Source("text.wav", tmp_path / "text.wav"),
+        AudioSource("text.wav", tmp_path / "text.wav"),
         record("b.wav", noise(100_000, 2)),
-        streaming.Source("missing.wav", tmp_path / "missing.wav"),
-        streaming.Source("none.wav", tmp_path / "none.wav"),
+        AudioSource("missing.wav", tmp_path / "missing.wav"),
+        AudioSource("none.wav", tmp_path / "none.wav"),
         record("empty.wav", noise(0)),
-        streaming.Source("folder.wav", tmp_path / "folder.wav"),
+        AudioSource("folder.wav", tmp_path / "folder.wav"),
         record("c.wav", noise(10, 3)),
     ]
     reasons = {
@@ -237,7 +238,7 @@ def test_recordings_that_cannot_be_read_do_not_touch_the_others(broken):
     for source in sources:
         result = found[source.name]
         if source.name in reasons:
-            assert isinstance(result, streaming.Refused) and result.source == source
+            assert isinstance(result, UnreadableRecording) and result.source == source
             assert reasons[source.name] in result.reason and str(source.file) in result.reason and "\n" not in result.reason
         else:
             same(result, heard(network(), [source], keep_clips=True)[source.name])
@@ -256,23 +257,23 @@ def test_a_name_in_another_encoding_does_not_touch_the_others(record, tmp_path):
     good = record("a.wav", noise(9000))
     name = os.fsdecode(b"caf\xe9.wav")  # as a Latin-1 system wrote it
     good.file.with_name(name).write_bytes(good.file.read_bytes())
-    found = heard(network(), [good, streaming.Source(name, tmp_path / name)])
+    found = heard(network(), [good, AudioSource(name, tmp_path / name)])
     assert isinstance(found["a.wav"], Prediction)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_disk_that_fails_under_one_recording_does_not_touch_the_others(record, monkeypatch):
     good, bad = record("a.wav", noise(9000)), record("bad.wav", noise(9000))
-    stream = streaming.audio_reader.stream_mono
+    stream = decoding.audio_reader.stream_mono
 
     def failing(path, rate):
         if path == bad.file:
             raise OSError(5, "Input/output error")
         return stream(path, rate)
 
-    monkeypatch.setattr(streaming.audio_reader, "stream_mono", failing)
+    monkeypatch.setattr(decoding.audio_reader, "stream_mono", failing)
     found = heard(network(), [good, bad])
-    assert isinstance(found["a.wav"], Prediction) and isinstance(found["bad.wav"], streaming.Refused)
+    assert isinstance(found["a.wav"], Prediction) and isinstance(found["bad.wav"], UnreadableRecording)
 
 
 # Progress.
@@ -282,7 +283,7 @@ def test_a_disk_that_fails_under_one_recording_does_not_touch_the_others(record,
 def test_the_seconds_heard_add_up_to_the_length(record, overlap):
     for samples in (1, 7999, 8000, 8001, 12_000, 20_000, 23_200):
         seconds = []
-        heard(network(), [record("a.wav", noise(samples))], overlap=overlap, heard_s=seconds.append)
+        heard(network(), [record("a.wav", noise(samples))], overlap=overlap, on_progress=seconds.append)
         assert sum(seconds) == pytest.approx(samples / small.RATE, abs=MEL.hop_s)
 
 
@@ -349,7 +350,7 @@ def test_an_interrupt_ends_all(record, untouched):
     with pytest.raises(KeyboardInterrupt):
         list(
             streaming.predict_recordings(
-                network(), [record(f"{n}.wav", noise(10**6, n)) for n in range(3)], rules={}, heard_s=interrupted
+                network(), [record(f"{n}.wav", noise(10**6, n)) for n in range(3)], rules={}, on_progress=interrupted
             )
         )
 
@@ -398,14 +399,14 @@ def peak_bytes(source):
 
 
 def test_memory_does_not_grow_with_the_recording(tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "HELD_BYTES", 0)  # what is more than a few minutes goes into a file
+    monkeypatch.setattr(spill_buffer, "MAX_MEMORY_BYTES", 0)  # what is more than a few minutes goes into a file
     peaks = []
     for minutes in (1, 2, 30):  # the first one imports what is needed
         file = tmp_path / f"{minutes}.flac"
         with soundfile.SoundFile(file, "w", small.RATE, 1) as out:
             for minute in range(minutes):
                 out.write(noise(60 * small.RATE, minute))
-        peak, result = peak_bytes(streaming.Source(file.name, file))
+        peak, result = peak_bytes(AudioSource(file.name, file))
         assert result.duration_s == 60 * minutes and len(result.frame_scores) == 3000 * minutes
         assert isinstance(result.frame_scores, np.memmap)
         peaks.append(peak)
@@ -414,7 +415,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path, monkeypatch):
 
 
 def test_decoding_does_not_run_ahead_of_the_network(record, monkeypatch):
-    stream, decoded, seen = streaming.audio_reader.stream_mono, [], []
+    stream, decoded, seen = decoding.audio_reader.stream_mono, [], []
 
     def counted(path, rate):
         for block in stream(path, rate):
@@ -427,10 +428,10 @@ def test_decoding_does_not_run_ahead_of_the_network(record, monkeypatch):
             seen.append(sum(decoded))
         return frame_by_frame(batch)
 
-    monkeypatch.setattr(streaming.audio_reader, "stream_mono", counted)
+    monkeypatch.setattr(decoding.audio_reader, "stream_mono", counted)
     heard(network(slow), [record("a.wav", noise(600 * small.RATE))])
     # The batch at work, those that wait, and the block that is being cut.
-    waiting = 3 * streaming.batch_size() * 0.5 + 2 * streaming.audio_reader.BLOCK_S
+    waiting = 3 * streaming.batch_size() * 0.5 + 2 * decoding.audio_reader.BLOCK_S
     assert seen[0] <= waiting < 100 and sum(decoded) == 600
 
 
@@ -451,7 +452,7 @@ def dataset(trained_run):
 def evaluation(trained_run, dataset):
     """The recordings of the evaluation split as they were before they were prepared."""
     root = trained_run[1] / "recordings"
-    return [streaming.Source(recording.path, root / recording.path) for recording in dataset.recordings("evaluation")]
+    return [AudioSource(recording.path, root / recording.path) for recording in dataset.recordings("evaluation")]
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9, 0.98])
@@ -500,7 +501,7 @@ def test_silence_gives_numbers(model, record, samples):
 
 def test_predict_is_listening_to_one_recording(model, evaluation, tmp_path):
     source = evaluation[0]
-    alone = heard(model, [streaming.Source(source.file.name, source.file)])[source.file.name]
+    alone = heard(model, [AudioSource(source.file.name, source.file)])[source.file.name]
     same(model.predict(source.file), alone)
     same(model.predict(str(source.file), overlap=0.5), alone)
     assert len(model.predict(source.file, overlap=0).window_start_s) < len(alone.window_start_s)

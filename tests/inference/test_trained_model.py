@@ -151,7 +151,7 @@ def test_the_best_checkpoint_counts_where_there_is_one(dataset, tmp_path):
         opened = mfl_jax.load(tmp_path / path)
         assert (opened.which, opened.step) == ("last", number)
         assert not np.array_equal(opened.params["scene"]["output"]["kernel"], best.params["scene"]["output"]["kernel"])
-    assert "no checkpoint of step 20, but of 10" in refusal(tmp_path / "run", step=20)
+    assert "no checkpoint of step 20; available: 10" in refusal(tmp_path / "run", step=20)
 
 
 @pytest.mark.parametrize("name", ["best", "checkpoints", "15"])
@@ -171,9 +171,9 @@ def test_what_is_no_run_is_refused(trained_run, tmp_path):
     assert "no trained run" in refusal(trained_run[1] / "recordings")
     for name in ("begun", "stopped", "begun/checkpoints", "stopped/best"):
         assert "no checkpoint yet" in refusal(tmp_path / name)
-    assert "no checkpoint of step 7, but of none" in refusal(tmp_path / "begun", step=7)
-    assert "no checkpoint of step 7, but of 15, 10" in refusal(trained_run[0], step=7)
-    assert "no checkpoint of step 7, but of 15, 10" in refusal(trained_run[0] / "checkpoints" / "7")
+    assert "no checkpoint of step 7; available: none" in refusal(tmp_path / "begun", step=7)
+    assert "no checkpoint of step 7; available: 15, 10" in refusal(trained_run[0], step=7)
+    assert "no checkpoint of step 7; available: 15, 10" in refusal(trained_run[0] / "checkpoints" / "7")
     assert not (tmp_path / "missing").exists() and not list((tmp_path / "empty").iterdir())
 
 
@@ -298,7 +298,7 @@ def test_a_run_of_one_task(dataset, tmp_path, log_mel, task):
     if task == "scene":
         assert event is None and scene.shape == (5, 2)
         np.testing.assert_allclose(scene, softmax(of_scene), atol=1e-5)
-        with pytest.raises(ValueError, match=r"'low' is no class of this model; there are busy, calm"):
+        with pytest.raises(ValueError, match=r"unknown class 'low'; the model knows busy, calm"):
             opened.sensitivity(log_mel[0], "low")
         assert opened.sensitivity(log_mel[0], "calm").shape == (FRAMES, BINS)
     else:
@@ -470,9 +470,9 @@ def test_sensitivity_is_the_slope_of_the_logit(sloping, log_mel, label, frames):
 
 
 def test_sensitivity_is_that_of_one_clip_and_of_a_known_label(model, log_mel):
-    with pytest.raises(ValueError, match="one clip"):
+    with pytest.raises(ValueError, match="takes one clip"):
         model.sensitivity(log_mel, "low")
-    with pytest.raises(ValueError, match="'lo' is no class of this model; there are busy, calm, high, low"):
+    with pytest.raises(ValueError, match="unknown class 'lo'; the model knows busy, calm, high, low"):
         model.sensitivity(log_mel[0], "lo")
 
 

@@ -33,9 +33,9 @@ def scores_of(window, scale):
 
 
 def joined(found, clip, stride, score):
-    joiner = windows.Joiner(clip, stride)
-    parts = [joiner.add(score(window), window.valid) for window in found]
-    return np.concatenate([*parts, joiner.end()])
+    averager = windows.OverlapAverager(clip, stride)
+    parts = [averager.add(score(window), window.valid) for window in found]
+    return np.concatenate([*parts, averager.finish()])
 
 
 def mean_of_windows(frames, found, clip, stride, score):
@@ -56,8 +56,8 @@ def mean_of_windows(frames, found, clip, stride, score):
 def test_windows_are_slices_of_the_recording_padded_with_zeros(clip, stride):
     for frames in lengths(clip, stride):
         log_mel = spectrogram(frames)
-        found = list(windows.cut(pieces_of(log_mel, frames), clip, stride))
-        # One window follows the other at the stride, which the joiner counts on: up to the first that reaches the end, and on
+        found = list(windows.cut_windows(pieces_of(log_mel, frames), clip, stride))
+        # One window follows the other at the stride, which the averager counts on: up to the first that reaches the end, and on
         # to the start of the last clip.
         last = max(-(-max(frames - clip, 0) // stride) * stride, (frames - 1) // clip * clip)
         assert [window.first for window in found] == list(range(0, last + 1, stride))
@@ -73,15 +73,15 @@ def test_windows_are_slices_of_the_recording_padded_with_zeros(clip, stride):
 
 @pytest.mark.parametrize("pieces", [[], [np.zeros((0, 3), np.float32)]])
 def test_nothing_has_no_windows(pieces):
-    assert list(windows.cut(pieces, 8, 4)) == []
-    assert windows.Joiner(8, 4).end().size == 0
+    assert list(windows.cut_windows(pieces, 8, 4)) == []
+    assert windows.OverlapAverager(8, 4).finish().size == 0
 
 
 def test_windows_do_not_depend_on_the_pieces():
     log_mel = spectrogram(333)
-    whole = list(windows.cut([log_mel], 50, 12))
+    whole = list(windows.cut_windows([log_mel], 50, 12))
     for pieces in (np.split(log_mel, range(1, 333)), [log_mel[:49], log_mel[49:]], [log_mel[:0], log_mel[:51], log_mel[51:]]):
-        for one, other in zip(whole, windows.cut(iter(pieces), 50, 12), strict=True):
+        for one, other in zip(whole, windows.cut_windows(iter(pieces), 50, 12), strict=True):
             assert one[:2] == other[:2]
             np.testing.assert_array_equal(one.log_mel, other.log_mel)
 
@@ -93,7 +93,7 @@ def test_windows_come_as_soon_as_they_are_whole():
         yield spectrogram(8)
         raise RuntimeError("read ahead")
 
-    found = windows.cut(pieces(), 8, 4)
+    found = windows.cut_windows(pieces(), 8, 4)
     assert next(found).first == 0
     with pytest.raises(RuntimeError, match="read ahead"):
         next(found)
@@ -102,9 +102,9 @@ def test_windows_come_as_soon_as_they_are_whole():
 @pytest.mark.parametrize(("clip", "stride"), [(clip, stride) for clip, stride in SHAPES if clip % stride == 0])
 def test_the_clips_of_a_data_set_are_among_the_windows(clip, stride):
     for frames in lengths(clip, stride):
-        clips = list(windows.cut([spectrogram(frames)], clip, clip))
+        clips = list(windows.cut_windows([spectrogram(frames)], clip, clip))
         assert [window.first for window in clips] == list(range(0, frames, clip))
-        among = {window.first: window for window in windows.cut([spectrogram(frames)], clip, stride)}
+        among = {window.first: window for window in windows.cut_windows([spectrogram(frames)], clip, stride)}
         for expected in clips:
             assert among[expected.first].valid == expected.valid
             np.testing.assert_array_equal(among[expected.first].log_mel, expected.log_mel)
@@ -116,7 +116,7 @@ def test_joined_scores_are_the_weighted_mean_of_the_windows(clip, stride):
         if frames < 1 or (stride == 1 and frames > 60):
             continue
         log_mel = spectrogram(frames, seed=frames)
-        found = list(windows.cut(pieces_of(log_mel, frames), clip, stride))
+        found = list(windows.cut_windows(pieces_of(log_mel, frames), clip, stride))
         got = joined(found, clip, stride, lambda window: scores_of(window, 2.0))
         expected = mean_of_windows(frames, found, clip, stride, lambda window: scores_of(window, 2.0))
         assert got.dtype == np.float32
@@ -129,20 +129,20 @@ def test_a_network_that_looks_at_frames_alone_sees_no_seams(clip, stride):
     for frames in lengths(clip, stride):
         log_mel = spectrogram(frames)
         log_mel[:, 1] = np.float32(0.3)
-        found = windows.cut(pieces_of(log_mel, frames), clip, stride)
+        found = windows.cut_windows(pieces_of(log_mel, frames), clip, stride)
         np.testing.assert_array_equal(joined(found, clip, stride, lambda window: window.log_mel), log_mel)
 
 
 def test_scores_come_out_as_soon_as_no_window_can_change_them():
-    joiner = windows.Joiner(8, 4)
-    sizes = [len(joiner.add(np.ones((8, 1), np.float32), valid)) for valid in (8, 8, 6)]
-    assert sizes == [4, 4, 4] and len(joiner.end()) == 2  # 14 frames
+    averager = windows.OverlapAverager(8, 4)
+    sizes = [len(averager.add(np.ones((8, 1), np.float32), valid)) for valid in (8, 8, 6)]
+    assert sizes == [4, 4, 4] and len(averager.finish()) == 2  # 14 frames
 
 
 def test_padded_frames_of_a_window_never_count():
     """What a network says of the padding is dropped, even where a window before holds the place."""
     log_mel = np.ones((11, 1), np.float32)
-    found = list(windows.cut([log_mel], 8, 4))
+    found = list(windows.cut_windows([log_mel], 8, 4))
 
     def score(window):
         return np.where(np.arange(8)[:, None] < window.valid, 0.25, np.nan).astype(np.float32)
@@ -152,13 +152,13 @@ def test_padded_frames_of_a_window_never_count():
 
 def test_a_frame_counts_by_its_distance_to_the_border():
     """Windows of 4 frames at 0 and 2 with scores 0 and 1: frames 2 and 3 are the second and first but last of the one."""
-    joiner = windows.Joiner(4, 2)
-    first = joiner.add(np.zeros((4, 1), np.float32), 4)
-    second = joiner.add(np.ones((4, 1), np.float32), 4)
-    np.testing.assert_allclose(np.concatenate([first, second, joiner.end()])[:, 0], [0, 0, 1 / 3, 2 / 3, 1, 1], rtol=1e-6)
+    averager = windows.OverlapAverager(4, 2)
+    first = averager.add(np.zeros((4, 1), np.float32), 4)
+    second = averager.add(np.ones((4, 1), np.float32), 4)
+    np.testing.assert_allclose(np.concatenate([first, second, averager.finish()])[:, 0], [0, 0, 1 / 3, 2 / 3, 1, 1], rtol=1e-6)
 
 
 def test_a_model_without_events_has_no_columns():
-    joiner = windows.Joiner(8, 4)
-    assert joiner.add(np.zeros((8, 0), np.float32), 8).shape == (4, 0)
-    assert joiner.end().shape == (4, 0)
+    averager = windows.OverlapAverager(8, 4)
+    assert averager.add(np.zeros((8, 0), np.float32), 8).shape == (4, 0)
+    assert averager.finish().shape == (4, 0)

@@ -206,8 +206,8 @@ def test_jams_is_valid_and_holds_the_same(tmp_path, case):
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jams", None)
-    with pytest.raises(InputError, match=r"^jams is missing: pip install -e '\.\[jams\]'"):
-        writers.as_jams(made(), tmp_path / "out.jams")
+    with pytest.raises(InputError, match=r"^jams is not installed, but JAMS files need it: pip install -e '\.\[jams\]'"):
+        writers.write_jams(made(), tmp_path / "out.jams")
     assert os.listdir(tmp_path) == []
 
 

@@ -42,7 +42,7 @@ def test_scores_of_events_are_those_of_the_lists_that_predicting_writes(copied_r
     (tmp_path / "events").mkdir()
     for recording in dataset.recordings("evaluation"):
         heard = model.predict(root / "recordings" / recording.path, overlap=0)
-        writers.events_tsv(heard, tmp_path / "events" / f"{heard.recording}.tsv")
+        writers.write_events_tsv(heard, tmp_path / "events" / f"{heard.recording}.tsv")
     expected = event_scores.evaluate_lists(root / "recordings" / "meta" / "meta_evaluation.txt", tmp_path / "events")
     for kind in ("segment", "event"):
         assert results["event_scores"][kind]["n_reference"] > 0
@@ -56,8 +56,8 @@ def test_the_scores_of_the_paper_stay_what_they_are(copied_run):
     run, _, _ = copied_run
     before = evaluated(copied_run)
     assert "event_scores" not in before
-    strict = postprocessing.to_json({label: postprocessing.Rule(threshold=1.0) for label in ("high", "low")})
-    (run / postprocessing.FILE).write_text(strict)
+    strict = postprocessing.rules_to_json({label: postprocessing.Rule(threshold=1.0) for label in ("high", "low")})
+    (run / postprocessing.RULES_FILE).write_text(strict)
     after = evaluated(copied_run, scores="segment", postprocess="tuned")
     assert after.pop("event_scores")["segment"]["n_estimated"] == 0
     assert after == before
@@ -69,7 +69,7 @@ def test_what_can_not_be_scored_is_refused(copied_run, monkeypatch):
     with pytest.raises(InputError, match="asks for segment, and this system detects no events"):
         evaluate_run.score_events(config, dataset, run, ["segment"])
     pytest.importorskip("sed_scores_eval")
-    with pytest.raises(InputError, match=r"postprocessing\.json: post-processing is not readable"):
+    with pytest.raises(InputError, match=r"postprocessing\.json: post-processing rules not readable"):
         evaluated(copied_run, scores="event", postprocess="tuned")
     monkeypatch.setitem(sys.modules, "sed_eval", None)
     with pytest.raises(InputError, match=r"sed_eval is missing: pip install -e '\.\[eval\]'"):

@@ -12,6 +12,7 @@ import mfl_jax
 from mfl_jax.data import annotation, event_list, label_list, prepared_dataset
 from mfl_jax.errors import InputError
 from mfl_jax.inference import streaming
+from mfl_jax.inference.audio_source import AudioSource
 from mfl_jax.inference.postprocessing import Rule
 from mfl_jax.scoring import clip_scores, evaluate_run, reference_scores
 from mfl_jax.training import loop
@@ -30,7 +31,7 @@ def evaluated(trained_run, tmp_path_factory):
     assert all(sum(results["counts"]["event"][key]) > 0 for key in ("tp", "fp", "fn"))
     assert np.sum(results["scene"]["confusion"], axis=0).min() > 0
     files = sorted((root / "recordings" / "audio").glob("evaluation_*.wav"))
-    sources = [streaming.Source(file.name, file) for file in files]
+    sources = [AudioSource(file.name, file) for file in files]
     return mfl_jax.load(copy), results, sources, root / "recordings" / "meta" / "meta_evaluation.txt"
 
 

@@ -148,7 +148,7 @@ def random_task(rng):
 
 
 def frames_of(scores, rule):
-    return postprocessing.detected_frames(scores[:, None], ["x"], {"x": rule}, HOP_S)[:, 0]
+    return postprocessing.mark_detected_frames(scores[:, None], ["x"], {"x": rule}, HOP_S)[:, 0]
 
 
 @pytest.mark.parametrize("score", ["frame", "segment"])
@@ -204,7 +204,7 @@ def test_tuning_writes_rules_that_raise_the_score_of_the_held_out_recordings(hel
     model = mfl_jax.load(workdir)
     assert model.which == "best"
     file = workdir / "postprocessing.json"
-    assert postprocessing.read(file, model.events, step=model.step) == rules and list(rules) == ["high", "low"]
+    assert postprocessing.read_rules(file, model.events, step=model.step) == rules and list(rules) == ["high", "low"]
     made = json.loads(file.read_text())
     clips = dataset.read("development")
     held_out = sorted({str(name) for name in clips.recording[clips.fold == 1]})
@@ -220,7 +220,7 @@ def test_tuning_writes_rules_that_raise_the_score_of_the_held_out_recordings(hel
             scores.append(np.concatenate([model(clip["log_mel"][0, :n])[1] for clip, n in valid]))
             active.append(np.concatenate([clip["events"][0, :n, column] for clip, n in valid]))
         for key, rule in (("f_before", Rule(threshold=config.threshold)), ("f_after", rules[label])):
-            detected = [postprocessing.detected_frames(s, model.events, {label: rule}, HOP_S)[:, column] for s in scores]
+            detected = [postprocessing.mark_detected_frames(s, model.events, {label: rule}, HOP_S)[:, column] for s in scores]
             expected = 100 * sklearn.metrics.f1_score(np.concatenate(active), np.concatenate(detected), zero_division=0)
             assert made["held_out"][label][key] == pytest.approx(expected, abs=0.5), (label, key)
         assert made["held_out"][label]["f_after"] >= made["held_out"][label]["f_before"]
@@ -284,9 +284,9 @@ def test_predicting_uses_the_rules_of_the_run(trained_run, tuned_run, tmp_path, 
     _, root = trained_run
     run = shutil.copytree(tuned_run[0], tmp_path / "run")
     step = mfl_jax.load(run).step
-    (run / "postprocessing.json").write_text(postprocessing.to_json({"*": Rule(threshold=1e-6)}, step=step))
+    (run / "postprocessing.json").write_text(postprocessing.rules_to_json({"*": Rule(threshold=1e-6)}, step=step))
     never = tmp_path / "never.json"
-    never.write_text(postprocessing.to_json({"*": Rule(threshold=1.0)}))
+    never.write_text(postprocessing.rules_to_json({"*": Rule(threshold=1.0)}))
     recording = str(root / "recordings" / "audio" / "evaluation_0.wav")
     detected = {}
     for way in ("auto", "none", str(never)):
@@ -297,7 +297,7 @@ def test_predicting_uses_the_rules_of_the_run(trained_run, tuned_run, tmp_path, 
         assert summary["postprocess"] == ("tuned" if way == "auto" else way)
         detected[way] = summary["recordings"][0]["events"]
     scores = mfl_jax.load(run).predict(recording).frame_scores
-    expected = {label: len(postprocessing.runs(scores[:, m] >= np.float32(0.5))) for m, label in enumerate(["high", "low"])}
+    expected = {label: len(postprocessing.find_runs(scores[:, m] >= np.float32(0.5))) for m, label in enumerate(["high", "low"])}
     assert detected["auto"] == {"high": 1, "low": 1} and detected[str(never)] == {}
     assert detected["none"] == {label: count for label, count in expected.items() if count}
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 
 import numpy as np
 import pytest
@@ -22,7 +21,8 @@ import mfl_jax
 from mfl_jax import predict
 from mfl_jax.data import label_list, prepared_dataset
 from mfl_jax.errors import InputError
-from mfl_jax.inference import postprocessing, writers
+from mfl_jax.inference import picture, postprocessing, writers
+from mfl_jax.runtime import storage
 from mfl_jax.scoring import evaluate_run
 from mfl_jax.training import setup
 from mfl_jax.training.checkpoints import Checkpoints
@@ -173,11 +173,11 @@ def test_a_second_call_writes_over_the_first(call, checkpoint, audio, tmp_path):
 
 
 def test_many_recordings_are_all_in_the_summary_and_some_on_the_screen(call, checkpoint, tmp_path, capsys):
-    for number in range(predict.ROWS + 3):
+    for number in range(predict.MAX_ROWS + 3):
         noise(tmp_path / "in" / f"{number:02}.wav", 400, number)
     assert call(checkpoint, "--write=", tmp_path / "in") == 0
     assert below(tmp_path / "out") == ["summary.json"]
-    assert len(read(tmp_path / "out/summary.json")["recordings"]) == predict.ROWS + 3
+    assert len(read(tmp_path / "out/summary.json")["recordings"]) == predict.MAX_ROWS + 3
     said = capsys.readouterr().out
     assert "24.wav" in said and "25.wav" not in said and "and 3 more" in said
 
@@ -196,9 +196,7 @@ def test_pictures_are_drawn_from_the_recording_and_its_labels(call, checkpoint, 
     def draw(prediction, file, mel, target, *, reference):
         drawn.append((prediction.recording, file, mel.sample_rate_hz, target, reference))
 
-    fake = types.SimpleNamespace(draw=draw)
-    monkeypatch.setitem(sys.modules, "mfl_jax.inference.picture", fake)
-    monkeypatch.setattr(mfl_jax.inference, "picture", fake, raising=False)
+    monkeypatch.setattr(picture, "write_picture", draw)
     other = noise(tmp_path / "other.wav")
     assert call(checkpoint, "--plot", "--write=", f"--reference={reference}", files[0], other) == 0
     found = {name: rest for name, *rest in drawn}
@@ -310,7 +308,7 @@ def tuned(trained_run, tmp_path):
     """A copy of the run with rules that make one event of all that lies above nothing."""
     shutil.copytree(trained_run[0], tmp_path / "run")
     rules = {"low": postprocessing.Rule(threshold=1e-6), "high": postprocessing.Rule(threshold=1.0)}
-    (tmp_path / "run" / postprocessing.FILE).write_text(postprocessing.to_json(rules, step=15))
+    (tmp_path / "run" / postprocessing.RULES_FILE).write_text(postprocessing.rules_to_json(rules, step=15))
     return tmp_path / "run"
 
 
@@ -343,20 +341,20 @@ def test_a_file_of_rules_is_used_instead(call, tuned, audio, tmp_path):
         (["--checkpoint=nowhere", "AUDIO"], "nowhere: no trained run"),
         (["--checkpoint=AUDIO", "AUDIO"], "no trained run"),
         (["--checkpoint=RUN/config.json", "AUDIO"], "no trained run"),
-        (["--checkpoint=RUN/checkpoints/7", "AUDIO"], "no checkpoint of step 7, but of"),
+        (["--checkpoint=RUN/checkpoints/7", "AUDIO"], "no checkpoint of step 7; available:"),
         (["--checkpoint=EMPTY", "AUDIO"], "there is no checkpoint yet"),
-        (["--write=xml", "AUDIO"], "--write: 'xml' is no format; there are events, json"),
-        (["--write=events,,json", "AUDIO"], "--write: '' is no format"),
-        (["--overlap=1.0", "AUDIO"], "an overlap of 1 is none"),
-        (["--overlap=-0.5", "AUDIO"], "an overlap of -0.5 is none"),
-        (["--overlap=nan", "AUDIO"], "an overlap of nan is none"),
-        (["EMPTY"], "there is no recording in this folder"),
+        (["--write=xml", "AUDIO"], "--write: unknown format 'xml'; the formats are events, json"),
+        (["--write=events,,json", "AUDIO"], "--write: unknown format ''"),
+        (["--overlap=1.0", "AUDIO"], "overlap must be at least 0 and below 1, not 1"),
+        (["--overlap=-0.5", "AUDIO"], "overlap must be at least 0 and below 1, not -0.5"),
+        (["--overlap=nan", "AUDIO"], "overlap must be at least 0 and below 1, not nan"),
+        (["EMPTY"], "no recording in this folder"),
         (["--reference=nowhere.txt", "AUDIO"], "nowhere.txt"),
         (["--reference=AUDIO", "AUDIO"], "not readable"),
-        (["--postprocess=nowhere.json", "AUDIO"], "nowhere.json: post-processing is not readable"),
-        (["--postprocess=META", "AUDIO"], "no post-processing"),
-        (["--out=BLOCKED", "AUDIO"], "not a folder to write to"),
-        (["--out=BLOCKED/deeper", "AUDIO"], "not a folder to write to"),
+        (["--postprocess=nowhere.json", "AUDIO"], "nowhere.json: post-processing rules not readable"),
+        (["--postprocess=META", "AUDIO"], "invalid post-processing rules"),
+        (["--out=BLOCKED", "AUDIO"], "can't create this folder"),
+        (["--out=BLOCKED/deeper", "AUDIO"], "can't create this folder"),
     ],
 )
 def test_a_mistake_is_one_line(call, trained_run, tmp_path, arguments, expected):
@@ -422,7 +420,7 @@ def test_a_full_disk_is_one_line_and_ends_the_threads(call, checkpoint, audio, t
     threads = threading.active_count()
 
     def full(prediction, file):
-        with writers.settings.aside(file) as part:
+        with storage.atomic_path(file) as part:
             part.write_text("half of")
             raise OSError(28, "No space left on device")
 
@@ -506,7 +504,7 @@ def test_odd_and_broken_files_of_the_world(checkpoint, shared_dir, tmp_path):
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    assert all(line.startswith(("refused: ", "listening ")) for line in done.stderr.splitlines()), done.stderr
+    assert all(line.startswith(("refused: ", "predicting ")) for line in done.stderr.splitlines()), done.stderr
     assert "Traceback" not in done.stdout
     entries = {entry["recording"]: entry for entry in read(tmp_path / "out/summary.json")["recordings"]}
     assert set(entries) == {pathlib.PurePath(row["file"]).name for row in rows}

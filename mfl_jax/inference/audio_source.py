@@ -1,0 +1,23 @@
+"""A recording to predict."""
+
+import dataclasses
+import pathlib
+
+import soundfile
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioSource:
+    """An audio file, and the name that the recording has in everything written about it."""
+
+    name: str
+    file: pathlib.Path
+
+
+def read_duration_s(source: AudioSource) -> float | None:
+    """Reads the length of a recording from its header; None if the header is broken or does not say."""
+    try:
+        info = soundfile.info(source.file)
+    except (soundfile.SoundFileError, OSError, ValueError):
+        return None
+    return info.frames / info.samplerate if 0 < info.frames < 2**62 and info.samplerate > 0 else None
