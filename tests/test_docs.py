@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -28,7 +29,7 @@ PAGES = [
 ]
 README_LINES = 150
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-INDENTED = re.compile(r"(?:^(?: {4}|\t)[^\n]*\n)+", re.MULTILINE)
+INDENTED = re.compile(r"(?:^(?: {4}|\t)[^\n]*(?:\n|\Z))+", re.MULTILINE)
 INLINE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\[(?:[^\]]|\n)*?\]\(([^)\s]+)\)")
 SNIPPET = re.compile(r'^--8<-- "([^"]+)"', re.MULTILINE)
@@ -92,8 +93,13 @@ def module_problem(name: str, arguments: list[str]) -> str | None:
         return f"no command mfl_jax.{name}"
     module = importlib.import_module(f"mfl_jax.{name}")
     with flags_of(module) as values:
+        # ml_collections looks for the fields in sys.argv.
         try:
-            rest = values([name, *arguments])[1:]
+            sys.argv, before = [name, *(re.sub(r"\$\w+", "0", word) for word in arguments)], sys.argv
+            try:
+                rest = values(sys.argv)[1:]
+            finally:
+                sys.argv = before
             if name in ("main", "experiment"):
                 if rest:
                     return f"unexpected {rest}"
@@ -179,7 +185,7 @@ def command_problems(text: str) -> list[str]:
         program, arguments = words[0].removeprefix(".venv/bin/"), words[1:]
         if re.fullmatch(r"python(3(\.\d+)?)?", program):
             problem = python_problem(arguments)
-        elif program.startswith("launch/"):
+        elif re.fullmatch(r"launch/[\w.]+", program):
             problem = launch_problem(program, arguments)
         else:
             continue
@@ -195,7 +201,7 @@ def field_problems(text: str) -> list[str]:
         for name in re.findall(r"(?<![\w.])config\.([a-z_.]+)", code):
             section, place = known, name.strip(".").split(".")
             for part in place:
-                if part == "py":  # a file
+                if part in ("py", "json"):  # a file
                     break
                 if not hasattr(section, "keys") or part not in section:
                     problems.append(f"no field config.{name}")
@@ -329,9 +335,7 @@ def test_every_command_is_documented():
 def test_site_builds(tmp_path):
     call = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(
-        [os.sys.executable, "-m", *call], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", *call], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site" / "api" / "training.html").read_text(encoding="utf-8").count("multi_focal_loss") > 2
     for file in (tmp_path / "site").rglob("*.html"):
