@@ -17,7 +17,7 @@ def measure(count: int, channels: int, clips: int, rounds: int) -> dict:
     configs = [workload.config_of(channels=channels, batch_size=clips, seed=seed) for seed in range(count)]
     dataset = workload.dataset_of()
     starts = [setup.initial_state(config, dataset) for config in configs]
-    train_step, _ = setup.bind_steps(configs[0], starts[0][0])
+    train_step, _ = setup.bind_steps(setup.step_settings(configs[0], starts[0][0]))
     # Nothing is donated, so that every round takes the same step.
     step = parallel.compile_members(train_step, (0, 0, 0), jax.devices()[:1], donate=False)
     together = [

@@ -6,6 +6,7 @@ the same order, the same steps.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -84,7 +85,7 @@ def count_fitting(member: Member, dataset: Dataset, devices: list) -> int:
     """How many members like this one fit onto the devices at once, from what the compiler says one needs; at least one each."""
     config = member.config
     graphdef, state = setup.initial_state(config, dataset)
-    train_step, _ = setup.bind_steps(config, graphdef)
+    train_step, _ = setup.compile_steps(setup.step_settings(config, graphdef), tuple(devices[:1]))
     clips, frames = config.batch_size, dataset.clip_frames
     batch = {
         "log_mel": jax.ShapeDtypeStruct((clips, frames, dataset.mel.mel_bins), jnp.float32),
@@ -93,8 +94,7 @@ def count_fitting(member: Member, dataset: Dataset, devices: list) -> int:
         "valid_frames": jax.ShapeDtypeStruct((clips,), jnp.int32),
         "clip_mask": jax.ShapeDtypeStruct((clips,), bool),
     }
-    step = parallel.compile_train_step(train_step, devices[:1])
-    needs = step.lower(state, batch, setup.step_scalars(config)).compile().memory_analysis()
+    needs = train_step.lower(state, batch, setup.step_scalars(config)).compile().memory_analysis()
     each = needs.temp_size_in_bytes + 2 * needs.argument_size_in_bytes
     most = (0.8 - RESIDENT_SHARE) * memory_bytes(devices[0]) // each
     return int(min(max(most, 1), MOST_AT_ONCE)) * len(devices)
@@ -110,6 +110,16 @@ def _with_clips(step: Callable) -> Callable:
         return step(state, batch, scalars, axis_name=axis_name)
 
     return taking
+
+
+@functools.lru_cache(maxsize=setup.CACHED_STEPS)
+def compile_group_steps(settings: setup.StepSettings, devices: tuple) -> tuple[Callable, Callable]:
+    """Compiles the training step and the evaluation step of several runs at once, once per process as `setup.compile_steps`."""
+    train_step, eval_step = setup.bind_steps(settings)
+    return (
+        parallel.compile_members(_with_clips(train_step), (0, None, 0, 0), list(devices), donate=True),
+        parallel.compile_members(eval_step, (0, None, 0), list(devices), donate=False),
+    )
 
 
 class GroupBatches:
@@ -184,8 +194,7 @@ def train_group(
     members = [*members, *[members[-1]] * (-real % len(devices))]  # the copies fill the devices up, and are dropped
     trained, scored, scored_numbers, split = splits.numbers(members[0].fold)
     starts = [setup.initial_state(member.config, dataset) for member in members]
-    train_step, eval_step = setup.bind_steps(config, starts[0][0])
-    take_step = parallel.compile_members(_with_clips(train_step), (0, None, 0, 0), devices, donate=True)
+    take_step, eval_step = compile_group_steps(setup.step_settings(config, starts[0][0]), tuple(devices))
     feed = GroupBatches(members, splits.development, trained, devices)
     states = stack_trees(state for _, state in starts)
     stats = feature_statistics.feature_statistics(splits.development, trained)
@@ -248,9 +257,8 @@ def train_group(
             checkpoints.save(on_host, about)
             if stop.is_set() and epoch < config.epochs:
                 return False
-    many_eval = parallel.compile_members(eval_step, (0, None, 0), devices, donate=False)
     sums = evaluation.accumulate_counts(
-        many_eval, states, stack_trees(scalars), scored, scored_numbers, config.batch_size
+        eval_step, states, stack_trees(scalars), scored, scored_numbers, config.batch_size
     )  # fmt: skip
     sums, on_host = parallel.gather_members(sums, len(devices)), parallel.gather_members(states, len(devices))
     for index, (member, folder) in enumerate(zip(members, folders, strict=False)):

@@ -4,12 +4,11 @@ import dataclasses
 import functools
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from mfl_jax.data.prepared_dataset import Dataset
@@ -17,7 +16,11 @@ from mfl_jax.errors import InputError
 from mfl_jax.network.joint_network import JointNetwork
 from mfl_jax.runtime import parallel, workdir_config
 from mfl_jax.training import steps, task_balance
+from mfl_jax.training.optimiser import make_optimiser
 from mfl_jax.training.steps import TrainState
+
+CACHED_STEPS = 16
+"""Compiled steps that a process keeps for later runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,30 +147,45 @@ def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
         step=jnp.int32(0),
         params=params,
         batch_stats=nnx.to_pure_dict(batch_stats),
-        opt_state=optax.radam(config.learning_rate).init(params),
+        opt_state=make_optimiser(config.learning_rate).init(params),
         feature_stats={"mean": jnp.zeros(bins, jnp.float32), "std": jnp.ones(bins, jnp.float32)},
         sums=steps.zero_sums(tasks, len(dataset.scenes), len(dataset.events)),
     )
 
 
 def step_scalars(config) -> dict:
-    """The fields of a config that a step takes as arrays."""
-    fields = ("alpha", "beta", "gamma", "zeta", "eta", "learning_rate")
+    """Reads the config fields that a step takes as arrays: float32, and `seed` as uint32."""
+    fields = (*steps.LOSS_SCALARS, "learning_rate")
     return {field: np.float32(config[field]) for field in fields} | {"seed": np.uint32(config.seed)}
 
 
-def bind_steps(config, graphdef) -> tuple[Callable, Callable]:
-    """`step.train_step` and `step.eval_step` with all that is compiled into them, but for the name of the device axis."""
+class StepSettings(NamedTuple):
+    """Everything compiled into a step. Runs with equal settings on the same devices share their compiled steps."""
+
+    graphdef: Any
+    reduction: str
+    threshold: float
+    dropout: bool
+
+
+def step_settings(config, graphdef) -> StepSettings:
+    """Reads the settings of a config's steps; `graphdef` is the structure of its network."""
+    return StepSettings(graphdef, config.reduction, config.threshold, config.dropout > 0)
+
+
+def bind_steps(settings: StepSettings) -> tuple[Callable, Callable]:
+    """Binds everything but the name of the device axis to `steps.train_step` and `steps.eval_step`."""
     return (
-        functools.partial(
-            steps.train_step,
-            graphdef=graphdef,
-            reduction=config.reduction,
-            threshold=config.threshold,
-            dropout=config.dropout > 0,
-        ),
-        functools.partial(steps.eval_step, graphdef=graphdef, threshold=config.threshold),
+        functools.partial(steps.train_step, **settings._asdict()),
+        functools.partial(steps.eval_step, graphdef=settings.graphdef, threshold=settings.threshold),
     )
+
+
+@functools.lru_cache(maxsize=CACHED_STEPS)
+def compile_steps(settings: StepSettings, devices: tuple) -> tuple[Callable, Callable]:
+    """Compiles the training step and the evaluation step, once per process for equal settings and devices."""
+    train_step, eval_step = bind_steps(settings)
+    return parallel.compile_train_step(train_step, list(devices)), parallel.compile_eval_step(eval_step, list(devices))
 
 
 def build_run(config, dataset: Dataset) -> Run:
@@ -179,15 +197,15 @@ def build_run(config, dataset: Dataset) -> Run:
     configure_process(config)
     devices = select_devices(config)
     graphdef, initial = initial_state(config, dataset)
-    train_step, eval_step = bind_steps(config, graphdef)
+    train_step, eval_step = compile_steps(step_settings(config, graphdef), tuple(devices))
     padded_size = parallel.padded_batch_size(config.batch_size, len(devices))
     return Run(
         config=config,
         dataset=dataset,
         devices=devices,
         graphdef=graphdef,
-        train_step=parallel.compile_train_step(train_step, devices),
-        eval_step=parallel.compile_eval_step(eval_step, devices),
+        train_step=train_step,
+        eval_step=eval_step,
         scalars=step_scalars(config),
         initial=initial,
         padded_size=padded_size,

@@ -15,6 +15,10 @@ from mfl_jax import metrics
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.network.forward import apply_network, infer
 from mfl_jax.training import focal_loss, task_balance
+from mfl_jax.training.optimiser import make_optimiser
+
+LOSS_SCALARS = ("alpha", "beta", "gamma", "zeta", "eta")
+"""Config fields that a step takes as float32 scalars for the loss, so that changing them compiles nothing."""
 
 
 @jax.tree_util.register_dataclass
@@ -152,7 +156,7 @@ def train_step(
         state.params, state.batch_stats, state.feature_stats, batch, scalars,
         graphdef=graphdef, reduction=reduction, threshold=threshold, axis_name=axis_name, dropout_key=dropout_key,
     )  # fmt: skip
-    updates, opt_state = optax.radam(scalars["learning_rate"]).update(gradients, state.opt_state, state.params)
+    updates, opt_state = make_optimiser(scalars["learning_rate"]).update(gradients, state.opt_state, state.params)
     state = dataclasses.replace(
         state,
         step=state.step + 1,
@@ -173,20 +177,22 @@ def eval_step(state: TrainState, batch: dict, scalars: dict, *, graphdef, thresh
 
 
 def zero_sums(tasks: tuple[str, ...], scenes: int, events: int) -> dict:
-    """The `sums` of a `TrainState` before the first step of an epoch."""
-    batch = {
-        "scene": jnp.zeros(1, jnp.int32),
-        "events": jnp.zeros((1, 1, events), bool),
-        "valid_frames": jnp.zeros(1, jnp.int32),
-        "clip_mask": jnp.zeros(1, bool),
-    }
-    scene_logits = jnp.zeros((1, scenes)) if "scene" in tasks else None
-    event_logits = jnp.zeros((1, 1, events)) if "event" in tasks else None
-    sums = batch_sums(
-        scene_logits, event_logits, batch, dict.fromkeys(("eta", "gamma", "zeta"), 0.0), threshold=metrics.THRESHOLD
-    )
-    zero = jnp.float32(0)
-    return jax.tree.map(jnp.zeros_like, {**sums, "loss": zero, "batches": zero})
+    """Builds the `sums` of a `TrainState` before the first step of an epoch."""
+
+    def sum_one_clip():
+        batch = {
+            "scene": jnp.zeros(1, jnp.int32),
+            "events": jnp.zeros((1, 1, events), bool),
+            "valid_frames": jnp.zeros(1, jnp.int32),
+            "clip_mask": jnp.zeros(1, bool),
+        }
+        scene_logits = jnp.zeros((1, scenes)) if "scene" in tasks else None
+        event_logits = jnp.zeros((1, 1, events)) if "event" in tasks else None
+        scalars = dict.fromkeys(LOSS_SCALARS, 0.0)
+        sums = batch_sums(scene_logits, event_logits, batch, scalars, threshold=metrics.THRESHOLD)
+        return {**sums, "loss": jnp.float32(0), "batches": jnp.float32(0)}
+
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(sum_one_clip))
 
 
 def epoch_figures(sums: dict, *, reduction: str) -> dict:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
+from mfl_jax.data import batching
 from mfl_jax.errors import InputError
 from mfl_jax.scoring import evaluate_run
 from mfl_jax.training import checkpoints as checkpointing
@@ -61,7 +62,7 @@ def assert_same_end(workdir, expected):
 
 def stop_after(monkeypatch, steps):
     """Makes the run receive ctrl-C during its step number `steps`."""
-    build = loop.build
+    build = loop.build_run
 
     def building(*arguments):
         run, taken = build(*arguments), 0
@@ -226,7 +227,7 @@ def test_a_loss_that_is_no_number_stops_the_run(prepared, tmp_path):
     step = int(str(refused.value).split()[4])
     told = json.loads((tmp_path / "run" / "bad_batch.json").read_text())
     clips = dataset.read("development")
-    order = loop.data.epoch_order(np.arange(len(clips)), seed=0, epoch=0)[(step - 1) * 5 : step * 5]
+    order = batching.epoch_order(np.arange(len(clips)), seed=0, epoch=0)[(step - 1) * 5 : step * 5]
     assert told["step"] == step
     assert [(clip["recording"], clip["start_s"]) for clip in told["clips"]] == [
         (clips.recording[number], clips.clip_start_s[number]) for number in order

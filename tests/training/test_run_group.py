@@ -95,7 +95,7 @@ def test_gradients_of_the_first_step_are_those_of_the_runs_alone(prepared):
     splits = splits_of(dataset)
     setup.configure_process(group[0].config)
     starts = [setup.initial_state(member.config, dataset) for member in group]
-    step, _ = setup.bind_steps(group[0].config, starts[0][0])
+    step, _ = setup.bind_steps(setup.step_settings(group[0].config, starts[0][0]))
     take_step = parallel.compile_members(run_group._with_clips(step), (0, None, 0, 0), jax.devices()[:1], donate=False)
     feed = run_group.GroupBatches(group, splits.development, np.arange(len(splits.development)), jax.devices()[:1])
     batch, _ = next(feed.epoch(0))
