@@ -92,6 +92,8 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
     from mfl_jax.runtime.stop_signal import stop_requests
     from mfl_jax.scoring import floor_scores
     from mfl_jax.training import run_group, setup
+    from mfl_jax.training.group_memory import count_fitting
+    from mfl_jax.training.splits import Splits
 
     members = expand_members(config)
     workdir_config.check_workdir(workdir, config)
@@ -102,10 +104,10 @@ def run(config, workdir: pathlib.Path, console: rich.console.Console | None = No
     console = console or rich.console.Console(quiet=not first)
     if config.note:
         console.print(config.note, soft_wrap=True, highlight=False)
-    splits = run_group.Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
+    splits = Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
     at_once = (lambda member: config.members_at_once) if config.members_at_once else None
     parts = split_groups(
-        members, at_once or (lambda member: run_group.count_fitting(member, dataset, devices)), parallel.host_count()
+        members, at_once or (lambda member: count_fitting(member.config, dataset, devices)), parallel.host_count()
     )
     steps = {m.name: config.epochs * -(-len(splits.numbers(m.fold)[0]) // config.batch_size) for m in members}
     console.print(

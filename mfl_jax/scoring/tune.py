@@ -17,7 +17,7 @@ from mfl_jax.inference import postprocessing, trained_model
 from mfl_jax.inference.postprocessing import Rule
 from mfl_jax.runtime import storage, workdir_config
 from mfl_jax.scoring import clip_scores
-from mfl_jax.training import loop
+from mfl_jax.training.splits import split_development
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 MEDIANS_S = (0.0, 0.1, 0.22, 0.46, 0.94)
@@ -125,7 +125,7 @@ def tune(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.
     model = trained_model.load(workdir)
     clip_scores.check_classes(model, dataset)
     clips = dataset.read("development")
-    _, held_out = loop.split_development(clips, config.validation)
+    _, held_out = split_development(clips, config.validation)
     joined = list(clip_scores.recording_probabilities(model, clips, held_out).values())
     start, rules, figures = Rule(threshold=config.threshold), {}, {}
     for column, label in enumerate(rich.progress.track(model.events, "tuning", console=rich.console.Console(stderr=True))):

@@ -1,198 +1,234 @@
-"""The loop: data, step, log, checkpoint, resume."""
+"""The training loop of one run: data, step, log, checkpoint, resume."""
 
 import contextlib
 import dataclasses
 import json
 import math
 import pathlib
-import time
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import rich.console
-import rich.progress
 
-from mfl_jax.data import batching, feature_statistics, prepared_dataset
-from mfl_jax.data.prepared_dataset import Dataset
-from mfl_jax.errors import InputError
+from mfl_jax.data import batching, feature_statistics
+from mfl_jax.data.prepared_dataset import Clips, Dataset
 from mfl_jax.runtime import history, parallel, storage, workdir_config, workdir_lock
 from mfl_jax.runtime.progress import progress_bar
 from mfl_jax.runtime.stop_signal import stop_requests
 from mfl_jax.training import epoch_log, evaluation, steps, task_balance
 from mfl_jax.training.checkpoints import Checkpoints, state_bytes
+from mfl_jax.training.epoch import Batches, EpochResult, reset_sums, resume, run_epoch
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
-from mfl_jax.training.setup import build_run, checkpoint_metadata
+from mfl_jax.training.setup import Run, build_run, checkpoint_metadata
+from mfl_jax.training.splits import split_development
+from mfl_jax.training.steps import TrainState
 
 KEPT_CHECKPOINTS = 2
 """The last one, and the one before it to fall back on."""
 BAD_BATCH = "bad_batch.json"
-"""The clips, and the range of their spectrograms, of a step whose loss was no number."""
-
-
-def split_development(clips: prepared_dataset.Clips, validation: str) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the development clips to train on, and of those to validate on.
-
-    Raises:
-      InputError: a side of them is empty.
-    """
-    numbers = np.arange(len(clips))
-    if validation == "none":
-        trained, held_out = numbers, numbers[:0]
-    else:
-        held = clips.fold == int(validation.removeprefix("fold"))
-        trained, held_out = numbers[~held], numbers[held]
-        if not len(held_out):
-            raise InputError(f"config.validation is {validation!r}, and no recording of the development split is in that fold")
-    if not len(trained):
-        raise InputError("there is no clip to train on")
-    return trained, held_out
+"""Lists the clips of a step whose loss was not finite, with the range of their spectrograms."""
 
 
 def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.Console | None = None) -> bool:
-    """Trains to the end of the last epoch, from where the work directory stands.
+    """Trains to the end of the last epoch, resuming from the newest checkpoint in the work directory.
 
-    The order of the clips follows from the seed and the epoch, and all else from the state, so that a run that was stopped
-    anywhere ends in the very bits of one that was not, on the same machine and devices.
+    The order of the clips depends only on the seed and the epoch, everything else only on the state. So a run that was stopped
+    anywhere ends bit for bit as if it had not been, on the same machine and devices.
 
     Args:
-      config: as `configs/default.py` describes it. dataset: prepared.
-      workdir: made and written: config.json, metrics.jsonl, checkpoints/, tensorboard/, and best/ with `validation`.
-      console: to report to.
+      config: see `configs/default.py`.
+      dataset: prepared.
+      workdir: created if missing; receives config.json, metrics.jsonl, checkpoints/, tensorboard/, and best/ with `validation`.
+      console: prints progress; by default the first host's standard output.
 
     Returns:
       Whether training is complete; False if it was asked to stop.
 
     Raises:
-      InputError: the work directory belongs to another config or other data, or the loss is no longer a number.
+      InputError: the work directory belongs to another config or other data, or a loss is not finite.
     """
-    first = parallel.is_first_host()
-    console = console or rich.console.Console(quiet=not first)
+    console = console or rich.console.Console(quiet=not parallel.is_first_host())
     workdir_config.check_workdir(workdir, config)
     run = build_run(config, dataset)
-    told = json.dumps([workdir_config.to_plain_dict(config), dataset.fingerprint], sort_keys=True)
-    parallel.check_hosts_agree(told, "has another config or other data; give all the same command and the same data set as")
+    identity = json.dumps([workdir_config.to_plain_dict(config), dataset.fingerprint], sort_keys=True)
+    parallel.check_hosts_agree(identity, "has another config or other data; give all the same command and the same data set as")
     clips = dataset.read("development")
-    trained, held_out = split_development(clips, config.validation)
-    epoch_steps = -(-len(trained) // config.batch_size)
-    console.print(
-        f"{config.name}: {len(trained)} clips to train on, {epoch_steps} steps an epoch; batch of {config.batch_size} on "
-        f"{len(run.devices)} {run.devices[0].device_kind} device(s)"
-        f"{f' of {parallel.host_count()} hosts' if parallel.host_count() > 1 else ''}, "
-        f"{run.padded_size // len(run.devices)} on each",
-        soft_wrap=True,
-    )
-    keep_every = config.keep_every * epoch_steps
+    training, held_out = split_development(clips, config.validation)
+    _print_plan(run, len(training), console)
     with contextlib.ExitStack() as stack:
         stack.enter_context(workdir_lock.lock_workdir(workdir))
-        if first:
+        if parallel.is_first_host():
             workdir_config.claim_workdir(workdir, config)
         stop = stack.enter_context(stop_requests())
-        shared = {"together": True, "owner": True}
-        checkpoints = stack.enter_context(
-            Checkpoints(workdir / "checkpoints", keep=KEPT_CHECKPOINTS, keep_every=keep_every, **shared)
-        )
-        best = stack.enter_context(Checkpoints(workdir / "best", keep=1, **shared)) if len(held_out) else None
-        checkpoints.check_room(run.initial)
-        kept = KEPT_CHECKPOINTS + bool(len(held_out)) + (config.epochs // config.keep_every if config.keep_every else 0)
-        console.print(f"at most {kept} checkpoints are kept, of {state_bytes(run.initial) / 1e6:.1f} MB each", highlight=False)
-        if (found := checkpoints.resume(run.initial)) is not None:
-            state, before = found
-            if before["fingerprint"] != dataset.fingerprint:
-                raise InputError(
-                    f"{workdir} was trained on other data than {dataset.directory} holds now; name another --workdir"
-                )
-            checkpoints.drop_after(int(state.step))
-            console.print(f"resumes after step {int(state.step)} of {epoch_steps * config.epochs}")
-        else:
-            own = trained[jax.process_index() :: parallel.host_count()]
-            stats = feature_statistics.feature_statistics(clips, own, add=parallel.sum_over_hosts)
-            state = dataclasses.replace(run.initial, feature_stats=jax.tree.map(jnp.asarray, stats))
-        described = checkpoint_metadata(config, dataset)
-        taken = int(state.step)
-        epoch = taken // epoch_steps
-        if epoch >= config.epochs:
-            console.print(f"training was complete before: {epoch} epochs")
+        job = _Job(run, clips, training, held_out, workdir, console, stack)
+        state = job.resume_or_start()
+        if int(state.step) >= config.epochs * job.epoch_steps:
+            console.print(f"training was complete before: {int(state.step) // job.epoch_steps} epochs")
             return True
-        if best is not None:
-            best.drop_after(taken)
-        if first:
-            what = history.describe_start(config, dataset.fingerprint, run.devices)
-            history.record_start(workdir, {**what, "from_step": taken})
-        file = workdir / "metrics.jsonl"
-        made = epoch_log.read(file, epoch)
-        board = stack.enter_context(epoch_log.TensorBoardWriter(workdir / "tensorboard", purge_step=epoch + 1)) if first else None
-        bar = stack.enter_context(progress_bar("steps", console=console))
-        task = bar.add_task("training", total=epoch_steps * config.epochs, completed=taken)
-        agreement = parallel.StopVote()
-        watch = LossWatch(_refuser(config, clips, trained, epoch_steps, workdir, checkpoints))
-        best_score = max((epoch_log.validation_score(record) for record in made if "validation" in record), default=-math.inf)
-        while epoch < config.epochs:
-            started, clips_seen = time.perf_counter(), 0
-            scalars = task_balance.epoch_scalars(config.balance, run.scalars, made)
-            order = batching.epoch_order(trained, seed=config.seed, epoch=epoch)
-            rest = order[taken % epoch_steps * config.batch_size :]
-            with contextlib.closing(batching.batches(clips, rest, config.batch_size, rows=run.rows)) as epoch_batches:
-                for batch in epoch_batches:
-                    state, loss = run.train_step(state, batch, scalars)
-                    taken += 1
-                    clips_seen = min(clips_seen + config.batch_size, len(rest))
-                    watch.add(taken, loss)
-                    bar.update(task, completed=taken)
-                    stopping = agreement.any(stop.is_set())
-                    if stopping and taken % epoch_steps:
-                        watch.look_at_all()
-                        checkpoints.save(state, {**described, "epoch": epoch})
-                        checkpoints.wait()
-                        console.print(f"stopped after step {taken}; the same command goes on from there")
-                        return False
-            epoch += 1
-            watch.look_at_all()
-            checkpoints.check_room(state)
-            record = epoch_log.epoch_record(
-                jax.device_get(state), scalars, config,
-                epoch=epoch, taken=taken, clips=clips_seen, seconds=time.perf_counter() - started,
+        return job.run_epochs(state, stop)
+
+
+def _print_plan(run: Run, clips: int, console: rich.console.Console) -> None:
+    config, devices, hosts = run.config, run.devices, parallel.host_count()
+    console.print(
+        f"{config.name}: {clips} clips to train on, {-(-clips // config.batch_size)} steps an epoch; "
+        f"batch of {config.batch_size} on {len(devices)} {devices[0].device_kind} device(s)"
+        f"{f' of {hosts} hosts' if hosts > 1 else ''}, {run.padded_size // len(devices)} on each",
+        soft_wrap=True,
+    )
+
+
+class _Job:
+    """A run in its locked work directory, with its open checkpoints and logs."""
+
+    def __init__(
+        self,
+        run: Run,
+        clips: Clips,
+        training: np.ndarray,
+        held_out: np.ndarray,
+        workdir: pathlib.Path,
+        console: rich.console.Console,
+        stack: contextlib.ExitStack,
+    ):
+        """Opens the checkpoints; `stack` closes them.
+
+        Args:
+          run: compiled steps and first state.
+          clips: the development split.
+          training, held_out: numbers of the clips to train on and to validate on.
+          workdir, console: as in `train`.
+          stack: closes what is opened here and by the methods.
+        """
+        config = run.config
+        self.run, self.clips, self.training, self.held_out = run, clips, training, held_out
+        self.workdir, self.console, self.stack = workdir, console, stack
+        self.epoch_steps = -(-len(training) // config.batch_size)
+        self.metadata = checkpoint_metadata(config, run.dataset)
+        self.checkpoints = stack.enter_context(
+            Checkpoints(
+                workdir / "checkpoints",
+                keep=KEPT_CHECKPOINTS, keep_every=config.keep_every * self.epoch_steps, together=True, owner=True,
+            )
+        )  # fmt: skip
+        self.best: Checkpoints | None = None
+        if len(held_out):
+            self.best = stack.enter_context(Checkpoints(workdir / "best", keep=1, together=True, owner=True))
+
+    def resume_or_start(self) -> TrainState:
+        """Restores the newest checkpoint, or computes the feature statistics for the first state."""
+        run, config = self.run, self.run.config
+        self.checkpoints.check_room(run.initial)
+        kept = KEPT_CHECKPOINTS + (self.best is not None) + (config.epochs // config.keep_every if config.keep_every else 0)
+        megabytes = state_bytes(run.initial) / 1e6
+        self.console.print(f"at most {kept} checkpoints are kept, of {megabytes:.1f} MB each", highlight=False)
+        refusal = f"{self.workdir} was trained on other data than {run.dataset.directory} holds now; name another --workdir"
+        if (state := resume(self.checkpoints, run.initial, run.dataset.fingerprint, refusal)) is not None:
+            self.console.print(f"resumes after step {int(state.step)} of {self.epoch_steps * config.epochs}")
+            return state
+        of_this_host = self.training[jax.process_index() :: parallel.host_count()]
+        stats = feature_statistics.feature_statistics(self.clips, of_this_host, add=parallel.sum_over_hosts)
+        return dataclasses.replace(run.initial, feature_stats=jax.tree.map(jnp.asarray, stats))
+
+    def run_epochs(self, state: TrainState, stop: threading.Event) -> bool:
+        """Runs the remaining epochs; returns False if asked to stop."""
+        config, taken = self.run.config, int(state.step)
+        self._open_logs(taken)
+        bar = self.stack.enter_context(progress_bar("steps", console=self.console))
+        task = bar.add_task("training", total=self.epoch_steps * config.epochs, completed=taken)
+        vote = parallel.StopVote()
+        watch = LossWatch(self._report_bad_batch)
+        for epoch in range(taken // self.epoch_steps, config.epochs):
+            scalars = task_balance.epoch_scalars(config.balance, self.run.scalars, self.records)
+            result = run_epoch(
+                self.run.train_step, state, scalars, self._batches(epoch, taken % self.epoch_steps),
+                steps=taken, epoch_steps=self.epoch_steps, watch=watch,
+                report_step=lambda step: bar.update(task, completed=step), stop_requested=lambda: vote.any(stop.is_set()),
             )  # fmt: skip
-            state = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))
-            if best is not None:
-                sums = evaluation.accumulate_counts(run.eval_step, state, scalars, clips, held_out, config.batch_size, run.rows)
-                record["validation"] = steps.epoch_figures(sums, reduction=config.reduction)
-            made.append(record)
-            if first:
-                epoch_log.write(file, made)
-                board.add(record)
-            if best is not None and (score := epoch_log.validation_score(record)) > best_score:
-                best_score = score
-                best.save(state, {**described, "epoch": epoch})
-                best.wait()  # before the run's own, so that none claims a best one that was never written
-            checkpoints.save(state, {**described, "epoch": epoch})
-            bar.update(task, description=f"epoch {epoch}/{config.epochs}")
-            console.print(epoch_log.format_epoch(record), soft_wrap=True, highlight=False)
-            if stopping and epoch < config.epochs:
-                console.print(f"stopped after epoch {epoch}; the same command goes on from there")
+            state, taken = result.state, result.steps
+            if not result.complete:
+                self._save(self.checkpoints, state, epoch)
+                self.checkpoints.wait()
+                self.console.print(f"stopped after step {taken}; the same command goes on from there")
                 return False
-        checkpoints.wait()
-        taken_bytes = sum(one.bytes() for one in (checkpoints, best) if one is not None)
-        console.print(f"the checkpoints take {taken_bytes / 1e6:.1f} MB", highlight=False)
-    return True
+            state, record = self._finish_epoch(epoch + 1, result, scalars)
+            bar.update(task, description=f"epoch {epoch + 1}/{config.epochs}")
+            self.console.print(epoch_log.format_epoch(record), soft_wrap=True, highlight=False)
+            if result.stop and epoch + 1 < config.epochs:
+                self.console.print(f"stopped after epoch {epoch + 1}; the same command goes on from there")
+                return False
+        self.checkpoints.wait()
+        used = self.checkpoints.bytes() + (self.best.bytes() if self.best else 0)
+        self.console.print(f"the checkpoints take {used / 1e6:.1f} MB", highlight=False)
+        return True
 
-
-def _refuser(config, clips, trained, epoch_steps, workdir, checkpoints):
-    """What to say of a step whose loss is no number: `LossWatch` calls it."""
-
-    def refuse(step, loss):
-        epoch, number = divmod(step - 1, epoch_steps)
-        order = batching.epoch_order(trained, seed=config.seed, epoch=epoch)
-        batch = order[number * config.batch_size : (number + 1) * config.batch_size]
-        log_mel = clips.take(batch)["log_mel"]
-        listed = [
-            {"recording": str(clips.recording[clip]), "start_s": float(clips.clip_start_s[clip]),
-             "log_mel": [float(one.min()), float(one.max())]}
-            for clip, one in zip(batch, log_mel, strict=True)
-        ]  # fmt: skip
+    def _open_logs(self, taken: int) -> None:
+        """Goes back to the last complete epoch in all logs, and notes this start in the history."""
+        run, epoch = self.run, taken // self.epoch_steps
+        if self.best is not None:
+            self.best.drop_after(taken)
+        self.records = epoch_log.read(self.workdir / "metrics.jsonl", epoch)
+        scores = [epoch_log.validation_score(record) for record in self.records if "validation" in record]
+        self.best_score = max(scores, default=-math.inf)
+        self.board: epoch_log.TensorBoardWriter | None = None
         if parallel.is_first_host():
-            storage.atomic_write(workdir / BAD_BATCH, json.dumps({"step": step, "loss": str(loss), "clips": listed}, indent=1))
-        what = f"{loss}, with seed {config.seed} and alpha {config.alpha:g}; its clips are listed in {workdir / BAD_BATCH}"
-        raise nan_loss_error(step, epoch_steps, what, checkpoints)
+            start = history.describe_start(run.config, run.dataset.fingerprint, run.devices)
+            history.record_start(self.workdir, {**start, "from_step": taken})
+            self.board = self.stack.enter_context(epoch_log.TensorBoardWriter(self.workdir / "tensorboard", purge_step=epoch + 1))
 
-    return refuse
+    def _clip_order(self, epoch: int) -> np.ndarray:
+        return batching.epoch_order(self.training, seed=self.run.config.seed, epoch=epoch)
+
+    def _batches(self, epoch: int, first: int) -> Batches:
+        """Yields this host's rows of the batches of an epoch, from batch number `first` on."""
+        size = self.run.config.batch_size
+        remaining = self._clip_order(epoch)[first * size :]
+        with contextlib.closing(batching.batches(self.clips, remaining, size, rows=self.run.rows)) as batches:
+            for number, batch in enumerate(batches):
+                yield batch, min(size, len(remaining) - number * size)
+
+    def _finish_epoch(self, epoch: int, result: EpochResult, scalars: dict) -> tuple[TrainState, dict]:
+        """Logs, validates and saves after `epoch` epochs; returns the state for the next one, and the record."""
+        run = self.run
+        self.checkpoints.check_room(result.state)
+        record = epoch_log.epoch_record(
+            jax.device_get(result.state), scalars, run.config,
+            epoch=epoch, taken=result.steps, clips=result.clips, seconds=result.seconds,
+        )  # fmt: skip
+        state = reset_sums(result.state)
+        if self.best is not None:
+            sums = evaluation.accumulate_counts(
+                run.eval_step, state, scalars, self.clips, self.held_out, run.config.batch_size, run.rows
+            )
+            record["validation"] = steps.epoch_figures(sums, reduction=run.config.reduction)
+        self.records.append(record)
+        if self.board is not None:
+            epoch_log.write(self.workdir / "metrics.jsonl", self.records)
+            self.board.add(record)
+        if self.best is not None and (score := epoch_log.validation_score(record)) > self.best_score:
+            self.best_score = score
+            self._save(self.best, state, epoch)
+            self.best.wait()  # before the run's own, which must not point to a best one that was never written
+        self._save(self.checkpoints, state, epoch)
+        return state, record
+
+    def _save(self, checkpoints: Checkpoints, state: TrainState, epoch: int) -> None:
+        checkpoints.save(state, {**self.metadata, "epoch": epoch})
+
+    def _report_bad_batch(self, step: int, loss: np.ndarray) -> None:
+        """Writes the clips of a step whose loss is not finite to `BAD_BATCH`, and raises an InputError."""
+        config = self.run.config
+        epoch, number = divmod(step - 1, self.epoch_steps)
+        batch = self._clip_order(epoch)[number * config.batch_size : (number + 1) * config.batch_size]
+        listed = [
+            {"recording": str(self.clips.recording[clip]), "start_s": float(self.clips.clip_start_s[clip]),
+             "log_mel": [float(log_mel.min()), float(log_mel.max())]}
+            for clip, log_mel in zip(batch, self.clips.take(batch)["log_mel"], strict=True)
+        ]  # fmt: skip
+        file = self.workdir / BAD_BATCH
+        if parallel.is_first_host():
+            storage.atomic_write(file, json.dumps({"step": step, "loss": str(loss), "clips": listed}, indent=1))
+        details = f"{loss}, with seed {config.seed} and alpha {config.alpha:g}; its clips are listed in {file}"
+        raise nan_loss_error(step, self.epoch_steps, details, self.checkpoints.last_good())

@@ -1,7 +1,8 @@
-"""Looks at the loss of every step, a little later than it was computed, so that no step waits for it."""
+"""Checks the loss of every step a few steps late, so that no step waits for the check."""
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -10,40 +11,46 @@ from mfl_jax.runtime.parallel import STEPS_BEHIND
 
 
 class LossWatch:
-    """Refuses the first loss that is no longer a number."""
+    """Reports the first loss that is not finite."""
 
-    def __init__(self, refuse: Callable[[int, np.ndarray], None]):
-        """`refuse(step, loss)` raises; `loss` is a scalar, or one for each of several runs."""
-        self._refuse = refuse
-        self._waiting = deque()
+    def __init__(self, report: Callable[[int, np.ndarray], Any]):
+        """Watches nothing yet.
+
+        Args:
+          report: called as `report(step, loss)`, must raise. `loss` is a scalar, or an array with one loss per run of a group.
+        """
+        self._report = report
+        self._pending: deque[tuple[int, Any]] = deque()
 
     def add(self, step: int, loss) -> None:
-        """Takes the loss of a step, on its device, and looks at an earlier one."""
-        self._waiting.append((step, loss))
-        if len(self._waiting) > STEPS_BEHIND:
-            self._look()
+        """Queues the loss of a step, still on its device, and checks an earlier one."""
+        self._pending.append((step, loss))
+        if len(self._pending) > STEPS_BEHIND:
+            self._check_oldest()
 
-    def look_at_all(self) -> None:
-        """Looks at all that are left, for a state that is to be saved."""
-        while self._waiting:
-            self._look()
+    def check_all(self) -> None:
+        """Checks all queued losses; call it before saving a state."""
+        while self._pending:
+            self._check_oldest()
 
-    def _look(self):
-        step, loss = self._waiting.popleft()
+    def _check_oldest(self) -> None:
+        step, loss = self._pending.popleft()
         loss = np.asarray(loss)
         if not np.isfinite(loss).all():
-            self._refuse(step, loss)
+            self._report(step, loss)
 
 
-def nan_loss_error(step: int, epoch_steps: int, what: str, checkpoints) -> InputError:
-    """The error of a step whose loss is no number.
+def nan_loss_error(step: int, epoch_steps: int, details: str, last_good: str) -> InputError:
+    """Builds the error for a loss that is not finite.
 
     Args:
-      step: counted from 1. epoch_steps: steps of an epoch. what: of which run, and which loss.
-      checkpoints: of the run, a `Checkpoints`.
+      step: counted from 1.
+      epoch_steps: steps per epoch.
+      details: the run and its loss.
+      last_good: which checkpoint is left, from `Checkpoints.last_good`.
     """
-    epoch, number = divmod(step - 1, epoch_steps)
+    epoch, batch = divmod(step - 1, epoch_steps)
     return InputError(
-        f"the loss of step {step} (epoch {epoch + 1}, batch {number + 1} of {epoch_steps}) is no number any more: {what}; "
-        f"{checkpoints.last_good()}; try a lower config.learning_rate"
+        f"the loss of step {step} (epoch {epoch + 1}, batch {batch + 1} of {epoch_steps}) is not finite: {details}; "
+        f"{last_good}; try a lower config.learning_rate"
     )

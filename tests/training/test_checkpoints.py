@@ -14,7 +14,7 @@ import pytest
 from mfl_jax.errors import InputError
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.steps import TrainState
-from support import ROOT
+from support import ROOT, TESTS
 
 ABOUT = {"fingerprint": "f", "epoch": 1}
 
@@ -121,7 +121,7 @@ def test_the_owner_clears_what_was_left_half_written(two, tmp_path):
 
 FULL = """
 import pathlib, resource, sys
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = {paths!r}
 from test_checkpoints import *
 folder = pathlib.Path(sys.argv[1])
 try:
@@ -137,7 +137,7 @@ except InputError as error:
 
 
 def test_a_disk_without_room_leaves_the_last_good_one(tmp_path):
-    code = FULL.format(root=str(ROOT), tests=str(pathlib.Path(__file__).parent))
+    code = FULL.format(paths=[str(ROOT), str(TESTS), str(pathlib.Path(__file__).parent)])
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "checkpoints")], capture_output=True, text=True, check=False
     )

@@ -17,6 +17,7 @@ from mfl_jax.training import checkpoints as checkpointing
 from mfl_jax.training import loop
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.epoch_log import validation_score
+from mfl_jax.training.splits import split_development
 from support.small import merged, small_config, small_dataset
 
 pytestmark = pytest.mark.lightly_optimised
@@ -252,7 +253,7 @@ def test_validation_keeps_the_best_and_never_trains_on_it(prepared, tmp_path):
     tmp, dataset = prepared
     config = small_config(tmp, validation="fold2")
     clips = dataset.read("development")
-    trained, held_out = loop.split_development(clips, "fold2")
+    trained, held_out = split_development(clips, "fold2")
     assert set(clips.fold[held_out]) == {2} and 2 not in clips.fold[trained]
     assert sorted([*trained, *held_out]) == list(range(len(clips)))
     assert loop.train(config, dataset, tmp_path / "run")

@@ -13,8 +13,10 @@ from mfl_jax import experiment
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import parallel
 from mfl_jax.scoring import evaluate_run, floor_scores
-from mfl_jax.training import loop, run_group, setup
+from mfl_jax.training import group_memory, loop, run_group, setup
 from mfl_jax.training.checkpoints import Checkpoints
+from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
+from mfl_jax.training.splits import Splits
 from support.small import SEEDS, small_dataset, small_experiment
 
 pytestmark = pytest.mark.lightly_optimised
@@ -32,7 +34,7 @@ def floors_of(splits):
 
 
 def splits_of(dataset):
-    return run_group.Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
+    return Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
 
 
 def trained(group, dataset, home, *, devices=1, stop=None, advance=lambda count: None):
@@ -96,18 +98,21 @@ def test_gradients_of_the_first_step_are_those_of_the_runs_alone(prepared):
     setup.configure_process(group[0].config)
     starts = [setup.initial_state(member.config, dataset) for member in group]
     step, _ = setup.bind_steps(setup.step_settings(group[0].config, starts[0][0]))
-    take_step = parallel.compile_members(run_group._with_clips(step), (0, None, 0, 0), jax.devices()[:1], donate=False)
-    feed = run_group.GroupBatches(group, splits.development, np.arange(len(splits.development)), jax.devices()[:1])
-    batch, _ = next(feed.epoch(0))
+    take_step = parallel.compile_members(take_clips_by_number(step), (0, None, 0, 0), jax.devices()[:1], donate=False)
+    batches = GroupBatches(
+        [member.config.seed for member in group], group[0].config.batch_size,
+        splits.development, np.arange(len(splits.development)), jax.devices()[:1],
+    )  # fmt: skip
+    batch, _ = next(batches.epoch(0))
     states = run_group.stack_trees([state for _, state in starts])
     scalars = run_group.stack_trees([setup.step_scalars(member.config) for member in group])
-    together, _ = take_step(states, feed.source, batch, scalars)
+    together, _ = take_step(states, batches.clips, batch, scalars)
     for index in range(len(group)):
 
         def cut(tree, index=index):
             return jax.tree.map(lambda leaf: leaf[index : index + 1], tree)
 
-        alone, _ = take_step(cut(states), feed.source, cut(batch), cut(scalars))
+        alone, _ = take_step(cut(states), batches.clips, cut(batch), cut(scalars))
         for ours, theirs in zip(jax.tree.leaves(together.opt_state[0].mu), jax.tree.leaves(alone.opt_state[0].mu), strict=True):
             assert np.linalg.norm(ours[index] - theirs[0]) <= 1e-4 * np.linalg.norm(theirs[0]) + 1e-9
 
@@ -151,7 +156,7 @@ class StopAfter(threading.Event):
         return self.looks < 0
 
 
-@pytest.mark.parametrize("looks", [0, 6, 13])
+@pytest.mark.parametrize("looks", [0, 4, 6, 11])
 def test_a_group_that_was_stopped_ends_in_the_same_bits(prepared, at_once, tmp_path, looks):
     _, dataset = prepared
     home, group = at_once
@@ -191,7 +196,7 @@ def test_a_group_that_was_killed_ends_in_the_same_bits(prepared, at_once, tmp_pa
 def test_clips_that_do_not_fit_are_streamed(prepared, at_once, tmp_path, monkeypatch):
     _, dataset = prepared
     home, group = at_once
-    monkeypatch.setattr(run_group, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(group_memory, "RESIDENT_SHARE", 0.0)
     assert trained(group[:2], dataset, tmp_path)
     for member in group[:2]:
         for ours, theirs in zip(lines(tmp_path / "members" / member.name), lines(home / "members" / member.name), strict=True):
@@ -201,9 +206,9 @@ def test_clips_that_do_not_fit_are_streamed(prepared, at_once, tmp_path, monkeyp
 def test_as_many_at_once_as_fit(prepared, monkeypatch):
     tmp, dataset = prepared
     (member, *_) = experiment.expand_members(small_experiment(tmp))
-    assert run_group.count_fitting(member, dataset, jax.devices()[:2]) == 2 * run_group.MOST_AT_ONCE
-    monkeypatch.setattr(run_group, "memory_bytes", lambda device: 1)
-    assert run_group.count_fitting(member, dataset, jax.devices()[:2]) == 2
+    assert group_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2 * group_memory.MOST_AT_ONCE
+    monkeypatch.setattr(group_memory, "memory_bytes", lambda device: 1)
+    assert group_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2
 
 
 # The plan

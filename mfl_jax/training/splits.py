@@ -1,0 +1,55 @@
+"""Which clips a run trains on, and which it is validated or scored on."""
+
+import dataclasses
+
+import numpy as np
+
+from mfl_jax.data.prepared_dataset import Clips, Dataset
+from mfl_jax.errors import InputError
+
+
+def split_development(clips: Clips, validation: str) -> tuple[np.ndarray, np.ndarray]:
+    """Splits the development clips by `config.validation`.
+
+    Returns:
+      The numbers of the clips to train on and of those held out, int [shape=(n,)] each; with `none`, nothing is held out.
+
+    Raises:
+      InputError: either part is empty.
+    """
+    numbers = np.arange(len(clips))
+    if validation == "none":
+        training, held_out = numbers, numbers[:0]
+    else:
+        in_fold = clips.fold == int(validation.removeprefix("fold"))
+        training, held_out = numbers[~in_fold], numbers[in_fold]
+        if not len(held_out):
+            raise InputError(f"config.validation is {validation!r}, but no development recording is in that fold")
+    if not len(training):
+        raise InputError("there are no clips to train on")
+    return training, held_out
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The clips of an experiment."""
+
+    dataset: Dataset
+    development: Clips
+    evaluation: Clips
+
+    def numbers(self, fold: int) -> tuple[np.ndarray, Clips, np.ndarray, str]:
+        """Selects the clips of a member.
+
+        Args:
+          fold: 1 to 4 to hold out that fold of the development split and score on it; 0 to score on the evaluation split.
+
+        Returns:
+          The numbers of the development clips to train on, the split to score on, the numbers of its clips to score, and a
+          name for them.
+        """
+        if fold == 0:
+            training, _ = split_development(self.development, "none")
+            return training, self.evaluation, np.arange(len(self.evaluation)), "evaluation"
+        training, held_out = split_development(self.development, f"fold{fold}")
+        return training, self.development, held_out, f"fold {fold} of development"
