@@ -645,7 +645,7 @@ class Soak:
                 text = said.read_text()
             counts["commands"] += 1
             self.tell(f"{spoil.__name__} of {file}: ended with status {process.returncode}")
-            named = f"checkpoints/{newest}: not a whole checkpoint" in text and f"resumes after step {before} of" in text
+            named = f"checkpoints/{newest}: damaged checkpoint" in text and f"resumes after step {before} of" in text
             if process.returncode or not named:
                 self._lose(kind, copy, f"{spoil.__name__} of {file}: status {process.returncode}, {last_line(text)}")
             elif self.compare(kind, copy, model):
@@ -674,7 +674,7 @@ def fell_back(folder: pathlib.Path, newest: int, one_before: Mapping[str, str]) 
     """Whether the newest checkpoint of a folder is named as not whole, and the one before has these arrays."""
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.suppress(InputError):
         found = arrays(folder)
-        return found == one_before and f"{folder}/{newest}: not a whole checkpoint" in said.getvalue()
+        return found == one_before and f"{folder}/{newest}: damaged checkpoint" in said.getvalue()
     return False
 
 

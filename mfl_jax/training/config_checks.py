@@ -1,4 +1,4 @@
-"""What a run is told: checks of its config, and the `config.json` that ties a work directory to one config."""
+"""Checks the fields of a config before anything is built from it."""
 
 import math
 from collections.abc import Mapping
@@ -16,41 +16,47 @@ SCORES = ("frame", "segment", "event", "psds")
 POSTPROCESSES = ("none", "tuned")
 TUNED_SCORES = ("frame", "segment")
 
+CHOICES = {
+    "reduction": REDUCTIONS,
+    "balance": BALANCES,
+    "validation": VALIDATIONS,
+    "matmul_precision": PRECISIONS,
+    "compute": COMPUTE,
+    "accelerator": ACCELERATORS,
+    "postprocess": POSTPROCESSES,
+    "tune": TUNED_SCORES,
+}
+"""Fields that name one of a few options."""
+
 
 def check_config(config: Mapping) -> None:
-    """Raises an InputError that names the first field whose value makes no sense."""
-
-    def require(field, holds, what):
-        if not holds:
-            raise InputError(f"config.{field} is {config[field]!r}; {what}")
-
+    """Raises an InputError that names the first invalid field, its value and the valid ones."""
     for field in ("epochs", "batch_size", "channels", "hidden"):
-        require(field, config[field] >= 1, "it is at least 1")
+        _require(config, field, config[field] >= 1, "must be >= 1")
     for field in ("alpha", "beta", "gamma", "zeta", "eta", "slope"):
-        require(field, math.isfinite(config[field]) and config[field] >= 0, "it is a number from 0 up")
-    require("learning_rate", math.isfinite(config["learning_rate"]) and config["learning_rate"] > 0, "it is above 0")
-    require("dropout", 0 <= config["dropout"] < 1, "it is a share below 1")
-    require("threshold", 0 < config["threshold"] < 1, "it is a probability between 0 and 1")
-    require("reduction", config["reduction"] in REDUCTIONS, f"it is one of {', '.join(REDUCTIONS)}")
-    require("balance", config["balance"] in BALANCES, f"it is one of {', '.join(BALANCES)}")
-    require(
-        "balance", config["balance"] == "fixed" or len(config["tasks"]) == 2, "there is nothing to balance with a single task"
-    )
-    require("validation", config["validation"] in VALIDATIONS, f"it is one of {', '.join(VALIDATIONS)}")
-    require("matmul_precision", config["matmul_precision"] in PRECISIONS, f"it is one of {', '.join(PRECISIONS)}")
-    require("compute", config["compute"] in COMPUTE, f"it is one of {', '.join(COMPUTE)}")
-    require("tasks", config["tasks"] and not set(config["tasks"]) - set(TASKS), f"it is one or both of {TASKS}")
-    require("seed", 0 <= config["seed"] < 2**32, "it is a whole number from 0 to 4294967295")
-    require("devices", config["devices"] >= 0, "it is a number of devices, 0 for all")
-    require("accelerator", config["accelerator"] in ACCELERATORS, f"it is one of {', '.join(ACCELERATORS)}")
-    require("keep_every", config["keep_every"] >= 0, "it is a number of epochs, 0 for none")
-    require(
-        "scores", set(requested_scores(config)) <= set(SCORES), f"it is some of {', '.join(SCORES)}, with commas between them"
-    )
-    require("postprocess", config["postprocess"] in POSTPROCESSES, f"it is one of {', '.join(POSTPROCESSES)}")
-    require("tune", config["tune"] in TUNED_SCORES, f"it is one of {', '.join(TUNED_SCORES)}")
+        _require(config, field, math.isfinite(config[field]) and config[field] >= 0, "must be finite and >= 0")
+    rate = config["learning_rate"]
+    _require(config, "learning_rate", math.isfinite(rate) and rate > 0, "must be finite and > 0")
+    _require(config, "dropout", 0 <= config["dropout"] < 1, "must be >= 0 and < 1")
+    _require(config, "threshold", 0 < config["threshold"] < 1, "must be > 0 and < 1")
+    for field, options in CHOICES.items():
+        _require(config, field, config[field] in options, f"must be one of {', '.join(options)}")
+    balanced = config["balance"] == "fixed" or len(config["tasks"]) == 2
+    _require(config, "balance", balanced, "must be fixed: there is nothing to balance with a single task")
+    valid_tasks = config["tasks"] and set(config["tasks"]) <= set(TASKS)
+    _require(config, "tasks", valid_tasks, f"must be one or both of {', '.join(TASKS)}")
+    _require(config, "seed", 0 <= config["seed"] < 2**32, "must be from 0 to 4294967295")
+    _require(config, "devices", config["devices"] >= 0, "must be a number of devices, or 0 for all")
+    _require(config, "keep_every", config["keep_every"] >= 0, "must be a number of epochs, or 0 for none")
+    valid_scores = set(requested_scores(config)) <= set(SCORES)
+    _require(config, "scores", valid_scores, f"must be some of {', '.join(SCORES)}, separated by commas")
+
+
+def _require(config: Mapping, field: str, valid: object, rule: str) -> None:
+    if not valid:
+        raise InputError(f"config.{field} is {config[field]!r}; {rule}")
 
 
 def requested_scores(config: Mapping) -> list[str]:
-    """The kinds of scores that a config asks for."""
+    """Lists the kinds of scores that a config asks for."""
     return [kind.strip() for kind in config["scores"].split(",") if kind.strip()]

@@ -1,4 +1,4 @@
-"""metrics.jsonl: what is known of each epoch of a run, an object a line."""
+"""The log of a run: metrics.jsonl with one JSON object per epoch, its copy for TensorBoard, and the line printed per epoch."""
 
 import json
 import pathlib
@@ -10,29 +10,34 @@ from mfl_jax.training import steps, task_balance
 
 
 def read(file: pathlib.Path, epochs: int | None = None) -> list[dict]:
-    """The records of a run, or of its first `epochs` epochs, up to a line that was not written out."""
-    kept = []
+    """Reads the records of a run, or of its first `epochs` epochs; stops at a line that was cut off."""
+    records = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         try:
             record = json.loads(line)
         except ValueError:
             break
         if epochs is None or record["epoch"] <= epochs:
-            kept.append(record)
-    return kept
+            records.append(record)
+    return records
 
 
 def write(file: pathlib.Path, records: Sequence[Mapping]) -> None:
-    """Writes all records of a run, whole or not at all: a store can't append, and a crash leaves no half line."""
+    """Writes all records of a run atomically: an object store can't append, and a crash leaves no half line."""
     storage.atomic_write(file, "".join(json.dumps(record) + "\n" for record in records))
 
 
 class TensorBoardWriter:
-    """The records for TensorBoard; its files are copied from this machine after each epoch where the run is in a store."""
+    """Writes records for TensorBoard; for a run in an object store, to local files that are copied there after each epoch."""
 
     def __init__(self, folder: pathlib.Path, purge_step: int):
-        """Opens a new file in `folder`; `purge_step` is the first epoch that it will hold."""
-        import tensorboardX  # late: it loads PyTorch where that is installed
+        """Opens a new file.
+
+        Args:
+          folder: of the TensorBoard files, local or in an object store.
+          purge_step: first epoch that it will hold; TensorBoard drops that epoch and later ones from older files.
+        """
+        import tensorboardX  # imported late: it loads PyTorch if that is installed
 
         self._folder = folder
         self._local = tempfile.TemporaryDirectory() if storage.is_remote(folder) else None
@@ -55,18 +60,23 @@ class TensorBoardWriter:
             self._writer.flush()
             self._copy()
 
-    def _copy(self):
+    def _copy(self) -> None:
         for file in pathlib.Path(self._local.name).iterdir() if self._local else ():
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / file.name).write_bytes(file.read_bytes())
 
 
 def epoch_record(state, scalars: Mapping, config, *, epoch: int, taken: int, clips: int, seconds: float) -> dict:
-    """The record of an epoch.
+    """Builds the record of an epoch.
 
     Args:
-      state: a `TrainState` at its end, on the host. scalars: of its steps. config: of the run.
-      epoch: its number, from 1. taken: steps taken since the first epoch. clips: seen in it, in `seconds`.
+      state: a `TrainState` at its end, on the host.
+      scalars: of its steps.
+      config: of the run.
+      epoch: its number, from 1.
+      taken: steps taken since the first epoch.
+      clips: clips seen in `seconds`.
+      seconds: spent on its steps.
     """
     figures = steps.epoch_figures(state.sums, reduction=config.reduction)
     if weights := task_balance.current_weights(config.balance, scalars, state.params.get(task_balance.LOG_VARIANCES)):
@@ -75,7 +85,7 @@ def epoch_record(state, scalars: Mapping, config, *, epoch: int, taken: int, cli
 
 
 def format_epoch(record: Mapping) -> str:
-    """An epoch in a line: its losses, its scores while training, and where the focal factors put the weight."""
+    """Formats an epoch as one line: loss, training scores, focal weights, validation score and speed."""
     train = record["train"]
     parts = [f"epoch {record['epoch']}: loss {train['loss']:.4g}"]
     if "scene" in train:
@@ -94,13 +104,13 @@ def format_epoch(record: Mapping) -> str:
 
 
 def validation_score(record: Mapping) -> float:
-    """What "best" means: the mean of the micro F of the tasks that are trained, in percent."""
+    """Computes the score that decides which checkpoint is best: the mean micro F of the trained tasks, in percent."""
     scores = [record["validation"][task]["micro_f"] for task in ("scene", "event") if task in record["validation"]]
     return sum(scores) / len(scores)
 
 
 def flatten_numbers(figures: Mapping, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a record under flat names, `train/scene/micro_f`, as TensorBoard wants them."""
+    """Yields the numbers of a record under flat names such as `train/scene/micro_f`, for TensorBoard."""
     for key, value in figures.items():
         if isinstance(value, Mapping):
             yield from flatten_numbers(value, f"{prefix}{key}/")

@@ -1,4 +1,4 @@
-"""Counts over a split, and the results.json that they make."""
+"""Accumulates counts over a split and builds results.json from them."""
 
 import json
 import pathlib
@@ -17,45 +17,52 @@ from mfl_jax.runtime.storage import atomic_write
 def accumulate_counts(
     step: Callable, state, scalars: Mapping, clips: Clips, numbers: np.ndarray, batch_size: int, rows: slice | None = None
 ) -> dict:
-    """Adds up `step.batch_sums` over clips.
+    """Adds up `steps.batch_sums` over clips.
 
     Args:
-      step: a compiled `step.eval_step`. state: a `TrainState`. scalars: of the loss.
-      clips, numbers, batch_size, rows: as `data.batches` takes them.
+      step: a compiled `steps.eval_step`.
+      state: a `TrainState`.
+      scalars: of the loss, as in `steps.eval_step`.
+      clips, numbers, batch_size, rows: as in `batching.batches`.
 
     Returns:
-      The sums, on the host; counts as 64-bit integers, so that they hold whatever the size of the split.
+      The sums, on the host, in int64 and float64 so that counts never overflow.
     """
     total = None
     for batch in batches(clips, numbers, batch_size, rows=rows):
-        sums = jax.tree.map(_wide, jax.device_get(step(state, batch, scalars)))
+        sums = jax.tree.map(_widen, jax.device_get(step(state, batch, scalars)))
         total = sums if total is None else jax.tree.map(np.add, total, sums)
     return total
 
 
-def _wide(count):
+def _widen(count) -> np.ndarray:
     count = np.asarray(count)
     return count.astype(np.int64 if np.issubdtype(count.dtype, np.integer) else np.float64)
 
 
 def score_counts(sums: Mapping) -> dict:
-    """The `scene` and `event` parts of results.json, for the tasks that were counted."""
-    made = {}
+    """Computes the `scene` and `event` scores of results.json, for the tasks that were counted."""
+    scores = {}
     if "scene" in sums:
-        made["scene"] = metrics.scene_ratios(sums["scene"]["counts"])
+        scores["scene"] = metrics.scene_ratios(sums["scene"]["counts"])
     if "event" in sums:
-        made["event"] = metrics.frame_ratios(sums["event"]["counts"])
-    return made
+        scores["event"] = metrics.frame_ratios(sums["event"]["counts"])
+    return scores
 
 
 def build_results(
     config, dataset: Dataset, sums: Mapping, lowest: Mapping, *, split: str, checkpoint: Mapping, devices: list
 ) -> dict:
-    """Puts together what results.json holds.
+    """Builds the content of results.json.
 
     Args:
-      config: of the run. dataset: its data. sums: of `accumulate_counts` over the split. lowest: its `floors`.
-      split: name of what was scored. checkpoint: which it was. devices: that computed.
+      config: of the run.
+      dataset: that was scored.
+      sums: from `accumulate_counts` over the split.
+      lowest: floor scores of the split, from `floor_scores.compute_floors`.
+      split: its name.
+      checkpoint: which one was scored: `which`, `step`, `epoch`.
+      devices: that computed the scores.
     """
     return {
         "system": config.name,
@@ -83,5 +90,5 @@ def build_results(
 
 
 def write_results(file: pathlib.Path, results: Mapping) -> None:
-    """Writes results.json, whole or not at all."""
+    """Writes results.json atomically."""
     atomic_write(file, json.dumps(results, indent=1) + "\n")

@@ -1,11 +1,11 @@
 """The multi-focal loss (Nada et al., Eqs. 1-6), from logits, in log space.
 
-The focusing parameters eta and zeta of the paper are below 1, so that d(y ** zeta)/dy is infinite at y = 0: computed from
-probabilities, the gradient turns into NaN as soon as the network is sure of a frame. Here every factor is the
-exponential of a multiple of a log-probability, and every log-probability is a log-sigmoid of one margin, which is exact
-in its tails on both sides.
+The paper's eta and zeta are below 1, so d(y ** zeta)/dy is infinite at y = 0: computed from probabilities, the gradient becomes
+NaN as soon as the network is confident about a frame. Here every factor is the exponential of a multiple of a log-probability,
+and every log-probability is the log-sigmoid of one margin, which is accurate in both tails.
 
-The terms know nothing of batches or reductions; `multi_focal_loss` adds them up.
+`*_focal_terms` compute one term per clip or per (frame, event) cell, `*_sums` add them up over a batch, and `multi_focal_loss`
+reduces and weighs the sums.
 """
 
 import jax
@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 
 def scene_focal_terms(logits: jax.Array, scenes: jax.Array, *, eta: jax.Array | float) -> tuple[jax.Array, jax.Array]:
-    """The summands of Eq. 5 and their focal factors: -(1 - y_n)^eta log y_n with n the true scene, y = softmax(logits).
+    """Computes the terms of Eq. 5 and their focal factors: -(1 - y_n)^eta log y_n with n the true scene, y = softmax(logits).
 
-    With d = x_n - logsumexp of the other logits, log y_n = log sigmoid(d) and log(1 - y_n) = log sigmoid(-d). With one scene
-    only, y_n = 1, and the loss and its gradient are 0. eta = 0 gives the cross-entropy (Eq. 1).
+    With d = x_n - logsumexp of the other logits, log y_n = log sigmoid(d) and log(1 - y_n) = log sigmoid(-d). With only
+    one scene, y_n = 1, and the loss and its gradient are 0. eta = 0 gives the cross-entropy (Eq. 1).
 
     Args:
       logits: [shape=(..., S)], any float dtype; computed in float32.
@@ -31,8 +31,8 @@ def scene_focal_terms(logits: jax.Array, scenes: jax.Array, *, eta: jax.Array | 
         zero = 0.0 * logits[..., 0]
         return zero, zero
     true = jax.nn.one_hot(scenes, logits.shape[-1], dtype=bool)
-    # Relative to the highest of the other logits: differences of near logits are exact, which those of two logsumexps are not.
-    # (The shift drops out of the margin, and so has no gradient.)
+    # Shift by the highest of the other logits: differences of close logits are exact, differences of logsumexps are not.
+    # The shift cancels out of the margin, so it needs no gradient.
     highest = jax.lax.stop_gradient(jnp.max(jnp.where(true, -jnp.inf, logits), axis=-1, keepdims=True))
     relative = logits - highest
     others = jnp.exp(jnp.where(true, -jnp.inf, relative))
@@ -44,39 +44,43 @@ def scene_focal_terms(logits: jax.Array, scenes: jax.Array, *, eta: jax.Array | 
 def event_focal_terms(
     logits: jax.Array, active: jax.Array, *, gamma: jax.Array | float, zeta: jax.Array | float
 ) -> tuple[jax.Array, jax.Array]:
-    """The summands of Eq. 6 and their focal factors, with y = sigmoid(logits).
+    """Computes the terms of Eq. 6 and their focal factors, with y = sigmoid(logits).
 
-    An active frame counts -(1 - y)^gamma log y, an inactive one -y^zeta log(1 - y). gamma = zeta = 0 gives the binary
+    An active cell counts -(1 - y)^gamma log y, an inactive one -y^zeta log(1 - y). gamma = zeta = 0 gives the binary
     cross-entropy (Eq. 2).
 
     Args:
       logits: [shape=(..., E)], any float dtype; computed in float32.
       active: bool, whether the event is active [shape=(..., E)].
-      gamma, zeta: focusing parameters of active and of inactive frames, >= 0.
+      gamma: focusing parameter of active cells, >= 0.
+      zeta: focusing parameter of inactive cells, >= 0.
 
     Returns:
       The losses and the factors, both float32 [shape=(..., E)].
 
     Raises:
-      ValueError: there is no event class.
+      ValueError: there are no event classes.
     """
     if logits.shape[-1] == 0:
         raise ValueError("the event loss needs at least one event class")
     logits = logits.astype(jnp.float32)
-    # The margin of the right answer: log of its probability is log sigmoid(margin), of the wrong one's log sigmoid(-margin).
+    # The right answer has log-probability log sigmoid(margin), the wrong one log sigmoid(-margin).
     margin = jnp.where(active, logits, -logits)
     factor = jnp.exp(jnp.where(active, gamma, zeta) * jax.nn.log_sigmoid(-margin))
     return -factor * jax.nn.log_sigmoid(margin), factor
 
 
 def scene_sums(logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, eta: jax.Array | float) -> dict[str, jax.Array]:
-    """Adds up the scene terms of the clips that count.
+    """Adds up the scene terms of the unmasked clips.
 
     Args:
-      logits: [shape=(B, S)]. scenes: int [shape=(B,)]. clip_mask: bool [shape=(B,)]. eta: focusing parameter.
+      logits: [shape=(B, S)].
+      scenes: int [shape=(B,)].
+      clip_mask: bool [shape=(B,)].
+      eta: focusing parameter.
 
     Returns:
-      float32 scalars that add up over batches and devices: `loss` and `factor` (their sums), `clips` (their number).
+      float32 scalars that add up over batches and devices: `loss` and `factor`, sums over clips; `clips`, the number of clips.
     """
     loss, factor = scene_focal_terms(logits, scenes, eta=eta)
     return {
@@ -89,10 +93,12 @@ def scene_sums(logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, et
 def event_sums(
     logits: jax.Array, active: jax.Array, frame_mask: jax.Array, *, gamma: jax.Array | float, zeta: jax.Array | float
 ) -> dict[str, jax.Array]:
-    """Adds up the event terms of the frames that count.
+    """Adds up the event terms of the unmasked frames.
 
     Args:
-      logits: [shape=(B, T, E)]. active: bool [shape=(B, T, E)]. frame_mask: bool [shape=(B, T)].
+      logits: [shape=(B, T, E)].
+      active: bool [shape=(B, T, E)].
+      frame_mask: bool [shape=(B, T)].
       gamma, zeta: focusing parameters.
 
     Returns:
@@ -123,20 +129,22 @@ def multi_focal_loss(
     beta: jax.Array | float,
     reduction: str,
 ) -> jax.Array:
-    """L = alpha * L_scene + beta * L_event (Eq. 3), over what `scene_sums` and `event_sums` counted.
+    """Computes L = alpha * L_scene + beta * L_event (Eq. 3) from `scene_sums` and `event_sums`.
 
     Args:
-      scene, event: the sums of a batch, None for a task that is not trained.
+      scene: sums of a batch; None if the scene task is not trained.
+      event: sums of a batch; None if the event task is not trained.
       clips: number of clips in the batch.
-      alpha: weight of the SCENE loss. beta: weight of the EVENT loss.
-      reduction: `mean` divides the scene loss by the clips and the event loss by the (frame, event) cells that count;
-        `sum` takes Eqs. 5 and 6 as printed, a sum over frames and events, averaged over the clips of the batch.
+      alpha: weight of the SCENE loss.
+      beta: weight of the EVENT loss.
+      reduction: `mean` divides the scene loss by the clips and the event loss by the unmasked (frame, event) cells. `sum` uses
+        Eqs. 5 and 6 as printed, a sum over frames and events, averaged over the clips of the batch.
 
     Returns:
       The loss, a float32 scalar.
     """
     if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction is one of {', '.join(REDUCTIONS)}, not {reduction!r}")
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
     clips = jnp.maximum(clips, 1.0)
     loss = jnp.float32(0.0)
     if scene is not None:

@@ -1,4 +1,4 @@
-"""From a config and a data set to the compiled steps and the first state of a run."""
+"""Builds the devices, network, compiled steps and first state of a run from its config and data set."""
 
 import dataclasses
 import functools
@@ -25,14 +25,19 @@ CACHED_STEPS = 16
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """All that stays the same from the first step to the last.
+    """Everything that stays the same from the first step to the last.
 
     Attributes:
-      config: of the run. dataset: prepared. devices: that compute it. graphdef: the network's structure.
-      train_step, eval_step: compiled, `(state, batch, scalars) -> ...`.
-      scalars: as `step.train_step` takes them.
-      initial: the state before the first step; its `feature_stats` are zeros until the training split is read.
-      padded_size: first axis of a batch, a multiple of the number of devices. rows: of it, those of this host.
+      config: of the run.
+      dataset: prepared.
+      devices: that compute the run.
+      graphdef: structure of the network.
+      train_step: compiled `steps.train_step`, `(state, batch, scalars) -> (state, loss)`; donates the state on one device.
+      eval_step: compiled `steps.eval_step`, `(state, batch, scalars) -> sums`.
+      scalars: for `steps.train_step`.
+      initial: state before the first step, without the feature statistics of the training split.
+      padded_size: rows of a batch, a multiple of the number of devices.
+      rows: the rows that this host reads.
     """
 
     config: Any
@@ -48,7 +53,7 @@ class Run:
 
 
 def configure_process(config) -> None:
-    """Makes the settings of the process that all that is compiled from here on depends on."""
+    """Applies the config's process-wide settings; call it before anything is compiled."""
     jax.config.update("jax_default_matmul_precision", None if config.matmul_precision == "default" else config.matmul_precision)
     if config.accelerator == "cpu":
         jax.config.update("jax_platforms", "cpu")
@@ -56,57 +61,60 @@ def configure_process(config) -> None:
 
 
 def check_accelerator(wanted: str) -> None:
-    """Raises an InputError where a run would go to another kind of device than its config asks for.
+    """Checks that JAX uses the kind of device that the config asks for.
 
     Args:
-      wanted: `config.accelerator`: cpu, gpu or tpu, or `auto`: no CPU where JAX was installed for something faster.
+      wanted: `config.accelerator`: cpu, gpu, tpu or auto. With auto, a CPU is refused if JAX was installed for an accelerator.
+
+    Raises:
+      InputError: JAX uses another kind of device.
     """
-    found = jax.default_backend()
+    backend = jax.default_backend()
     if wanted == "auto":
-        if found != "cpu" or "cpu" in (jax.config.jax_platforms or ""):
+        if backend != "cpu" or "cpu" in (jax.config.jax_platforms or ""):
             return
         names = {"gpu": ("jax_cuda13_plugin", "jax_cuda12_plugin", "jax_rocm7_plugin"), "tpu": ("libtpu",)}
-        missing = [kind for kind, packages in names.items() if any(map(importlib.util.find_spec, packages))]
-        if missing:
+        installed = [kind for kind, packages in names.items() if any(map(importlib.util.find_spec, packages))]
+        if installed:
             raise InputError(
-                f"JAX is installed for {missing[0].upper()}s and finds none, so that this would run on the CPU; mend its driver, "
-                "or allow the CPU by --config.accelerator=cpu"
+                f"JAX is installed for {installed[0].upper()}s but finds none, so this would run on the CPU; fix the driver, "
+                "or allow the CPU with --config.accelerator=cpu"
             )
-    elif wanted != found and wanted != "cpu":
-        raise InputError(f"config.accelerator is {wanted!r}, and JAX finds only {found!r}")
+    elif wanted != backend and wanted != "cpu":
+        raise InputError(f"config.accelerator is {wanted!r}, but JAX finds only {backend!r}")
 
 
 def select_devices(config) -> list:
-    """The devices that a config asks for: of this host, or all devices of all hosts.
+    """Selects the devices that a config asks for: some of this host, or all devices of all hosts.
 
     Raises:
-      InputError: there are not as many, or they are of another kind.
+      InputError: there are fewer devices, or they are of another kind.
     """
     check_accelerator(config.accelerator)
     if parallel.host_count() > 1:
         if config.devices:
-            raise InputError(f"config.devices is {config.devices}; a run over several hosts takes all devices: 0")
+            raise InputError(f"config.devices is {config.devices}; must be 0 for several hosts, which use all devices")
         if len(jax.devices()) != parallel.host_count() * jax.local_device_count():
-            raise InputError("the hosts of a run need equally many devices each")
+            raise InputError("all hosts of a run must have the same number of devices")
         return jax.devices()
     return select_local_devices(config)
 
 
 def select_local_devices(config) -> list:
-    """The devices of this host that a config asks for.
+    """Selects the devices of this host that a config asks for.
 
     Raises:
-      InputError: there are not as many, or they are of another kind.
+      InputError: there are fewer devices, or they are of another kind.
     """
     check_accelerator(config.accelerator)
     local = jax.local_devices()
     if config.devices > len(local):
-        raise InputError(f"config.devices is {config.devices}, and there are {len(local)}")
+        raise InputError(f"config.devices is {config.devices}, but there are only {len(local)}")
     return local[: config.devices or len(local)]
 
 
 def build_network(config, dataset: Dataset) -> JointNetwork:
-    """The network of a config for the clips and the classes of a data set, with random parameters.
+    """Builds the network of a config for the clips and classes of a data set, with random parameters.
 
     Raises:
       InputError: the data set does not fit the config.
@@ -130,9 +138,11 @@ def build_network(config, dataset: Dataset) -> JointNetwork:
 
 
 def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
-    """The network's structure (the same for every seed) and the state before the first step.
+    """Builds the state before the first step.
 
-    The state's `feature_stats` are zeros and ones until the training split is read.
+    Returns:
+      The structure of the network (the same for every seed), and the state. Its `feature_stats` are mean 0 and deviation 1 until
+      the training split is read.
 
     Raises:
       InputError: the data set does not fit the config.
@@ -189,7 +199,7 @@ def compile_steps(settings: StepSettings, devices: tuple) -> tuple[Callable, Cal
 
 
 def build_run(config, dataset: Dataset) -> Run:
-    """Builds the network, its optimiser and its steps for a config and a data set; computes nothing yet.
+    """Builds everything that a run needs before its first step.
 
     Raises:
       InputError: the data set or the devices do not fit the config.
@@ -214,7 +224,7 @@ def build_run(config, dataset: Dataset) -> Run:
 
 
 def checkpoint_metadata(config, dataset: Dataset) -> dict:
-    """What a checkpoint tells of itself beside its arrays."""
+    """Describes the arrays of a checkpoint: config, classes, spectrogram settings and data fingerprint."""
     return {
         "config": workdir_config.to_plain_dict(config),
         "scenes": list(dataset.scenes),

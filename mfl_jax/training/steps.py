@@ -1,7 +1,7 @@
 """One training step and one evaluation step: pure functions of pytrees.
 
 A batch is a dictionary of `log_mel` float [shape=(B, T, M)], `events` bool [shape=(B, T, E)], `scene` int [shape=(B,)],
-`valid_frames` int [shape=(B,)] and `clip_mask` bool [shape=(B,)], False for clips that only fill up the batch.
+`valid_frames` int [shape=(B,)] and `clip_mask` bool [shape=(B,)], which is False for padding clips.
 """
 
 import dataclasses
@@ -24,15 +24,16 @@ LOSS_SCALARS = ("alpha", "beta", "gamma", "zeta", "eta")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that training carries from step to step; plain dictionaries of arrays but for the optimiser's own state.
+    """Everything that training carries from step to step: plain dictionaries of arrays, except for the optimiser's state.
 
     Attributes:
-      step: steps taken, int32.
-      params, batch_stats: the network's.
-      opt_state: the optimiser's.
+      step: number of steps taken, int32.
+      params: of the network.
+      batch_stats: running batch-norm statistics of the network.
+      opt_state: of the optimiser.
       feature_stats: `mean` and `std` of each mel bin over the training split, float32 [shape=(M,)].
-      sums: what `batch_sums` counted since the epoch began. Part of the state, so that a run that is stopped within an epoch
-        goes on with the very same figures.
+      sums: `batch_sums` since the start of the epoch. Kept in the state, so that a run stopped within an epoch resumes with
+        exact figures.
     """
 
     step: jax.Array
@@ -44,16 +45,17 @@ class TrainState:
 
 
 def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) -> dict:
-    """Counts all that losses, focal weights and scores are made of.
+    """Computes the sums and counts behind losses, focal weights and scores.
 
     Args:
-      scene_logits, event_logits: of the network; None for a task that is not trained.
-      batch: see above.
-      scalars: float32 scalars `eta`, `gamma`, `zeta` (and `alpha`, `beta`, not used here).
-      threshold: a detection needs at least this probability.
+      scene_logits: [shape=(B, S)], or None if the scene task is not trained.
+      event_logits: [shape=(B, T, E)], or None if the event task is not trained.
+      batch: see the module's docstring.
+      scalars: float32 scalars; `eta`, `gamma` and `zeta` are used.
+      threshold: an event is detected at this probability or above.
 
     Returns:
-      {"clips": ..., "scene": {...}, "event": {...}}, all of which add up over batches and devices.
+      {"clips": ..., "scene": {...}, "event": {...}}; every leaf adds up over batches and devices.
     """
     clip_mask = batch["clip_mask"]
     sums = {"clips": jnp.sum(clip_mask, dtype=jnp.float32)}
@@ -74,49 +76,61 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
 
 
 def _loss_denominators(sums: dict) -> dict:
-    """The counts that a loss is divided by: those that must be the whole batch's, not a device's."""
-    shared = {"clips": sums["clips"]}
+    """Selects the counts that the loss is divided by, which must be those of the global batch."""
+    counts = {"clips": sums["clips"]}
     if "event" in sums:
-        shared["active"], shared["inactive"] = sums["event"]["active"], sums["event"]["inactive"]
-    return shared
+        counts["active"], counts["inactive"] = sums["event"]["active"], sums["event"]["inactive"]
+    return counts
 
 
 def loss_and_gradients(
     params, batch_stats, feature_stats, batch, scalars, *, graphdef, reduction, threshold, axis_name, dropout_key=None
 ):
-    """The loss of a (global) batch and its gradients.
+    """Computes the loss of a global batch and its gradients.
 
-    Each device differentiates its own share of the loss, divided by the global counts; the shares and their gradients then
-    add up. (A sum over devices inside the differentiated function would count every device's gradient once more.)
+    Each device differentiates its share of the loss, divided by the global counts; shares and gradients are then summed over
+    devices. (A sum over devices inside the differentiated function would count each device's gradient once per device.)
+
+    Args:
+      params: of the network, with `task_balance.LOG_VARIANCES` for uncertainty weighting.
+      batch_stats: running batch-norm statistics.
+      feature_stats: of the training split.
+      batch: this device's part of the batch.
+      scalars: as in `train_step`.
+      graphdef: structure of the network.
+      reduction: of `focal_loss.multi_focal_loss`.
+      threshold: of the detections that are counted.
+      axis_name: name of the device axis, or None on one device.
+      dropout_key: random key of the dropout, or None for no dropout.
 
     Returns:
-      The loss, the gradients, the new batch statistics and the batch's sums, all of the global batch.
+      The loss, the gradients, the new batch statistics and the sums, all of the global batch.
     """
 
-    def share(params):
+    def loss_share(params):
         logits, new_stats = apply_network(
             task_balance.select_network_params(params), batch_stats, feature_stats, batch,
             graphdef=graphdef, train=True, axis_name=axis_name, dropout_key=dropout_key,
         )  # fmt: skip
         sums = batch_sums(*logits, batch, scalars, threshold=threshold)
-        whole = _loss_denominators(sums)
+        global_counts = _loss_denominators(sums)
         if axis_name is not None:
-            whole = jax.lax.psum(whole, axis_name)
-        event = {**sums["event"], **{k: whole[k] for k in ("active", "inactive")}} if "event" in sums else None
+            global_counts = jax.lax.psum(global_counts, axis_name)
+        event = {**sums["event"], **{k: global_counts[k] for k in ("active", "inactive")}} if "event" in sums else None
         alpha, beta, penalty = scalars["alpha"], scalars["beta"], 0.0
         if task_balance.LOG_VARIANCES in params:
             learned, penalty = task_balance.uncertainty_weights(params[task_balance.LOG_VARIANCES])
             alpha, beta = alpha * learned.get("scene", 1.0), beta * learned.get("event", 1.0)
             if axis_name is not None:
-                penalty /= jax.lax.axis_size(axis_name)  # each device's share of what is added once
+                penalty /= jax.lax.axis_size(axis_name)  # each device's share of a term that is added once
         loss = focal_loss.multi_focal_loss(
-            sums.get("scene"), event, whole["clips"], alpha=alpha, beta=beta, reduction=reduction
+            sums.get("scene"), event, global_counts["clips"], alpha=alpha, beta=beta, reduction=reduction
         )  # fmt: skip
         return loss + penalty, (new_stats, sums)
 
-    (loss, (new_stats, sums)), gradients = jax.value_and_grad(share, has_aux=True)(params)
+    (loss, (new_stats, sums)), gradients = jax.value_and_grad(loss_share, has_aux=True)(params)
     if axis_name is not None:
-        # The batch statistics are sums over devices already, and equal on all.
+        # The batch statistics are already sums over devices, equal on all of them.
         loss, gradients, sums = jax.lax.psum((loss, gradients, sums), axis_name)
     return loss, gradients, new_stats, sums
 
@@ -132,20 +146,21 @@ def train_step(
     dropout: bool,
     axis_name: str | None,
 ) -> tuple[TrainState, jax.Array]:
-    """Takes one step.
+    """Takes one training step.
 
     Args:
       state: before the step.
-      batch: the device's part of the batch.
-      scalars: `alpha`, `beta`, `gamma`, `zeta`, `eta`, `learning_rate`, float32, and the `seed` of the dropout, uint32: arrays,
-        so that a change of them compiles nothing again.
-      graphdef: the network's structure. reduction: of `losses.multi_focal_loss`.
+      batch: this device's part of the batch.
+      scalars: `LOSS_SCALARS` and `learning_rate`, float32, and the `seed` of the dropout, uint32. They are arrays, so that
+        changing them compiles nothing.
+      graphdef: structure of the network.
+      reduction: of `focal_loss.multi_focal_loss`.
       threshold: of the detections that are counted.
-      dropout: whether there is any.
-      axis_name: of the devices under `pmap`, None on one.
+      dropout: whether the network uses dropout.
+      axis_name: name of the device axis under `pmap`, or None on one device.
 
     Returns:
-      The state after the step and the loss of the batch.
+      The state after the step and the loss of the global batch.
     """
     dropout_key = None
     if dropout:
@@ -169,7 +184,7 @@ def train_step(
 
 
 def eval_step(state: TrainState, batch: dict, scalars: dict, *, graphdef, threshold: float, axis_name: str | None) -> dict:
-    """Returns the `batch_sums` of a batch, computed with the running batch statistics."""
+    """Computes the `batch_sums` of a global batch with the running batch statistics; arguments as in `train_step`."""
     params = task_balance.select_network_params(state.params)
     logits = infer(params, state.batch_stats, state.feature_stats, batch, graphdef=graphdef)
     sums = batch_sums(*logits, batch, scalars, threshold=threshold)
@@ -196,12 +211,16 @@ def zero_sums(tasks: tuple[str, ...], scenes: int, events: int) -> dict:
 
 
 def epoch_figures(sums: dict, *, reduction: str) -> dict:
-    """Turns the `sums` of an epoch into what a person reads.
+    """Computes the figures of an epoch from its `sums`.
+
+    Args:
+      sums: of a `TrainState`, or `batch_sums` added up over a split.
+      reduction: of the loss.
 
     Returns:
       {"scene": {"loss", "focal_weight", "micro_f", "macro_f"}, "event": {"loss", "focal_weight_active",
-      "focal_weight_inactive", "micro_f", "macro_f", "error_rate"}} and, where batches were trained on, "loss", their mean.
-      A focal weight is the mean of the factor that the focal terms multiply the plain ones by: 1 for plain CE and BCE.
+      "focal_weight_inactive", "micro_f", "macro_f", "error_rate"}}, and after training "loss", the mean over batches.
+      A focal weight is the mean focal factor, which is 1 for plain CE and BCE. A mean over nothing is None.
     """
 
     def mean(total, count):

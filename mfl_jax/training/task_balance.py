@@ -1,7 +1,7 @@
-"""Other ways to balance the two tasks, to compare the multi-focal loss with.
+"""Other ways to balance the two tasks, to compare with the multi-focal loss.
 
-`fixed` takes alpha and beta as they are; it is what the paper's systems do, the multi-focal ones included. The others multiply
-alpha and beta by weights of their own.
+`fixed` uses alpha and beta as they are, like all systems of the paper, the multi-focal one included. `uncertainty` and `dwa`
+multiply alpha and beta by weights that change during training.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 
 BALANCES = ("fixed", "uncertainty", "dwa")
 TEMPERATURE = 2.0
-"""Of the dynamic weight average; the value of its paper."""
+"""Temperature of the dynamic weight average, from its paper."""
 LOG_VARIANCES = "log_variances"
 """Key of uncertainty weighting's parameters, which a run trains and stores together with the network's."""
 
@@ -25,31 +25,36 @@ def select_network_params(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def initial_log_variances(tasks: Sequence[str]) -> dict[str, jax.Array]:
-    """Uncertainty weighting learns one log variance a task, and starts from the variance 1."""
+    """Returns the log variance of each task that uncertainty weighting starts from: 0, i.e. variance 1."""
     return {task: jnp.zeros((), jnp.float32) for task in tasks}
 
 
 def uncertainty_weights(log_variances: Mapping[str, jax.Array]) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Uncertainty weighting for classification (Kendall, Gal and Cipolla, CVPR 2018): sum of L_k / sigma_k^2 + log sigma_k.
+    """Computes the weights of uncertainty weighting (Kendall, Gal and Cipolla, CVPR 2018).
+
+    The loss for classification is the sum of L_k / sigma_k^2 + log sigma_k.
 
     Args:
-      log_variances: s_k = log sigma_k^2, a scalar a task.
+      log_variances: s_k = log sigma_k^2, one scalar per task.
 
     Returns:
-      The weights exp(-s_k), and what is added to the weighted loss: the sum of s_k / 2.
+      The weights exp(-s_k), and the penalty to add to the weighted loss: the sum of s_k / 2.
     """
     weights = {task: jnp.exp(-log_variance) for task, log_variance in log_variances.items()}
     return weights, sum(log_variances.values()) / 2
 
 
 def dynamic_weight_average(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The weights of an epoch by dynamic weight average (Liu, Johns and Davison, CVPR 2019), from the losses before it.
+    """Computes the weights of the next epoch by dynamic weight average (Liu, Johns and Davison, CVPR 2019).
 
-    With K tasks and r_k the ratio of the last epoch's loss to that of the epoch before, w_k = K softmax(r / T)_k: a task whose
-    loss falls slowly weighs more. The first two epochs have weight 1 on each task.
+    With K tasks and r_k the ratio of the last epoch's loss to the loss of the epoch before, w_k = K softmax(r / T)_k: a task
+    whose loss falls slowly weighs more. In the first two epochs every weight is 1.
 
     Args:
-      losses: the mean training loss of each task in every epoch so far.
+      losses: mean training loss of each task, one mapping per epoch so far.
+
+    Returns:
+      task -> weight.
     """
     tasks = list(losses[-1]) if losses else []
     if len(losses) < 2:
@@ -61,14 +66,16 @@ def dynamic_weight_average(losses: Sequence[Mapping[str, float]]) -> dict[str, f
 
 
 def epoch_scalars(balance: str, scalars: Mapping, records: Sequence[Mapping]) -> dict:
-    """The scalars of a step in the epoch that follows `records`.
+    """Computes the scalars for the steps of the next epoch.
 
     Args:
-      balance: of `BALANCES`. scalars: as `step.train_step` takes them. records: the lines of metrics.jsonl so far.
+      balance: one of `BALANCES`.
+      scalars: as in `steps.train_step`, with the config's alpha and beta.
+      records: of metrics.jsonl so far.
     """
     if balance != "dwa":
         return dict(scalars)
-    weights = dynamic_weight_average([{task: r["train"][task]["loss"] for task in ("scene", "event")} for r in records])
+    weights = dynamic_weight_average([{task: record["train"][task]["loss"] for task in ("scene", "event")} for record in records])
     return {
         **scalars,
         "alpha": np.float32(scalars["alpha"] * weights.get("scene", 1.0)),
@@ -77,11 +84,17 @@ def epoch_scalars(balance: str, scalars: Mapping, records: Sequence[Mapping]) ->
 
 
 def current_weights(balance: str, scalars: Mapping, log_variances: Mapping | None) -> dict[str, float]:
-    """The weights that scene and event loss had at the end of an epoch, for its record; nothing where they never change."""
+    """Returns the weights of the scene and the event loss at the end of an epoch; empty if they never change.
+
+    Args:
+      balance: one of `BALANCES`.
+      scalars: of the steps of the epoch.
+      log_variances: learned by `uncertainty`, else None.
+    """
     if balance == "fixed":
         return {}
-    factor = {task: float(np.exp(-np.asarray(value))) for task, value in (log_variances or {}).items()}
+    factors = {task: float(np.exp(-np.asarray(value))) for task, value in (log_variances or {}).items()}
     return {
-        "scene": float(scalars["alpha"]) * factor.get("scene", 1.0),
-        "event": float(scalars["beta"]) * factor.get("event", 1.0),
+        "scene": float(scalars["alpha"]) * factors.get("scene", 1.0),
+        "event": float(scalars["beta"]) * factors.get("event", 1.0),
     }

@@ -207,11 +207,11 @@ def test_a_broken_checkpoint_is_passed_over_for_the_one_before(trained_run, tmp_
     spoil(workdir / "checkpoints" / "15")
     opened = mfl_jax.load(workdir)
     said = capsys.readouterr().err
-    assert said.startswith("warning: ") and said.count("\n") == 1 and "checkpoints/15: not a whole checkpoint" in said
+    assert said.startswith("warning: ") and said.count("\n") == 1 and "checkpoints/15: damaged checkpoint" in said
     assert_same_model(opened, before)
     spoil(workdir / "checkpoints" / "10")
     for path in (workdir, workdir / "checkpoints"):
-        with pytest.raises(InputError, match=r"checkpoints: none of its checkpoints is whole; .*delete.*$"):
+        with pytest.raises(InputError, match=r"checkpoints: all checkpoints are damaged; .*delete.*$"):
             mfl_jax.load(path)
 
 
@@ -221,7 +221,7 @@ def test_a_broken_checkpoint_does_not_speak_for_the_others(trained_run, tmp_path
     with pytest.raises(InputError) as refused:
         mfl_jax.load(workdir, step=15)
     said = str(refused.value)
-    assert "15" in said and "none of its checkpoints" not in said and "delete" not in said
+    assert "15" in said and "all checkpoints" not in said and "delete" not in said
 
 
 def test_loading_changes_nothing(trained_run, tmp_path):

@@ -103,7 +103,7 @@ def test_split_and_padding():
 
 
 def test_more_devices_than_there_are_is_refused(tmp_path):
-    with pytest.raises(setup.InputError, match="devices is 99, and there are 8"):
+    with pytest.raises(setup.InputError, match="devices is 99, but there are only 8"):
         build(tmp_path, 99)
 
 

@@ -84,7 +84,7 @@ def test_harm_to_any_file_is_noticed(two, tmp_path, capsys, harm):
         with Checkpoints(copy, keep=2) as checkpoints:
             plain, about = checkpoints.newest()
         assert int(plain["step"]) == 10 and plain["params"]["w"][1] == 11 and about["epoch"] == 1, name
-        assert "20: not a whole checkpoint" in capsys.readouterr().err
+        assert "20: damaged checkpoint" in capsys.readouterr().err
         harmed += 1
     assert harmed >= 5
 
@@ -141,7 +141,7 @@ def test_a_disk_without_room_leaves_the_last_good_one(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "checkpoints")], capture_output=True, text=True, check=False
     )
-    assert "20: not written (" in done.stdout and "the last good checkpoint is that of step 10" in done.stdout, done.stderr
+    assert "20: not written (" in done.stdout and "the last good checkpoint is from step 10" in done.stdout, done.stderr
     with Checkpoints(tmp_path / "checkpoints", keep=2, owner=True) as checkpoints:
         plain, _ = checkpoints.newest()
     assert int(plain["step"]) == 10 and plain["params"]["w"][0] == 10
@@ -155,7 +155,7 @@ def test_a_disk_that_is_nearly_full_is_seen_before_anything_is_written(tmp_path,
         usage = shutil.disk_usage(tmp_path)._replace(free=4_060_000)  # arrays of 40 kB need half as much again
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
         with pytest.raises(
-            InputError, match=r"4\.1 MB are free .* needs up to 4\.1 MB; the last good checkpoint is that of step 10"
+            InputError, match=r"4\.1 MB are free .* needs up to 4\.1 MB; the last good checkpoint is from step 10"
         ):
             checkpoints.check_room(state(20))
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=4_061_000))
@@ -176,6 +176,6 @@ def test_nothing_to_go_on_from_is_an_error_that_says_so(two, tmp_path):
                 flip(file)
     with (
         Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints,
-        pytest.raises(InputError, match="none of its checkpoints is whole"),
+        pytest.raises(InputError, match="all checkpoints are damaged"),
     ):
         checkpoints.newest()

@@ -184,7 +184,7 @@ def test_a_broken_checkpoint_is_passed_over(prepared, whole_run, tmp_path, capsy
     spoil(tmp_path / "run" / "checkpoints" / "15")
     assert loop.train(small_config(tmp), dataset, tmp_path / "run")
     said = capsys.readouterr()
-    assert "15: not a whole checkpoint" in said.err and "Traceback" not in said.err
+    assert "15: damaged checkpoint" in said.err and "Traceback" not in said.err
     assert "resumes after step 10" in said.out
     assert_same_end(tmp_path / "run", whole_run)
 
@@ -193,7 +193,7 @@ def test_without_any_whole_checkpoint_a_run_is_refused(prepared, whole_run, tmp_
     shutil.copytree(whole_run, tmp_path / "run")
     for step in (10, 15):
         spoil_truncate(tmp_path / "run" / "checkpoints" / str(step))
-    with pytest.raises(InputError, match="none of its checkpoints is whole"):
+    with pytest.raises(InputError, match="all checkpoints are damaged"):
         loop.train(small_config(prepared[0]), prepared[1], tmp_path / "run")
 
 
@@ -243,7 +243,7 @@ def test_parameters_that_are_no_numbers_are_not_saved(whole_run, tmp_path):
     state = checkpointing.TrainState(**plain)
     with (
         Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints,
-        pytest.raises(InputError, match="after step 15 the parameters are no longer numbers; there is no checkpoint yet"),
+        pytest.raises(InputError, match="after step 15 a parameter is not finite; there is no checkpoint yet"),
     ):
         checkpoints.save(state, about)
     assert newest(tmp_path) is None

@@ -227,7 +227,7 @@ def test_hosts_that_were_told_different_things_are_refused(prepared):
     assert statuses == [2, 2]
     assert all("error: host 1 does not see the files that are written to" in one for one in said)
     statuses, said = ended(start(2, *command(prepared, prepared / "device", devices=1)))
-    assert statuses == [2, 2] and "a run over several hosts takes all devices" in said[0]
+    assert statuses == [2, 2] and "must be 0 for several hosts, which use all devices" in said[0]
 
 
 def test_an_experiment_is_dealt_out_to_hosts(prepared):

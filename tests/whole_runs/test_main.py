@@ -67,7 +67,7 @@ PROPOSED = f"--config={ROOT}/configs/proposed.py"
         ([f"{PROPOSED}:slow"], "`quick` or nothing, not 'slow'"),
         ([PROPOSED, "--config.alhpa=1"], "no config field"),
         ([PROPOSED, "--config.alpha=much"], "much"),
-        ([PROPOSED, "--config.reduction=max"], "config.reduction is 'max'; it is one of mean, sum"),
+        ([PROPOSED, "--config.reduction=max"], "config.reduction is 'max'; must be one of mean, sum"),
         ([PROPOSED, "--mode=sing"], "sing"),
         ([PROPOSED, "--nonsense"], "nonsense"),
         ([PROPOSED, "stray"], "stray"),
