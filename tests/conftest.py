@@ -59,11 +59,24 @@ def shared_dir() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
-    """The folder of a small trained run, and the folder above its `recordings` and its `data`; both are for reading alone."""
+def small_data(tmp_path_factory):
+    """A folder with the `recordings` and the prepared `data` of `small.small_dataset`, and that data set; read-only.
+
+    A test that changes files makes its own copy.
+    """
+    from support import small
+
+    root = tmp_path_factory.mktemp("small_data")
+    return root, small.small_dataset(root)
+
+
+@pytest.fixture(scope="session")
+def trained_run(small_data, tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
+    """The folder of a small run trained for both tasks, and the folder of `small_data`; both read-only."""
     from support import trained_run
 
-    return trained_run.trained_run(tmp_path_factory.mktemp("trained"))
+    root, dataset = small_data
+    return trained_run.trained_run(root, dataset, tmp_path_factory.mktemp("trained") / "run"), root
 
 
 @pytest.fixture(scope="session")

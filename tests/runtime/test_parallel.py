@@ -12,7 +12,7 @@ import pytest
 from mfl_jax.network import joint_network
 from mfl_jax.runtime import parallel
 from mfl_jax.training import setup, steps
-from support.same_batch import FakeJax, after_twenty_steps, batches, build, gradients, moved_apart, rows_of, worst_leaf
+from support.same_batch import after_twenty_steps, batches, build, gradients, moved_apart, rows_of, without_sums, worst_leaf
 
 DEVICES = 8
 
@@ -29,8 +29,7 @@ def eight(tmp_path):
     return built, gradients(built, next(batches(1)))
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_gradients_of_the_first_step_agree(single, tmp_path, reduction):
+def test_gradients_of_the_first_step_agree(single, tmp_path):
     loss, grads, stats, sums = single[1]
     _, (loss8, grads8, stats8, sums8) = eight(tmp_path)
     assert float(loss8) == pytest.approx(float(loss), rel=1e-5)
@@ -38,13 +37,15 @@ def test_gradients_of_the_first_step_agree(single, tmp_path, reduction):
     assert worst_leaf(stats8, stats) <= 1e-5
     for a, b in zip(jax.tree.leaves(sums8), jax.tree.leaves(sums), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
-    if reduction == "sum":
-        one = build(tmp_path, 1, reduction="sum")
-        many = build(tmp_path, DEVICES, reduction="sum")
-        batch = next(batches(1))
-        _, loss_one = one.train_step(jax.tree.map(jnp.copy, one.initial), batch, one.scalars)
-        _, loss_many = many.train_step(many.initial, rows_of(many, batch), many.scalars)
-        assert float(loss_many) == pytest.approx(float(loss_one), rel=1e-5)
+
+
+def test_losses_by_the_sum_reduction_agree(tmp_path):
+    one = build(tmp_path, 1, reduction="sum")
+    many = build(tmp_path, DEVICES, reduction="sum")
+    batch = next(batches(1))
+    _, loss_one = one.train_step(jax.tree.map(jnp.copy, one.initial), batch, one.scalars)
+    _, loss_many = many.train_step(many.initial, rows_of(many, batch), many.scalars)
+    assert float(loss_many) == pytest.approx(float(loss_one), rel=1e-5)
 
 
 def test_twenty_large_steps_agree(single, tmp_path):
@@ -60,13 +61,11 @@ def test_twenty_large_steps_agree(single, tmp_path):
 
 
 @pytest.mark.parametrize("module", [steps, joint_network], ids=["gradients", "batch statistics"])
-def test_the_comparison_notices_a_sum_over_devices_left_out(single, tmp_path, monkeypatch, request, module):
-    monkeypatch.setattr(module, "jax", FakeJax())
-    setup.compile_steps.cache_clear()  # the compiled steps keep the sums
-    request.addfinalizer(setup.compile_steps.cache_clear)
-    built, (_, grads8, _, _) = eight(tmp_path)
+def test_the_comparison_notices_a_sum_over_devices_left_out(single, tmp_path, module):
+    with without_sums(module):
+        built, (_, grads8, _, _) = eight(tmp_path)
+        state, _ = after_twenty_steps(built)
     assert worst_leaf(grads8, single[1][1]) > 1e-2
-    state, _ = after_twenty_steps(built)
     assert moved_apart(built, state, single[2][0]) > 0.05
 
 

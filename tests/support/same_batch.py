@@ -1,10 +1,12 @@
-"""The same batches for one device, for many, and for the devices of several hosts, and how far apart what they come to is.
+"""Trains the same batches on one device, on several, and on those of several hosts, and measures how far the results differ.
 
-RAdam's first steps are tiny and unrectified, so that a loose comparison of parameters would prove nothing: the gradients of the
-first step are compared, then twenty large steps, and the comparison is shown to fail when a sum over devices is left out.
+RAdam's first steps are tiny and unrectified, so a loose comparison of parameters would prove nothing. Tests compare the gradients
+of the first step, then twenty large steps, and show that the comparison fails when a sum over devices is left out.
 """
 
+import contextlib
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ from mfl_jax.runtime import parallel
 from mfl_jax.training import setup, steps
 from support.small import small_config
 
-CLIPS = 14  # no multiple of eight: the last device holds padding alone
+CLIPS = 14  # not a multiple of eight: the last device holds only padding
 DATASET = Dataset(
     directory=None, scenes=("a", "b", "c"), events=("x", "y", "z", "w"), mel=MelConfig(mel_bins=32), clip_frames=50, clips={},
     fingerprint="",
@@ -24,7 +26,7 @@ DATASET = Dataset(
 
 
 def batches(count):
-    """Learnable noise: each scene and each event has its own bins; clips of unequal length."""
+    """Yields learnable noise: each scene and event has its own bins, and clips have unequal lengths."""
     rng = np.random.default_rng(1)
     for _ in range(count):
         scene = rng.integers(0, 3, CLIPS)
@@ -41,7 +43,7 @@ def batches(count):
 
 
 def rows_of(built, batch):
-    """The rows of this host, of a batch that is filled up for all devices."""
+    """Pads a batch for all devices and returns the rows of this host."""
     filled = {key: np.pad(value, [(0, built.padded_size - CLIPS)] + [(0, 0)] * (value.ndim - 1)) for key, value in batch.items()}
     return {key: value[built.rows] for key, value in filled.items()}
 
@@ -55,28 +57,29 @@ def distance(a, b):
 
 
 def gradients(built, batch):
-    """The loss, gradients, batch statistics and sums of the first step."""
-    function = functools.partial(steps.loss_and_gradients, graphdef=built.graphdef, reduction="mean", threshold=0.5)
+    """Computes the loss, gradients, batch statistics and sums of the first step."""
     state = built.initial
-
-    def of(batch, axis_name):
-        loss, grads, stats, sums = function(
-            state.params, state.batch_stats, state.feature_stats, batch, built.scalars, axis_name=axis_name
-        )
-        return loss, grads, stats, sums
-
+    arguments = state.params, state.batch_stats, state.feature_stats
+    function = compile_gradients(built.graphdef, tuple(built.devices))
     if len(built.devices) == 1:
-        return jax.jit(functools.partial(of, axis_name=None))(batch)
-    own = len([device for device in built.devices if device in jax.local_devices()])
-    mapped = jax.pmap(
-        functools.partial(of, axis_name="device"), "device", out_axes=None,
-        devices=None if parallel.host_count() > 1 else built.devices,
+        return function(*arguments, batch, built.scalars)
+    local = len([device for device in built.devices if device in jax.local_devices()])
+    return function(*arguments, parallel.split_batch(rows_of(built, batch), local), built.scalars)
+
+
+@functools.cache
+def compile_gradients(graphdef, devices):
+    function = functools.partial(steps.loss_and_gradients, graphdef=graphdef, reduction="mean", threshold=0.5)
+    if len(devices) == 1:
+        return jax.jit(functools.partial(function, axis_name=None))
+    return jax.pmap(
+        functools.partial(function, axis_name="device"), "device", in_axes=(None, None, None, 0, None), out_axes=None,
+        devices=None if parallel.host_count() > 1 else devices,
     )  # fmt: skip
-    return mapped(parallel.split_batch(rows_of(built, batch), own))
 
 
 def worst_leaf(got, want):
-    """The largest relative L2 difference of a leaf; leaves that are zero count absolutely."""
+    """Computes the largest relative L2 difference of a leaf; absolute for leaves that are zero."""
     pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
     return max(distance(a, b) / max(float(jnp.linalg.norm(jnp.ravel(b))), 1e-6) for a, b in pairs)
 
@@ -90,20 +93,38 @@ def after_twenty_steps(built):
 
 
 def moved_apart(built, got, want):
-    """The largest difference of a leaf, as a share of the distance that it moved."""
+    """Computes the largest difference of a leaf, relative to the distance that it moved from the start."""
     leaves = zip(*(jax.tree.leaves(tree) for tree in (built.initial.params, got.params, want.params)), strict=True)
     return max(distance(a, b) / max(distance(b, start), 1e-6) for start, a, b in leaves)
 
 
-class WithoutSums:
+class LaxWithoutSums:
     """`jax.lax` whose psum does nothing."""
 
     def __getattr__(self, name):
         return (lambda tree, axis_name: tree) if name == "psum" else getattr(jax.lax, name)
 
 
-class FakeJax:
-    lax = WithoutSums()
+class JaxWithoutSums:
+    """`jax` whose `lax.psum` does nothing."""
+
+    lax = LaxWithoutSums()
 
     def __getattr__(self, name):
         return getattr(jax, name)
+
+
+@contextlib.contextmanager
+def without_sums(module):
+    """Leaves out the sums over devices that a module computes, in steps compiled within the context."""
+
+    def forget_compiled():
+        setup.compile_steps.cache_clear()
+        compile_gradients.cache_clear()
+
+    forget_compiled()
+    try:
+        with mock.patch.object(module, "jax", JaxWithoutSums()):
+            yield
+    finally:
+        forget_compiled()

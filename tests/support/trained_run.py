@@ -4,6 +4,7 @@ import pathlib
 import shutil
 
 from mfl_jax.data import prepared_dataset
+from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.scoring import evaluate_run
 from mfl_jax.training import loop
 from support import small
@@ -12,17 +13,20 @@ LONGER = 15
 """Epochs of `evaluated_run`."""
 
 
-def trained_run(tmp: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Trains `small_config` for both tasks on `small_dataset`, in seconds.
+def trained_run(root: pathlib.Path, dataset: Dataset, workdir: pathlib.Path) -> pathlib.Path:
+    """Trains `small_config` for both tasks, in seconds.
+
+    Args:
+      root: folder of the `recordings` and the prepared `data`.
+      dataset: from `small_dataset`.
+      workdir: of the run.
 
     Returns:
-      The folder of the run, with its checkpoints; and `tmp`, with `recordings` as they were written and `data` as prepared.
+      `workdir`, with its checkpoints.
     """
-    dataset = small.small_dataset(tmp)
-    workdir = tmp / "run"
     workdir.mkdir()
-    loop.train(small.small_config(tmp), dataset, workdir)
-    return workdir, tmp
+    loop.train(small.small_config(root), dataset, workdir)
+    return workdir
 
 
 def evaluated_run(trained: pathlib.Path, root: pathlib.Path, workdir: pathlib.Path) -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""Checkpoints on disks that fill up, with bits that flip, and no more of them than asked for."""
+"""Checkpoints with damaged files, on full disks, and how many of them are kept."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def steps_on_disk(folder):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """A folder with the checkpoints of steps 10 and 20."""
+    """A folder with checkpoints of steps 10 and 20."""
     folder = tmp_path_factory.mktemp("two") / "checkpoints"
     with Checkpoints(folder, keep=2) as checkpoints:
         for step in (10, 20):
@@ -71,32 +71,32 @@ def add(file):
     return True
 
 
-@pytest.mark.parametrize("harm", [flip, truncate, remove, add])
-def test_harm_to_any_file_is_noticed(two, tmp_path, capsys, harm):
-    """One file after the other."""
-    harmed = 0
+@pytest.mark.parametrize("damage", [flip, truncate, remove, add])
+def test_damage_to_any_file_is_noticed(two, tmp_path, capsys, damage):
+    """Damages one file after the other."""
+    damaged = 0
     for number, name in enumerate(files_of(two)):
         copy = tmp_path / str(number) / "checkpoints"
         shutil.copytree(two, copy)
         shutil.copytree(two.with_name("checkpoints.sums"), copy.with_name("checkpoints.sums"))
-        if not harm(copy / name):
+        if not damage(copy / name):
             continue
         with Checkpoints(copy, keep=2) as checkpoints:
             plain, about = checkpoints.newest()
         assert int(plain["step"]) == 10 and plain["params"]["w"][1] == 11 and about["epoch"] == 1, name
         assert "20: damaged checkpoint" in capsys.readouterr().err
-        harmed += 1
-    assert harmed >= 5
+        damaged += 1
+    assert damaged >= 5
 
 
-def test_a_checkpoint_without_its_sums_counts_if_its_arrays_are_right(two, tmp_path):
-    """A process that was killed between the two leaves it so."""
+def test_a_checkpoint_without_file_digests_counts_if_its_arrays_are_intact(two, tmp_path):
+    """A process killed between writing the checkpoint and its digests leaves such a state."""
     shutil.copytree(two, tmp_path / "checkpoints")
     with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
         assert int(checkpoints.newest()[0]["step"]) == 20
 
 
-def test_no_more_are_kept_than_asked_for(tmp_path):
+def test_only_the_requested_checkpoints_are_kept(tmp_path):
     with Checkpoints(tmp_path / "checkpoints", keep=2, keep_every=30) as checkpoints:
         sizes = []
         for step in range(10, 110, 10):
@@ -109,7 +109,7 @@ def test_no_more_are_kept_than_asked_for(tmp_path):
     assert sizes[-1] < 2.5 * sizes[1]  # four of them, and two
 
 
-def test_the_owner_clears_what_was_left_half_written(two, tmp_path):
+def test_the_owner_deletes_half_written_checkpoints(two, tmp_path):
     left = tmp_path / "checkpoints" / "30.orbax-checkpoint-tmp"
     shutil.copytree(two, tmp_path / "checkpoints")
     shutil.copytree(two / "20", left)
@@ -128,7 +128,7 @@ try:
     with Checkpoints(folder, keep=2) as checkpoints:
         checkpoints.save(state(10), ABOUT)
         checkpoints.wait()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))  # as a disk that has so much left
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))  # like a disk with that much left
         checkpoints.save(state(20), ABOUT)
         checkpoints.wait()
 except InputError as error:
@@ -136,7 +136,7 @@ except InputError as error:
 """
 
 
-def test_a_disk_without_room_leaves_the_last_good_one(tmp_path):
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
     code = FULL.format(paths=[str(ROOT), str(TESTS), str(pathlib.Path(__file__).parent)])
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "checkpoints")], capture_output=True, text=True, check=False
@@ -148,7 +148,7 @@ def test_a_disk_without_room_leaves_the_last_good_one(tmp_path):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4000
 
 
-def test_a_disk_that_is_nearly_full_is_seen_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_nearly_full_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
         checkpoints.check_room(state(10))
         checkpoints.save(state(10), ABOUT)
@@ -162,13 +162,13 @@ def test_a_disk_that_is_nearly_full_is_seen_before_anything_is_written(tmp_path,
         checkpoints.check_room(state(20))
 
 
-def test_sums_are_those_of_the_files(two):
+def test_digests_cover_all_files(two):
     sums = json.loads((two.with_name("checkpoints.sums") / "20.json").read_text())
     assert sorted(f"20/{name}" for name in sums) == files_of(two)
-    assert all(len(one) == 64 for one in sums.values())
+    assert all(len(digest) == 64 for digest in sums.values())
 
 
-def test_nothing_to_go_on_from_is_an_error_that_says_so(two, tmp_path):
+def test_only_damaged_checkpoints_are_an_error(two, tmp_path):
     shutil.copytree(two, tmp_path / "checkpoints")
     for step in (10, 20):
         for file in (tmp_path / "checkpoints" / str(step) / "state").rglob("*"):

@@ -1,4 +1,4 @@
-"""The loss against the printed equations in 60 digits, and its sums and reductions against numbers made by hand."""
+"""The loss against the paper's equations in 60 digits, and its sums and reductions against values computed by hand."""
 
 import itertools
 
@@ -26,13 +26,13 @@ def power(base, exponent):
 
 
 def printed_event_term(x, active, gamma, zeta):
-    """A summand of Eq. 6, in probabilities; 1 - y is the sigmoid of -x."""
+    """Computes a term of Eq. 6 from probabilities; 1 - y is the sigmoid of -x."""
     y, not_y = sigmoid(x), sigmoid(-x)
     return -power(not_y, gamma) * mpmath.log(y) if active else -power(y, zeta) * mpmath.log(not_y)
 
 
 def printed_event_gradient(x, active, gamma, zeta):
-    """d/dx of the summand: dy/dx = y (1 - y)."""
+    """Computes d/dx of the term, with dy/dx = y (1 - y)."""
     if not active:
         return -printed_event_gradient(-x, True, zeta, gamma)
     y, not_y = sigmoid(x), sigmoid(-x)
@@ -40,25 +40,25 @@ def printed_event_gradient(x, active, gamma, zeta):
 
 
 def printed_scene_term(logits, scene, eta):
-    """The summand of Eq. 5 for the true scene, in probabilities."""
+    """Computes the term of Eq. 5 for the true scene from probabilities."""
     terms = [mpmath.exp(x) for x in logits]
     others = mpmath.fsum(term for n, term in enumerate(terms) if n != scene)
-    whole = others + terms[scene]
-    return -power(others / whole, eta) * mpmath.log(terms[scene] / whole)
+    total = others + terms[scene]
+    return -power(others / total, eta) * mpmath.log(terms[scene] / total)
 
 
 def printed_scene_gradient(logits, scene, eta):
-    """d/dx_k: with p the true probability, q = 1 - p, dp/dx_k = p (1[k = n] - y_k)."""
+    """Computes d/dx_k: with p the true probability and q = 1 - p, dp/dx_k = p (1[k = n] - y_k)."""
     terms = [mpmath.exp(x) for x in logits]
-    whole = mpmath.fsum(terms)
-    p = terms[scene] / whole
-    q = mpmath.fsum(term for n, term in enumerate(terms) if n != scene) / whole
-    of_p = eta * power(q, eta) / q * mpmath.log(p) - power(q, eta) / p
-    return [of_p * p * (q if k == scene else -terms[k] / whole) for k in range(len(logits))]
+    total = mpmath.fsum(terms)
+    p = terms[scene] / total
+    q = mpmath.fsum(term for n, term in enumerate(terms) if n != scene) / total
+    dloss_dp = eta * power(q, eta) / q * mpmath.log(p) - power(q, eta) / p
+    return [dloss_dp * p * (q if k == scene else -terms[k] / total) for k in range(len(logits))]
 
 
 def assert_close(got, want, relative):
-    """Relative error at most `relative`, or an absolute one of 1e-37 where the truth underflows."""
+    """Allows a relative error of `relative`, or an absolute error of 1e-37 where the true value underflows."""
     got = np.asarray(got, np.float64)
     assert np.isfinite(got).all()
     for value, truth in zip(got.ravel(), want, strict=True):
@@ -66,7 +66,7 @@ def assert_close(got, want, relative):
         assert error <= max(relative * abs(truth), UNDERFLOW), (float(value), mpmath.nstr(truth, 10))
 
 
-def axis_of_logits(limit):
+def spread_logits(limit):
     steps = np.concatenate(
         [np.linspace(-limit, limit, 41), [-88.5, -30.3, -5.1, -1.7, -0.01, 1e-4, 0.3, 2.2, 7.7, 16.6, 40.4, 87.9]]
     )
@@ -75,8 +75,8 @@ def axis_of_logits(limit):
 
 @pytest.mark.parametrize(("dtype", "limit", "relative"), DTYPES)
 @pytest.mark.parametrize("exponent", EXPONENTS)
-def test_event_terms_and_gradients_are_those_of_the_equation(dtype, limit, relative, exponent):
-    x = jnp.asarray(axis_of_logits(limit), dtype)[:, None]
+def test_event_terms_and_gradients_equal_the_equation(dtype, limit, relative, exponent):
+    x = jnp.asarray(spread_logits(limit), dtype)[:, None]
     for active in (True, False):
         labels = jnp.full(x.shape, active)
 
@@ -94,7 +94,7 @@ def test_event_terms_and_gradients_are_those_of_the_equation(dtype, limit, relat
 
 
 @pytest.mark.parametrize(("gamma", "zeta"), [(1.0, 0.0625), (0.0625, 1.0), (0.0, 2.0), (2.0, 0.0)])
-def test_gamma_is_of_active_frames_and_zeta_of_inactive_ones(gamma, zeta):
+def test_gamma_focuses_active_frames_and_zeta_inactive_ones(gamma, zeta):
     x = jnp.asarray([-200.0, -3.0, 0.0, 0.7, 5.0, 200.0]).repeat(2)
     active = jnp.asarray([True, False] * 6)
 
@@ -110,7 +110,7 @@ def test_gamma_is_of_active_frames_and_zeta_of_inactive_ones(gamma, zeta):
 
 
 def scene_rows(limit):
-    """Saturated either way, nearly tied at a large offset, equal, and anything between."""
+    """Builds rows of logits: saturated either way, nearly tied at a large offset, equal, and random."""
     fixed = [[limit, -limit, -limit], [-limit, limit, limit], [limit, limit - 1, 0.9 * limit], [limit, limit, limit], [0, 0, 0]]
     rng = np.random.default_rng(0)
     return np.concatenate([fixed, rng.uniform(-limit, limit, (12, 3)), rng.normal(0, 4, (20, 3)).clip(-limit, limit)])
@@ -119,7 +119,7 @@ def scene_rows(limit):
 @pytest.mark.parametrize(("dtype", "limit", "relative"), DTYPES)
 @pytest.mark.parametrize("eta", EXPONENTS)
 @pytest.mark.parametrize("classes", [2, 3, 6])
-def test_scene_terms_and_gradients_are_those_of_the_equation(dtype, limit, relative, eta, classes):
+def test_scene_terms_and_gradients_equal_the_equation(dtype, limit, relative, eta, classes):
     rows = scene_rows(limit)
     rows = np.concatenate([rows, rows[::-1] * 0.73], axis=1)[:, :classes]
     x = jnp.asarray(rows, dtype)
@@ -138,7 +138,7 @@ def test_scene_terms_and_gradients_are_those_of_the_equation(dtype, limit, relat
         assert_close(gradient.astype(jnp.float32), list(want), relative)
 
 
-def test_without_focus_the_terms_are_the_cross_entropies():
+def test_without_focus_the_terms_equal_the_cross_entropies():
     rng = np.random.default_rng(1)
     logits, scenes = rng.normal(0, 5, (50, 4)), rng.integers(0, 4, 50)
     plain = -np.log(np.exp(logits)[np.arange(50), scenes] / np.exp(logits).sum(1))
@@ -160,14 +160,14 @@ def _softmax(x):
 
 
 @pytest.mark.parametrize("eta", EXPONENTS)
-def test_with_one_scene_only_the_scene_loss_and_its_gradient_are_zero(eta):
+def test_with_a_single_scene_the_loss_and_its_gradient_are_zero(eta):
     x = jnp.asarray([[-200.0], [0.0], [200.0]])
     scenes = jnp.zeros(3, int)
     value, gradient = jax.value_and_grad(lambda x: focal_loss.scene_focal_terms(x, scenes, eta=eta)[0].sum())(x)
     assert value == 0 and (gradient == 0).all()
 
 
-def test_without_any_event_class_the_event_loss_is_refused():
+def test_the_event_loss_without_event_classes_is_refused():
     with pytest.raises(ValueError, match="at least one event class"):
         focal_loss.event_focal_terms(jnp.zeros((5, 0)), jnp.zeros((5, 0), bool), gamma=1.0, zeta=1.0)
 
@@ -187,7 +187,7 @@ def some_batch(seed, clips=4):
 FOCUS = {"gamma": 1.0, "zeta": 0.0625}
 
 
-def test_what_is_masked_changes_neither_value_nor_gradient():
+def test_masked_clips_and_frames_change_neither_value_nor_gradient():
     batch = some_batch(0)
     wild = dict(batch)
     wild["scene_logits"] = jnp.where(batch["clip_mask"][:, None], batch["scene_logits"], 1e30)
@@ -207,7 +207,7 @@ def test_what_is_masked_changes_neither_value_nor_gradient():
     assert (scene[0] != 0).all()
 
 
-def test_the_sums_count_what_is_there():
+def test_sums_cover_the_unmasked_clips_and_frames():
     batch = some_batch(1)
     event = focal_loss.event_sums(batch["event_logits"], batch["active"], batch["frame_mask"], **FOCUS)
     loss, factor = focal_loss.event_focal_terms(batch["event_logits"], batch["active"], **FOCUS)
@@ -224,7 +224,7 @@ def test_the_sums_count_what_is_there():
     np.testing.assert_allclose(scene["factor"], np.asarray(factor)[[0, 1, 3]].sum(), rtol=1e-6)
 
 
-def test_sums_of_parts_add_up_to_the_sums_of_the_whole():
+def test_sums_of_parts_add_up():
     batch = some_batch(2, clips=6)
 
     def sums(part):
@@ -261,7 +261,7 @@ def test_reductions_and_weights_by_hand():
 
 
 def test_sum_is_mean_times_frames_times_events():
-    """For the paper's clips of 500 frames and 25 events: a factor of 12,500 between what alpha means."""
+    """With the paper's 500 frames and 25 events, the reductions differ by a factor of 12,500 on the event loss."""
     rng = np.random.default_rng(3)
     logits, active = jnp.asarray(rng.normal(size=(2, 500, 25)), jnp.float32), jnp.asarray(rng.random((2, 500, 25)) < 0.1)
     event = focal_loss.event_sums(logits, active, jnp.ones((2, 500), bool), **FOCUS)
@@ -272,7 +272,7 @@ def test_sum_is_mean_times_frames_times_events():
     assert float(total / mean) == pytest.approx(12_500, rel=1e-5)
 
 
-def test_a_batch_in_which_nothing_counts_has_loss_zero():
+def test_a_fully_masked_batch_has_loss_zero():
     batch = some_batch(4)
     scene = focal_loss.scene_sums(batch["scene_logits"], batch["scenes"], jnp.zeros(4, bool), eta=0.5)
     event = focal_loss.event_sums(batch["event_logits"], batch["active"], jnp.zeros((4, 6), bool), **FOCUS)
@@ -290,8 +290,8 @@ def test_focusing_parameters_may_be_traced():
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.0625, 1.0])
-def test_traced_focusing_parameters_leave_gradients_right_where_the_network_is_sure(exponent):
-    """A traced 0 is no special case to the compiler: 0 times the logarithm of an underflown probability must stay 0."""
+def test_gradients_with_traced_focusing_parameters_are_right_for_saturated_logits(exponent):
+    """The compiler can't special-case a traced 0: 0 times the logarithm of an underflowed probability must stay 0."""
     logits = jnp.asarray([[200.0, -200.0, 199.0], [-200.0, 200.0, 200.0], [200.0, 200.0, 200.0], [1.0, -2.0, 0.5]])
     scenes, active = jnp.asarray([0, 0, 1, 2]), jnp.asarray([[True, False, True]] * 2 + [[False, True, False]] * 2)
 

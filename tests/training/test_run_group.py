@@ -1,4 +1,4 @@
-"""Runs trained at once against the same runs made alone, and an experiment that is stopped against one that is not."""
+"""Runs trained at once against the same runs trained alone, and a stopped group against an uninterrupted one."""
 
 import json
 import shutil
@@ -8,48 +8,40 @@ import jax
 import numpy as np
 import pytest
 
-from configs import figure2, table4
 from mfl_jax import experiment
-from mfl_jax.errors import InputError
 from mfl_jax.runtime import parallel
 from mfl_jax.scoring import evaluate_run, floor_scores
 from mfl_jax.training import group_memory, loop, run_group, setup
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.splits import Splits
-from support.small import SEEDS, small_dataset, small_experiment
+from support.small import SEEDS, small_experiment
 
 pytestmark = pytest.mark.lightly_optimised
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    tmp = tmp_path_factory.mktemp("members")
-    return tmp, small_dataset(tmp)
-
-
-def floors_of(splits):
+def compute_floors(splits):
     clips = splits.evaluation
     return floor_scores.compute_floors(clips, np.arange(len(clips)), splits.dataset.scenes, splits.dataset.events)
 
 
-def splits_of(dataset):
+def read_splits(dataset):
     return Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
 
 
-def trained(group, dataset, home, *, devices=1, stop=None, advance=lambda count: None):
-    splits = splits_of(dataset)
+def train(group, dataset, home, *, devices=1, stop=None, advance=lambda count: None):
+    splits = read_splits(dataset)
     setup.configure_process(group[0].config)
     return run_group.train_group(
         group, splits, home, devices=jax.local_devices()[:devices], stop=stop or threading.Event(),
-        advance=advance, lowest=floors_of(splits),
+        advance=advance, lowest=compute_floors(splits),
     )  # fmt: skip
 
 
 def lines(folder):
-    """The records of a run without its times."""
-    made = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in record.items() if "second" not in key} for record in made]
+    """Reads the records of a run, without times."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if "second" not in key} for record in records]
 
 
 def params(folder):
@@ -58,20 +50,20 @@ def params(folder):
 
 
 @pytest.fixture(scope="module")
-def at_once(prepared):
+def at_once(small_data, tmp_path_factory):
     """Members that differ in seed and in alpha, trained together."""
-    tmp, dataset = prepared
-    group = experiment.expand_members(small_experiment(tmp, alphas=(0.001, 0.1), epochs=7))
+    root, dataset = small_data
+    group = experiment.expand_members(small_experiment(root, alphas=(0.001, 0.1), epochs=7))
     assert len({member.group for member in group}) == 1 and len(group) == 2 * SEEDS
-    home = tmp / "at_once"
-    assert trained(group, dataset, home)
+    home = tmp_path_factory.mktemp("at_once")
+    assert train(group, dataset, home)
     return home, group
 
 
 @pytest.mark.parametrize("index", [0, 4])
-def test_a_member_is_the_run_made_alone(prepared, at_once, tmp_path, index):
-    """35 steps: losses to 1e-3, the distance moved by the parameters to 1 %, and the very same scores."""
-    _, dataset = prepared
+def test_a_member_equals_the_run_trained_alone(small_data, at_once, tmp_path, index):
+    """Over 35 steps, losses agree to 1e-3, parameters to 2 % of the distance moved, and scores to a point."""
+    _, dataset = small_data
     home, group = at_once
     member, folder = group[index], home / "members" / group[index].name
     assert loop.train(member.config, dataset, tmp_path / "alone")
@@ -90,11 +82,11 @@ def test_a_member_is_the_run_made_alone(prepared, at_once, tmp_path, index):
     assert own["floors"] == results["floors"] and own["clips"] == results["clips"]
 
 
-def test_gradients_of_the_first_step_are_those_of_the_runs_alone(prepared):
-    """By RAdam's first moment after one step, 0.1 times the gradient."""
-    tmp, dataset = prepared
-    group = experiment.expand_members(small_experiment(tmp))
-    splits = splits_of(dataset)
+def test_gradients_of_the_first_step_equal_those_of_the_run_alone(small_data):
+    """Compares RAdam's first moment, which after one step is 0.1 times the gradient."""
+    root, dataset = small_data
+    group = experiment.expand_members(small_experiment(root))
+    splits = read_splits(dataset)
     setup.configure_process(group[0].config)
     starts = [setup.initial_state(member.config, dataset) for member in group]
     step, _ = setup.bind_steps(setup.step_settings(group[0].config, starts[0][0]))
@@ -123,8 +115,8 @@ def test_members_of_different_seeds_differ(at_once):
     assert first != second
 
 
-def test_a_member_is_a_run_that_can_be_evaluated(prepared, at_once, tmp_path):
-    _, dataset = prepared
+def test_a_member_can_be_evaluated_like_any_run(small_data, at_once, tmp_path):
+    _, dataset = small_data
     home, group = at_once
     shutil.copytree(home / "members" / group[0].name, tmp_path / "copy")
     before = json.loads((tmp_path / "copy" / "results.json").read_text())
@@ -133,11 +125,11 @@ def test_a_member_is_a_run_that_can_be_evaluated(prepared, at_once, tmp_path):
         assert again[task]["micro_f"] == pytest.approx(before[task]["micro_f"], abs=0.5)
 
 
-def test_members_over_several_devices(prepared, at_once, tmp_path):
-    """Six members over four devices: two copies fill up, and are dropped."""
-    _, dataset = prepared
+def test_members_over_several_devices(small_data, at_once, tmp_path):
+    """Six members on four devices: two copies fill the devices up, and are dropped."""
+    _, dataset = small_data
     home, group = at_once
-    assert trained(group, dataset, tmp_path, devices=4)
+    assert train(group, dataset, tmp_path, devices=4)
     assert sorted(path.name for path in (tmp_path / "members").iterdir()) == sorted(member.name for member in group)
     for member in group:
         for ours, theirs in zip(lines(tmp_path / "members" / member.name), lines(home / "members" / member.name), strict=True):
@@ -145,7 +137,7 @@ def test_members_over_several_devices(prepared, at_once, tmp_path):
 
 
 class StopAfter(threading.Event):
-    """Asks to stop once it was looked at so many times."""
+    """Asks to stop after it was read `looks` times, i.e. after that many steps."""
 
     def __init__(self, looks):
         super().__init__()
@@ -157,12 +149,12 @@ class StopAfter(threading.Event):
 
 
 @pytest.mark.parametrize("looks", [0, 4, 6, 11])
-def test_a_group_that_was_stopped_ends_in_the_same_bits(prepared, at_once, tmp_path, looks):
-    _, dataset = prepared
+def test_a_stopped_group_ends_bit_identical(small_data, at_once, tmp_path, looks):
+    _, dataset = small_data
     home, group = at_once
-    assert not trained(group, dataset, tmp_path, stop=StopAfter(looks))
+    assert not train(group, dataset, tmp_path, stop=StopAfter(looks))
     assert not any(run_group.is_finished(member, tmp_path) for member in group)
-    assert trained(group, dataset, tmp_path)
+    assert train(group, dataset, tmp_path)
     for member in group:
         own, other = tmp_path / "members" / member.name, home / "members" / member.name
         assert lines(own) == lines(other)
@@ -171,9 +163,9 @@ def test_a_group_that_was_stopped_ends_in_the_same_bits(prepared, at_once, tmp_p
     assert not any((tmp_path / "groups").iterdir())
 
 
-def test_a_group_that_was_killed_ends_in_the_same_bits(prepared, at_once, tmp_path):
-    """Killed without a chance to save anything: it goes on from the last epoch."""
-    _, dataset = prepared
+def test_a_killed_group_ends_bit_identical(small_data, at_once, tmp_path):
+    """A group killed without a chance to save resumes from the last epoch."""
+    _, dataset = small_data
     home, group = at_once
     steps = []
 
@@ -183,9 +175,9 @@ def test_a_group_that_was_killed_ends_in_the_same_bits(prepared, at_once, tmp_pa
             raise SystemExit
 
     with pytest.raises(SystemExit):
-        trained(group, dataset, tmp_path, advance=killed)
+        train(group, dataset, tmp_path, advance=killed)
     taken = []
-    assert trained(group, dataset, tmp_path, advance=taken.append)
+    assert train(group, dataset, tmp_path, advance=taken.append)
     assert 0 < taken[0] < sum(steps)
     for member in group:
         own, other = tmp_path / "members" / member.name, home / "members" / member.name
@@ -193,58 +185,19 @@ def test_a_group_that_was_killed_ends_in_the_same_bits(prepared, at_once, tmp_pa
         jax.tree.map(np.testing.assert_array_equal, params(own), params(other))
 
 
-def test_clips_that_do_not_fit_are_streamed(prepared, at_once, tmp_path, monkeypatch):
-    _, dataset = prepared
+def test_clips_that_do_not_fit_are_streamed(small_data, at_once, tmp_path, monkeypatch):
+    _, dataset = small_data
     home, group = at_once
     monkeypatch.setattr(group_memory, "RESIDENT_SHARE", 0.0)
-    assert trained(group[:2], dataset, tmp_path)
+    assert train(group[:2], dataset, tmp_path)
     for member in group[:2]:
         for ours, theirs in zip(lines(tmp_path / "members" / member.name), lines(home / "members" / member.name), strict=True):
             assert ours["train"]["loss"] == pytest.approx(theirs["train"]["loss"], rel=1e-3)
 
 
-def test_as_many_at_once_as_fit(prepared, monkeypatch):
-    tmp, dataset = prepared
-    (member, *_) = experiment.expand_members(small_experiment(tmp))
+def test_as_many_members_at_once_as_fit(small_data, monkeypatch):
+    root, dataset = small_data
+    (member, *_) = experiment.expand_members(small_experiment(root))
     assert group_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2 * group_memory.MOST_AT_ONCE
     monkeypatch.setattr(group_memory, "memory_bytes", lambda device: 1)
     assert group_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2
-
-
-# The plan
-
-
-def test_plan_of_the_papers_table():
-    plan = experiment.expand_members(table4.get_config())
-    assert len(plan) == 40 and len({member.name for member in plan}) == 40
-    parts = experiment.split_groups(plan, lambda member: 16)
-    assert sorted(map(len, parts)) == [4, 10, 10, 16]  # conventional and proposed share an architecture
-    assert {member.config.alpha for member in plan if member.system == "proposed"} == {0.001}
-    assert all(len({member.group for member in part}) == 1 for part in parts)
-
-
-def test_plan_of_the_papers_figure():
-    plan = experiment.expand_members(figure2.get_config())
-    assert len(plan) == 2 * 5 * 10 and "proposed-alpha0.1-seed3" in {member.name for member in plan}
-
-
-def test_plan_of_cross_validation(tmp_path):
-    plan = experiment.expand_members(small_experiment(tmp_path, folds=True))
-    assert [member.fold for member in plan] == [1] * SEEDS + [2] * SEEDS + [3] * SEEDS + [4] * SEEDS
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"seeds": 0}, "config.seeds is 0"),
-        ({"members_at_once": -1}, "config.members_at_once is -1"),
-        ({"validation": "fold1"}, "reports the last epoch"),
-        ({"systems": {}}, "needs at least one"),
-        ({"systems": {"mine": {"etta": 1.0}}}, "config.systems.mine sets 'etta'"),
-        ({"systems": {"mine": {"eta": -1.0}}}, "config.eta is -1.0"),
-    ],
-)
-def test_a_plan_that_makes_no_sense_is_refused(tmp_path, fields, said):
-    systems = fields.pop("systems", None)
-    with pytest.raises(InputError, match=said):
-        experiment.expand_members(small_experiment(tmp_path, systems=systems, **fields))

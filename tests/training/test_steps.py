@@ -1,17 +1,17 @@
-"""Training steps with RAdam against PyTorch's on the same batches, and those in bfloat16 against float32."""
+"""Training steps with RAdam against PyTorch on the same batches, and bfloat16 against float32."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
 from mfl_jax.network import forward, joint_network
 from mfl_jax.network.joint_network import JointNetwork
 from mfl_jax.training import steps
+from mfl_jax.training.optimiser import make_optimiser
 from support.networks import SMALL, assert_close, functional, noise, peer_network, small_network, split, tensor
 
 STEPS = 12
@@ -21,14 +21,14 @@ PLAIN = {"eta": 0.0, "gamma": 0.0, "zeta": 0.0}
 
 
 def training_batches():
-    """Batches of four clips, of which two to four count; clips of unequal length; scenes and events that can be learnt."""
+    """Yields batches of four clips of unequal length, two to four of them unmasked, with learnable scenes and events."""
     rng = np.random.default_rng(7)
     frames, bins, scenes, events = (SMALL[key] for key in ("frames", "mel_bins", "scenes", "events"))
-    of_scenes, of_events = rng.standard_normal((scenes, bins)), rng.standard_normal((events, bins))
+    scene_spectra, event_spectra = rng.standard_normal((scenes, bins)), rng.standard_normal((events, bins))
     for number in range(STEPS):
         scene = rng.integers(0, scenes, 4)
         active = np.repeat(rng.random((4, frames // 10, events)) < 0.2, 10, axis=1)
-        log_mel = rng.standard_normal((4, frames, bins)) + of_scenes[scene][:, None] + 2 * active @ of_events
+        log_mel = rng.standard_normal((4, frames, bins)) + scene_spectra[scene][:, None] + 2 * active @ event_spectra
         yield {
             "log_mel": (3 * log_mel - 5).astype(np.float32),
             "events": active,
@@ -40,14 +40,14 @@ def training_batches():
 
 @functools.cache
 def training(reduction, compute="float32"):
-    """Returns the state before the first step and the compiled step, put together as a run does it."""
+    """Returns the state before the first step and the compiled step, built like those of a run."""
     graphdef, params, batch_stats = split(JointNetwork(**SMALL, compute=compute, rngs=nnx.Rngs(params=3)))
     rng = np.random.default_rng(8)
     state = steps.TrainState(
         step=jnp.int32(0),
         params=params,
         batch_stats=batch_stats,
-        opt_state=optax.radam(LEARNING_RATE).init(params),
+        opt_state=make_optimiser(LEARNING_RATE).init(params),
         feature_stats={"mean": jnp.float32(rng.normal(-5, 1, 64)), "std": jnp.float32(rng.uniform(2, 4, 64))},
         sums=steps.zero_sums(joint_network.TASKS, SMALL["scenes"], SMALL["events"]),
     )
@@ -56,7 +56,7 @@ def training(reduction, compute="float32"):
 
 
 def peer_loss(peer, network, batch, feature_stats, **weights):
-    """The loss of a batch by the peer, which sees neither padded clips nor, in its loss, padded frames."""
+    """Computes the loss of a batch with the peer, which gets no padded clips and ignores padded frames in its loss."""
     real = np.flatnonzero(batch["clip_mask"])
     log_mel = (batch["log_mel"][real] - np.float64(feature_stats["mean"])) / np.float64(feature_stats["std"])
     for clip, frames in zip(log_mel, batch["valid_frames"][real], strict=True):
@@ -67,7 +67,7 @@ def peer_loss(peer, network, batch, feature_stats, **weights):
 
 
 def rectifier(number):
-    """RAdam's factor r of a step, from the paper of Liu et al.; None where the variance is intractable (rho <= 5)."""
+    """Computes RAdam's factor r of a step (Liu et al.); None while the variance is intractable (rho <= 5)."""
     last = 2 / (1 - BETA2) - 1
     rho = last - 2 * number * BETA2**number / (1 - BETA2**number)
     return np.sqrt((rho - 4) * (rho - 2) * last / ((last - 4) * (last - 2) * rho)) if rho > 5 else None
@@ -78,7 +78,7 @@ def tensor_array(tensor):
 
 
 class StepMeter:
-    """Finds out from the parameters and the two moments which branch of RAdam an optimiser took."""
+    """Tells from the parameters and the two moments which branch of RAdam an optimiser took."""
 
     def __init__(self, params):
         self.params, self.branches, self.factor = self.vector(params), [], None
@@ -108,7 +108,7 @@ class StepMeter:
 
 
 def relative_distances(ours, theirs, start=None):
-    """The norm of the difference over that of `theirs` (or over the distance of `theirs` from `start`), leaf by leaf."""
+    """Computes |ours - theirs| / |theirs - start| for each leaf; `start` is zero by default."""
     start = jax.tree.map(np.zeros_like, theirs) if start is None else start
     leaves = zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), jax.tree.leaves(start), strict=True)
     return {
@@ -118,12 +118,12 @@ def relative_distances(ours, theirs, start=None):
 
 
 def train_both(peer, weights, reduction, *, align):
-    """Trains the network and its peer (in float64) on the same batches; returns what there is to compare.
+    """Trains the network and its peer (in float64) on the same batches; returns the figures to compare.
 
-    The optimisers differ in two ways, both small. PyTorch adds epsilon before it corrects the second moment's bias, optax
-    after it: PyTorch's counts 1 / sqrt(1 - 0.999^t) times as much, 13 times in step 6, which shows where gradients are below
-    1e-5. And optax computes r in float32 with cancellation, 0.2 to 0.6 % too small in these steps. `align` takes both out of
-    the comparison, by PyTorch's epsilon and learning rate of each step.
+    The optimisers differ in two small ways. PyTorch adds epsilon before correcting the bias of the second moment, optax after:
+    PyTorch's epsilon counts 1 / sqrt(1 - 0.999^t) times as much, 13 times in step 6, which shows where gradients are below 1e-5.
+    And optax computes r in float32 with cancellation, 0.2 to 0.6 % too small in these steps. `align` removes both differences
+    by adjusting PyTorch's epsilon and learning rate in each step.
     """
     state, take_step = training(reduction)
     start = state.params
@@ -172,21 +172,21 @@ BRANCHES = ["plain"] * 5 + ["rectified"] * (STEPS - 5)
     [(0.001, FOCAL, "mean"), (1.0, FOCAL, "mean"), (1.0, PLAIN, "mean"), (0.001, FOCAL, "sum")],
     ids=["paper", "paper but alpha 1", "plain", "paper, summed"],
 )
-def test_twelve_radam_steps_equal_those_of_torch(peer, alpha, focal, reduction):
-    """Rounding is all that is left to differ: about 1e-4 of the distance moved; a wrong gradient or moment is far above 1e-3."""
+def test_twelve_radam_steps_equal_torch(peer, alpha, focal, reduction):
+    """Only rounding differs: about 1e-4 of the distance moved. A wrong gradient or moment would be far above 1e-3."""
     record = train_both(peer, {"alpha": alpha, "beta": 1.0, **focal}, reduction, align=True)
     assert record["branches"] == [BRANCHES, BRANCHES]
     assert worst(relative_distances(*record["gradients"]))[0] < 1e-5
     np.testing.assert_allclose(*np.transpose(record["losses"]), rtol=1e-5)
     assert worst(record["params"])[0] < 1e-3
     assert worst(record["batch_stats"])[0] < 1e-5
-    # What was aligned is small: optax's rounding of r.
+    # The aligned difference is small: optax's rounding of r.
     np.testing.assert_allclose(record["factors"], 1, atol=1e-2)
 
 
 @pytest.mark.parametrize("focal", [FOCAL, PLAIN], ids=["focal", "plain"])
-def test_twelve_radam_steps_nearly_equal_those_of_torch_as_it_is(peer, focal):
-    # Alpha 1: with 0.001 the gradients of the scene head are so small that the place of epsilon moves it by 3 % more or less.
+def test_twelve_radam_steps_nearly_equal_unaligned_torch(peer, focal):
+    # Alpha is 1: with 0.001 the gradients of the scene head are so small that the place of epsilon changes its movement by 3 %.
     record = train_both(peer, {"alpha": 1.0, "beta": 1.0, **focal}, "mean", align=False)
     assert record["branches"] == [BRANCHES, BRANCHES]
     np.testing.assert_allclose(*np.transpose(record["losses"]), rtol=1e-4)
@@ -197,8 +197,8 @@ def test_rectification_begins_at_step_six():
     assert [rectifier(number) is None for number in range(1, STEPS + 1)] == [True] * 5 + [False] * (STEPS - 5)
 
 
-def test_bfloat16_keeps_all_state_in_float32_and_stays_near():
-    """bfloat16 has 8 bits: losses agree to some percent. Where it rounds two values of a pool to one, another one is chosen."""
+def test_bfloat16_keeps_the_state_in_float32_and_stays_close():
+    """bfloat16 has 8 bits, so losses agree to a few percent: ties in a pool choose another maximum."""
     fields = {**FOCAL, "alpha": 1.0, "beta": 1.0, "learning_rate": LEARNING_RATE}
     scalars = {key: jnp.float32(value) for key, value in fields.items()}
     losses, gradients = {}, {}

@@ -1,0 +1,36 @@
+"""Invalid config fields are refused in one line that names the field, its value and the rule."""
+
+import pytest
+
+from mfl_jax.errors import InputError
+from mfl_jax.training import config_checks
+from support.small import small_config
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epochs": 0}, "config.epochs is 0; must be >= 1"),
+        ({"alpha": -1.0}, "config.alpha is -1.0; must be finite and >= 0"),
+        ({"eta": float("nan")}, "config.eta is nan; must be finite and >= 0"),
+        ({"learning_rate": 0.0}, "config.learning_rate is 0.0; must be finite and > 0"),
+        ({"dropout": 1.0}, "config.dropout is 1.0; must be >= 0 and < 1"),
+        ({"threshold": 1.0}, "config.threshold is 1.0; must be > 0 and < 1"),
+        ({"balance": "gradnorm"}, "config.balance is 'gradnorm'; must be one of fixed, uncertainty, dwa"),
+        ({"balance": "dwa", "tasks": ("scene",)}, "config.balance is 'dwa'; must be fixed: there is nothing to balance"),
+        ({"tasks": ()}, "config.tasks is (); must be one or both of scene, event"),
+        ({"tasks": ("scene", "speech")}, "config.tasks is ('scene', 'speech'); must be one or both of scene, event"),
+        ({"seed": 2**32}, "config.seed is 4294967296; must be from 0 to 4294967295"),
+        ({"scores": "frame, clip"}, "config.scores is 'frame, clip'; must be some of frame, segment, event, psds"),
+        ({"tune": "event"}, "config.tune is 'event'; must be one of frame, segment"),
+    ],
+)
+def test_an_invalid_field_is_refused(tmp_path, fields, message):
+    with pytest.raises(InputError) as refusal:
+        config_checks.check_config(small_config(tmp_path, **fields))
+    assert str(refusal.value).startswith(message) and "\n" not in str(refusal.value)
+
+
+def test_a_valid_config_passes(tmp_path):
+    config_checks.check_config(small_config(tmp_path, scores="frame, psds"))
+    assert config_checks.requested_scores({"scores": "frame, psds,"}) == ["frame", "psds"]

@@ -1,0 +1,58 @@
+"""Which clips are trained on and which are held out."""
+
+import numpy as np
+import pytest
+
+from mfl_jax.errors import InputError
+from mfl_jax.training.splits import Splits, split_development
+from support.small import merged
+
+
+@pytest.fixture(scope="module")
+def clips(small_data):
+    return small_data[1].read("development")
+
+
+def test_a_validation_fold_is_held_out_of_training(clips):
+    training, held_out = split_development(clips, "fold2")
+    assert set(clips.fold[held_out]) == {2} and 2 not in clips.fold[training]
+    assert sorted([*training, *held_out]) == list(range(len(clips)))
+
+
+def test_without_validation_nothing_is_held_out(clips):
+    training, held_out = split_development(clips, "none")
+    assert training.tolist() == list(range(len(clips))) and not len(held_out)
+
+
+class FewClips:
+    """Clips of given folds."""
+
+    def __init__(self, *folds):
+        self.fold = np.array(folds, int)
+
+    def __len__(self):
+        return len(self.fold)
+
+
+@pytest.mark.parametrize(
+    ("folds", "validation", "message"),
+    [
+        ((1, 2), "fold3", "no development recording is in that fold"),
+        ((3, 3), "fold3", "no clips to train on"),
+        ((), "none", "no clips"),
+    ],
+)
+def test_an_empty_part_is_refused(folds, validation, message):
+    with pytest.raises(InputError, match=message):
+        split_development(FewClips(*folds), validation)
+
+
+def test_a_member_is_scored_on_its_fold_or_on_the_evaluation_split(small_data, clips):
+    evaluation = small_data[1].read("evaluation")
+    splits = Splits(merged(small_data[1]), clips, evaluation)
+    training, scored, numbers, name = splits.numbers(0)
+    assert len(training) == len(clips) and scored is evaluation and numbers.tolist() == list(range(len(evaluation)))
+    assert name == "evaluation"
+    training, scored, numbers, name = splits.numbers(2)
+    assert scored is clips and set(clips.fold[numbers]) == {2} and 2 not in clips.fold[training]
+    assert name == "fold 2 of development"
