@@ -1,7 +1,5 @@
 """The order of the clips in an epoch, and batches of one shape, padded and masked."""
 
-from collections.abc import Iterator
-
 import grain
 import numpy as np
 
@@ -16,7 +14,9 @@ def epoch_order(numbers: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(numbers)
 
 
-def batches(clips: Clips, numbers: np.ndarray, batch_size: int, *, rows: slice | None = None) -> Iterator[dict[str, np.ndarray]]:
+def batches(
+    clips: Clips, numbers: np.ndarray, batch_size: int, *, rows: slice | None = None
+) -> grain.DatasetIterator[dict[str, np.ndarray]]:
     """Yields the clips of the given numbers, in their order, as batches of one shape.
 
     Every clip comes once. What a batch lacks of its rows is zeros whose `clip_mask` is False. The next ones are read while one is

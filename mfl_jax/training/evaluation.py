@@ -28,10 +28,10 @@ def accumulate_counts(
     Returns:
       The sums, on the host, in int64 and float64 so that counts never overflow.
     """
-    total = None
+    total: dict = {}
     for batch in batches(clips, numbers, batch_size, rows=rows):
         sums = jax.tree.map(_widen, jax.device_get(step(state, batch, scalars)))
-        total = sums if total is None else jax.tree.map(np.add, total, sums)
+        total = jax.tree.map(np.add, total, sums) if total else sums
     return total
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ def memory_bytes(device) -> int:
 def count_fitting(config, dataset: Dataset, devices: list) -> int:
     """Returns how many runs of a config fit onto the devices at once, by the compiler's analysis; at least 1 per device."""
     graphdef, state = setup.initial_state(config, dataset)
+    train_step: Any  # jitted on one device, so it can be lowered
     train_step, _ = setup.compile_steps(setup.step_settings(config, graphdef), tuple(devices[:1]))
     clips, frames = config.batch_size, dataset.clip_frames
     batch = {

@@ -115,10 +115,10 @@ def train_group(
     with Checkpoints(group.folder / "checkpoints", keep=2, owner=True) as checkpoints:
         states = group.resume_or_start(checkpoints)
         advance(int(states.step[0]) * len(members))
-        states = group.run_epochs(states, checkpoints, stop, advance)
-    if states is None:
+        trained = group.run_epochs(states, checkpoints, stop, advance)
+    if trained is None:
         return False
-    group.score(states, lowest)
+    group.score(trained, lowest)
     remove_folder(group.folder)
     return True
 
@@ -127,6 +127,7 @@ class _Group:
     """Members that are trained at once, with their data, compiled steps and folders."""
 
     def __init__(self, members: Sequence[Member], splits: Splits, home: pathlib.Path, devices: list):
+        """Compiles the steps and puts the clips onto the devices; arguments as in `train_group`."""
         self.config, self.dataset, self.splits, self.home = members[0].config, splits.dataset, splits, home
         self.devices = devices[: min(len(devices), len(members))]
         self.members = members
@@ -158,7 +159,9 @@ class _Group:
         self.records = [epoch_log.read(member.folder(self.home) / "metrics.jsonl", epoch) for member in self.members]
         return states
 
-    def run_epochs(self, states: TrainState, checkpoints: Checkpoints, stop: threading.Event, advance) -> TrainState | None:
+    def run_epochs(
+        self, states: TrainState, checkpoints: Checkpoints, stop: threading.Event, advance: Callable[[int], Any]
+    ) -> TrainState | None:
         """Runs the remaining epochs; returns the states on the devices, or None if asked to stop."""
         taken, epoch_steps = int(states.step[0]), self.batches.epoch_steps
         states = parallel.shard_members(states, len(self.devices))

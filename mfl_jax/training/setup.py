@@ -148,15 +148,15 @@ def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
       InputError: the data set does not fit the config.
     """
     tasks = tuple(config.tasks)
-    graphdef, params, batch_stats = nnx.split(build_network(config, dataset), nnx.Param, nnx.BatchStat)
-    params = nnx.to_pure_dict(params)
+    network = build_network(config, dataset)
+    params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     if config.balance == "uncertainty":
         params[task_balance.LOG_VARIANCES] = task_balance.initial_log_variances(tasks)
     bins = dataset.mel.mel_bins
-    return graphdef, TrainState(
+    return nnx.graphdef(network), TrainState(
         step=jnp.int32(0),
         params=params,
-        batch_stats=nnx.to_pure_dict(batch_stats),
+        batch_stats=nnx.to_pure_dict(nnx.state(network, nnx.BatchStat)),
         opt_state=make_optimiser(config.learning_rate).init(params),
         feature_stats={"mean": jnp.zeros(bins, jnp.float32), "std": jnp.ones(bins, jnp.float32)},
         sums=steps.zero_sums(tasks, len(dataset.scenes), len(dataset.events)),

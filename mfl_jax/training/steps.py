@@ -58,7 +58,7 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
       {"clips": ..., "scene": {...}, "event": {...}}; every leaf adds up over batches and devices.
     """
     clip_mask = batch["clip_mask"]
-    sums = {"clips": jnp.sum(clip_mask, dtype=jnp.float32)}
+    sums: dict[str, Any] = {"clips": jnp.sum(clip_mask, dtype=jnp.float32)}
     if scene_logits is not None:
         sums["scene"] = {
             **focal_loss.scene_sums(scene_logits, batch["scene"], clip_mask, eta=scalars["eta"]),

@@ -41,7 +41,7 @@ def uncertainty_weights(log_variances: Mapping[str, jax.Array]) -> tuple[dict[st
       The weights exp(-s_k), and the penalty to add to the weighted loss: the sum of s_k / 2.
     """
     weights = {task: jnp.exp(-log_variance) for task, log_variance in log_variances.items()}
-    return weights, sum(log_variances.values()) / 2
+    return weights, sum(log_variances.values(), jnp.zeros((), jnp.float32)) / 2
 
 
 def dynamic_weight_average(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
