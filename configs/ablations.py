@@ -1,4 +1,4 @@
-"""What makes the multi-focal loss work, if it does: its parts one by one, and other ways to balance the two tasks.
+"""Ablations of the multi-focal loss: its parts one by one, and other ways to balance the two tasks.
 
 python -m mfl_jax.experiment --config=configs/ablations.py --config.manual_dir=DIR --workdir=runs/ablations
 """
@@ -7,17 +7,17 @@ from configs import conventional_mtl, default, proposed
 
 
 def get_config(arg=""):
-    """`quick` for minutes on two cores."""
+    """Returns the experiment; `quick` shrinks it to minutes on two cores."""
     config = default.experiment("ablations", [conventional_mtl, proposed])
     focal = config.systems.proposed.to_dict()
     more = {
         "focal_scene_only": {"eta": focal["eta"]},
         "focal_event_only": {"gamma": focal["gamma"], "zeta": focal["zeta"]},
         "focal_symmetric": {**focal, "zeta": focal["gamma"]},
-        # The equations as printed. Their sum over 500 frames and 25 events makes alpha weigh 12,500 times less.
+        # The equations as printed: summed over 500 frames and 25 events, so the same alpha weighs 12,500 times less.
         "proposed_sum": {**focal, "reduction": "sum"},
         "conventional_sum": {"reduction": "sum"},
-        # Both start from equal weights; what the tasks are worth is theirs to find out.
+        # Both start from equal weights and learn how to balance the tasks.
         "uncertainty": {"balance": "uncertainty", "alpha": 1.0},
         "dwa": {"balance": "dwa", "alpha": 1.0},
         "conventional_equal": {"alpha": 1.0},

@@ -1,4 +1,4 @@
-"""The paper's scene classifier alone: shared stack and scene head, cross-entropy at weight 1 (Eq. 1).
+"""The paper's scene classifier alone: shared layers and scene head, cross-entropy with weight 1 (Eq. 1).
 
 python -m mfl_jax.main --config=configs/cnn_asc.py --config.manual_dir=DIR
 """
@@ -7,7 +7,7 @@ from configs import default
 
 
 def get_config(arg=""):
-    """`quick` for minutes on two cores."""
+    """Returns the config; `quick` shrinks it to minutes on two cores."""
     config = default.get_config()
     config.name = "cnn_asc"
     config.tasks = ("scene",)

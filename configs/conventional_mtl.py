@@ -1,4 +1,4 @@
-"""The paper's conventional multitask system: both tasks, cross-entropy and binary cross-entropy at a constant balance (Eq. 3).
+"""The paper's conventional multitask system: cross-entropy and binary cross-entropy with fixed weights (Eq. 3).
 
 python -m mfl_jax.main --config=configs/conventional_mtl.py --config.manual_dir=DIR
 """
@@ -7,7 +7,7 @@ from configs import default
 
 
 def get_config(arg=""):
-    """`quick` for minutes on two cores."""
+    """Returns the config; `quick` shrinks it to minutes on two cores."""
     config = default.get_config()
     config.name = "conventional_mtl"
     return default.shrunk(config, arg)

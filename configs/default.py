@@ -1,6 +1,6 @@
-"""Every field of a config, its unit, and why it has the value it has.
+"""Every field of a config, with its unit and the reason for its value.
 
-The four systems of the paper are this file and a few lines: proposed.py, conventional_mtl.py, cnn_asc.py, cnn_bigru_sed.py. Any
+The four systems of the paper change a few of these fields: proposed.py, conventional_mtl.py, cnn_asc.py, cnn_bigru_sed.py. Any
 field can be set on the command line: `--config.alpha=0.01 --config.dataset=soundscapes/full`.
 """
 
@@ -8,17 +8,17 @@ import ml_collections
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    """The paper's conditions, plain losses on both tasks; `quick` shrinks them to minutes on two cores."""
+    """Returns the paper's conditions with plain losses on both tasks; `quick` shrinks them to minutes on two cores."""
     config = ml_collections.ConfigDict()
-    config.name = "default"  # names the run and, by default, its work directory runs/<name>
+    config.name = "default"  # of the run and, by default, of its work directory runs/<name>
 
     # Data.
     config.dataset = "tut_scenes_events/full"  # builder/config: soundscapes/full, annotated_audio/any_name ...
-    config.data_dir = "data"  # where prepared data sets lie
-    config.manual_dir = ""  # recordings and label lists to prepare from, if the data set is not prepared yet
-    config.beam = ""  # who prepares: the threads of this machine; or the options of an Apache Beam pipeline (datasets/README.md)
-    config.validation = "none"  # none: the last epoch counts, as in the paper; fold1 ... fold4: the best on that held-out fold
-    # How annotated_audio prepares; the other builders lay it down themselves. See MelConfig in mfl_jax/data/mel_spectrogram.py.
+    config.data_dir = "data"  # folder of prepared data sets
+    config.manual_dir = ""  # recordings and label lists, needed until the data set is prepared
+    config.beam = ""  # empty: prepare with this machine's threads; or options of an Apache Beam pipeline (datasets/README.md)
+    config.validation = "none"  # none: report the last epoch, as in the paper; fold1 ... fold4: the best on that held-out fold
+    # Spectrograms of annotated_audio; the other builders set their own. See MelConfig in mfl_jax/data/mel_spectrogram.py.
     config.audio = ml_collections.ConfigDict()
     config.audio.clip_s = 10.0  # seconds
     config.audio.sample_rate_hz = 44_100
@@ -31,10 +31,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
     # Network (Table II).
     config.tasks = ("scene", "event")
-    config.channels = 128  # of the shared convolutions; the scene head has twice as many
-    config.hidden = 32  # GRU units a direction, and units of the dense layers
-    config.slope = 0.01  # of the leaky ReLU below zero; the paper does not say
-    config.dropout = 0.0  # after each convolution; the paper does not mention any
+    config.channels = 128  # of the shared convolutions; twice as many in the scene head
+    config.hidden = 32  # GRU units per direction, and units of the dense layers
+    config.slope = 0.01  # of the leaky ReLU below zero; not given in the paper
+    config.dropout = 0.0  # rate after each convolution; not mentioned in the paper
 
     # Loss (Eqs. 3, 5, 6).
     config.alpha = 0.001  # weight of the scene loss
@@ -44,35 +44,35 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.zeta = 0.0  # focus on inactive frames
     # fixed: alpha and beta as they are. uncertainty, dwa: multiplied by weights that change (mfl_jax/training/task_balance.py).
     config.balance = "fixed"
-    config.reduction = "mean"  # or "sum", the equations as printed: then alpha means 12,500 times less
+    config.reduction = "mean"  # or "sum", the equations as printed: the same alpha then weighs 12,500 times less
 
     # Training.
     config.learning_rate = 2e-4  # of RAdam
-    config.batch_size = 64  # clips, over all devices
+    config.batch_size = 64  # clips, summed over all devices
     config.epochs = 300
-    config.seed = 0  # of the parameters, the order of the clips and the dropout
-    config.threshold = 0.5  # an event is detected at this probability (Table III)
-    config.matmul_precision = "default"  # or high, highest: float32 products are cut short on TPU and newer GPUs by default
-    config.compute = "float32"  # of convolutions and activations; or bfloat16, for speed on TPUs and GPUs
-    config.accelerator = "auto"  # cpu, gpu or tpu; auto: the fastest, and no CPU where JAX was installed for something faster
-    config.devices = 0  # devices of this machine to use; 0 is all, and over several hosts all of each
-    config.keep_every = 0  # epochs; the checkpoint of every so many is kept for good, beside the last and the best; 0: none
+    config.seed = 0  # of the initial parameters, the clip order and the dropout
+    config.threshold = 0.5  # an event is detected at this probability or above (Table III)
+    config.matmul_precision = "default"  # or high, highest; by default TPUs and newer GPUs round float32 products
+    config.compute = "float32"  # type of convolutions and activations; or bfloat16, faster on TPUs and GPUs
+    config.accelerator = "auto"  # cpu, gpu or tpu; auto: the fastest, refusing a CPU if JAX was installed for an accelerator
+    config.devices = 0  # number of this machine's devices to use; 0: all; must be 0 with several hosts
+    config.keep_every = 0  # epochs; also keep the checkpoint of every so many; 0: only the last and the best
 
-    # Evaluation and tuning. The paper's scores are those of frames; the others are reported beside them.
-    config.scores = "frame"  # and, with commas, segment, event, psds: by sed_scores_eval and sed_eval (extra eval)
-    config.postprocess = "none"  # of the events of those other scores; or tuned: by what --mode=tune chose
-    config.tune = "frame"  # the F-score that --mode=tune raises for each event: frame, or segment (1 s)
+    # Evaluation and tuning. The paper scores frames; other scores are reported as well.
+    config.scores = "frame"  # comma-separated: frame, segment, event, psds; with sed_scores_eval and sed_eval (extra `eval`)
+    config.postprocess = "none"  # of the events for the other scores; or tuned: as chosen by --mode=tune
+    config.tune = "frame"  # F-score that --mode=tune maximises for each event: frame, or segment (1 s)
 
-    config.note = ""  # what was shrunk, printed at the start
+    config.note = ""  # describes what was shrunk; printed at the start
     return shrunk(config, arg)
 
 
 def shrunk(config: ml_collections.ConfigDict, arg: str) -> ml_collections.ConfigDict:
-    """Shrinks a config to minutes on two cores if `arg` is `quick`, and says so in `note`."""
+    """Shrinks a config to minutes on two cores if `arg` is `quick`, and describes that in `note`."""
     if not arg:
         return config
     if arg != "quick":
-        raise ValueError(f"after the colon of a config comes `quick` or nothing, not {arg!r}")
+        raise ValueError(f"only `quick` may follow the colon of a config, not {arg!r}")
     smaller = {
         "dataset": "soundscapes/quick",
         "channels": 32,
@@ -88,10 +88,11 @@ def shrunk(config: ml_collections.ConfigDict, arg: str) -> ml_collections.Config
 
 
 def experiment(name: str, modules: list) -> ml_collections.ConfigDict:
-    """An experiment: this config for several systems, seeds and alphas; run by mfl_jax.experiment.
+    """Returns an experiment for mfl_jax.experiment: this config for several systems, seeds and alphas.
 
     Args:
-      name: of the experiment. modules: configs of this folder; what they set otherwise than this file makes a system.
+      name: of the experiment.
+      modules: configs of this folder; the fields in which one differs from this file define a system.
     """
     config = get_config()
     plain = config.to_dict()
@@ -101,14 +102,14 @@ def experiment(name: str, modules: list) -> ml_collections.ConfigDict:
         fields = module.get_config().to_dict()
         config.systems[fields["name"]] = {key: v for key, v in fields.items() if v != plain[key] and key != "name"}
     config.seeds = 10  # runs of each system, with the seeds seed, seed + 1, ...
-    config.alphas = ()  # values of alpha to go through with each system that has both tasks; empty: each system's own
-    config.folds = False  # True: cross-validation over the four folds of the development split, its counts pooled
+    config.alphas = ()  # values of alpha to run for each two-task system; empty: each system's own alpha
+    config.folds = False  # True: cross-validation over the four folds of the development split, with pooled counts
     config.members_at_once = 0  # runs trained at once; 0: as many as fit into memory
     return config
 
 
 def shrunk_experiment(config: ml_collections.ConfigDict, arg: str) -> ml_collections.ConfigDict:
-    """Shrinks an experiment to minutes on two cores if `arg` is `quick`, more than `shrunk` does, and says so."""
+    """Shrinks an experiment like `shrunk`, and further, to minutes on two cores if `arg` is `quick`."""
     config = shrunk(config, arg)
     if arg:
         config.update({"channels": 16, "epochs": 20, "seeds": 3, "learning_rate": 5e-3})

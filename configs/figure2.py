@@ -1,4 +1,4 @@
-"""Fig. 2 of the paper: the conventional and the proposed system for weights alpha of the scene loss from 1e-4 to 1.
+"""Fig. 2 of the paper: the conventional and the proposed system, with alpha (the weight of the scene loss) from 1e-4 to 1.
 
 python -m mfl_jax.experiment --config=configs/figure2.py --config.manual_dir=DIR --workdir=runs/figure2
 python -m mfl_jax.experiment --config=configs/figure2.py:quick --workdir=runs/figure2_quick       # minutes on two cores
@@ -8,7 +8,7 @@ from configs import conventional_mtl, default, proposed
 
 
 def get_config(arg=""):
-    """`quick` for minutes on two cores."""
+    """Returns the experiment; `quick` shrinks it to minutes on two cores."""
     config = default.experiment("figure2", [conventional_mtl, proposed])
     config.alphas = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     return default.shrunk_experiment(config, arg)

@@ -8,7 +8,7 @@ from configs import default
 
 
 def get_config(arg=""):
-    """`quick` for minutes on two cores."""
+    """Returns the config; `quick` shrinks it to minutes on two cores."""
     config = default.get_config()
     config.name = "proposed"
     config.eta, config.gamma, config.zeta = 0.5, 1.0, 0.0625

@@ -8,6 +8,6 @@ from configs import cnn_asc, cnn_bigru_sed, conventional_mtl, default, proposed
 
 
 def get_config(arg=""):
-    """`quick` for minutes on two cores."""
+    """Returns the experiment; `quick` shrinks it to minutes on two cores."""
     config = default.experiment("table4", [cnn_asc, cnn_bigru_sed, conventional_mtl, proposed])
     return default.shrunk_experiment(config, arg)
