@@ -40,7 +40,7 @@ class EpochResult(NamedTuple):
 
 
 def resume(checkpoints: Checkpoints, template: TrainState, fingerprint: str, refusal: str) -> TrainState | None:
-    """Restores the newest whole checkpoint and deletes any that is later.
+    """Restores the newest intact checkpoint and deletes any that is later.
 
     Args:
       checkpoints: of the run or the group.
@@ -52,7 +52,7 @@ def resume(checkpoints: Checkpoints, template: TrainState, fingerprint: str, ref
       The state, or None if there is no checkpoint.
 
     Raises:
-      InputError: the checkpoint was trained on other data, or no checkpoint is whole.
+      InputError: the checkpoint was trained on other data, or all checkpoints are damaged.
     """
     restored = checkpoints.resume(template)
     if restored is None:
