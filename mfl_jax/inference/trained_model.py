@@ -24,7 +24,7 @@ from mfl_jax.inference import postprocessing
 from mfl_jax.inference.audio_source import AudioSource
 from mfl_jax.inference.prediction import Prediction, UnreadableRecording
 from mfl_jax.network import forward
-from mfl_jax.runtime import storage
+from mfl_jax.runtime import storage, workdir_config
 from mfl_jax.training import setup, task_balance
 from mfl_jax.training.checkpoints import Checkpoints
 
@@ -271,6 +271,8 @@ def load(run_directory: str | pathlib.Path, *, step: int | None = None) -> Train
     try:
         return _build_model(directory, "best" if home.name == "best" else "last", *newest)
     except (KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, AttributeError) and isinstance(error.obj, ml_collections.ConfigDict):
+            raise workdir_config.missing_field_error(home, error.name) from None
         raise InputError(f"{home}: the checkpoint was written by an incompatible version of mfl_jax ({error})") from None
 
 
@@ -289,7 +291,7 @@ def _locate_checkpoints(path: pathlib.Path, step: int | None) -> tuple[pathlib.P
 
 
 def _build_model(directory: pathlib.Path, which: str, state: dict, metadata: Mapping) -> TrainedModel:
-    config = ml_collections.FrozenConfigDict(metadata["config"])
+    config = ml_collections.FrozenConfigDict(workdir_config.fill_added_fields(metadata["config"]))
     mel = MelConfig(**metadata["mel"])
     dataset = Dataset(
         directory=directory, scenes=tuple(metadata["scenes"]), events=tuple(metadata["events"]), mel=mel,
