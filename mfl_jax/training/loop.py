@@ -117,8 +117,8 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
         if best is not None:
             best.drop_after(taken)
         if first:
-            what = history.describe_start(config, dataset.fingerprint, run.devices)
-            history.record_start(workdir, {**what, "from_step": taken})
+            what = history.build_start_record(config, dataset.fingerprint, run.devices)
+            history.append_start(workdir, {**what, "from_step": taken})
         file = workdir / "metrics.jsonl"
         made = epoch_log.read(file, epoch)
         board = stack.enter_context(epoch_log.TensorBoardWriter(workdir / "tensorboard", purge_step=epoch + 1)) if first else None
@@ -139,7 +139,7 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
                     clips_seen = min(clips_seen + config.batch_size, len(rest))
                     watch.add(taken, loss)
                     bar.update(task, completed=taken)
-                    stopping = agreement.any(stop.is_set())
+                    stopping = agreement.cast(stop.is_set())
                     if stopping and taken % epoch_steps:
                         watch.look_at_all()
                         checkpoints.save(state, {**described, "epoch": epoch})

@@ -1,4 +1,4 @@
-"""What a run writes down of itself."""
+"""The record of a run's starts."""
 
 import json
 import subprocess
@@ -30,9 +30,9 @@ def test_the_code_is_the_commit_and_whether_it_was_changed(tmp_path, monkeypatch
 
 def test_each_start_adds_a_line(tmp_path):
     config = small_config(tmp_path, seed=7)
-    what = history.describe_start(config, "abc", jax.devices())
-    history.record_start(tmp_path, what)
-    history.record_start(tmp_path, {**what, "from_step": 5})
+    record = history.build_start_record(config, "abc", jax.devices())
+    history.append_start(tmp_path, record)
+    history.append_start(tmp_path, {**record, "from_step": 5})
     first, second = (json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines())
     assert first["seed"] == 7 and first["fingerprint"] == "abc" and first["config"]["channels"] == 4
     assert first["versions"]["jax"] == jax.__version__ and first["devices"] == 8 and first["hosts"] == 1

@@ -13,7 +13,7 @@ from mfl_jax.runtime import stop_signal
 
 WORK = """
 import hashlib, sys, time
-from mfl_jax.interruption import stop_requests
+from mfl_jax.runtime.stop_signal import stop_requests
 with stop_requests(notice_s=float(sys.argv[1])) as stop:
     print("working", flush=True)
     if sys.argv[2] == "deaf":

@@ -54,5 +54,5 @@ def experiment(out: pathlib.Path) -> None:
 if __name__ == "__main__":
     hosts.define_flags()
     flags.FLAGS(sys.argv[:1])
-    hosts.join()
+    hosts.join_cluster()
     {"equality": equality, "experiment": experiment}[sys.argv[1]](pathlib.Path(sys.argv[2]))

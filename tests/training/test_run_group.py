@@ -8,12 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import figure2, table4
-from mfl_jax import experiment
-from mfl_jax.errors import InputError
 from mfl_jax.runtime import parallel
 from mfl_jax.scoring import evaluate_run, floor_scores
-from mfl_jax.training import loop, run_group, setup
+from mfl_jax.training import experiment_members, loop, run_group, setup
 from mfl_jax.training.checkpoints import Checkpoints
 from support.small import SEEDS, small_dataset, small_experiment
 
@@ -59,7 +56,7 @@ def params(folder):
 def at_once(prepared):
     """Members that differ in seed and in alpha, trained together."""
     tmp, dataset = prepared
-    group = experiment.expand_members(small_experiment(tmp, alphas=(0.001, 0.1), epochs=7))
+    group = experiment_members.expand_members(small_experiment(tmp, alphas=(0.001, 0.1), epochs=7))
     assert len({member.group for member in group}) == 1 and len(group) == 2 * SEEDS
     home = tmp / "at_once"
     assert trained(group, dataset, home)
@@ -91,7 +88,7 @@ def test_a_member_is_the_run_made_alone(prepared, at_once, tmp_path, index):
 def test_gradients_of_the_first_step_are_those_of_the_runs_alone(prepared):
     """By RAdam's first moment after one step, 0.1 times the gradient."""
     tmp, dataset = prepared
-    group = experiment.expand_members(small_experiment(tmp))
+    group = experiment_members.expand_members(small_experiment(tmp))
     splits = splits_of(dataset)
     setup.configure_process(group[0].config)
     starts = [setup.initial_state(member.config, dataset) for member in group]
@@ -200,46 +197,7 @@ def test_clips_that_do_not_fit_are_streamed(prepared, at_once, tmp_path, monkeyp
 
 def test_as_many_at_once_as_fit(prepared, monkeypatch):
     tmp, dataset = prepared
-    (member, *_) = experiment.expand_members(small_experiment(tmp))
+    (member, *_) = experiment_members.expand_members(small_experiment(tmp))
     assert run_group.count_fitting(member, dataset, jax.devices()[:2]) == 2 * run_group.MOST_AT_ONCE
     monkeypatch.setattr(run_group, "memory_bytes", lambda device: 1)
     assert run_group.count_fitting(member, dataset, jax.devices()[:2]) == 2
-
-
-# The plan
-
-
-def test_plan_of_the_papers_table():
-    plan = experiment.expand_members(table4.get_config())
-    assert len(plan) == 40 and len({member.name for member in plan}) == 40
-    parts = experiment.split_groups(plan, lambda member: 16)
-    assert sorted(map(len, parts)) == [4, 10, 10, 16]  # conventional and proposed share an architecture
-    assert {member.config.alpha for member in plan if member.system == "proposed"} == {0.001}
-    assert all(len({member.group for member in part}) == 1 for part in parts)
-
-
-def test_plan_of_the_papers_figure():
-    plan = experiment.expand_members(figure2.get_config())
-    assert len(plan) == 2 * 5 * 10 and "proposed-alpha0.1-seed3" in {member.name for member in plan}
-
-
-def test_plan_of_cross_validation(tmp_path):
-    plan = experiment.expand_members(small_experiment(tmp_path, folds=True))
-    assert [member.fold for member in plan] == [1] * SEEDS + [2] * SEEDS + [3] * SEEDS + [4] * SEEDS
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"seeds": 0}, "config.seeds is 0"),
-        ({"members_at_once": -1}, "config.members_at_once is -1"),
-        ({"validation": "fold1"}, "reports the last epoch"),
-        ({"systems": {}}, "needs at least one"),
-        ({"systems": {"mine": {"etta": 1.0}}}, "config.systems.mine sets 'etta'"),
-        ({"systems": {"mine": {"eta": -1.0}}}, "config.eta is -1.0"),
-    ],
-)
-def test_a_plan_that_makes_no_sense_is_refused(tmp_path, fields, said):
-    systems = fields.pop("systems", None)
-    with pytest.raises(InputError, match=said):
-        experiment.expand_members(small_experiment(tmp_path, systems=systems, **fields))

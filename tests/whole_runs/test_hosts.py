@@ -270,19 +270,19 @@ def test_an_experiment_is_dealt_out_to_hosts(prepared):
     ],
 )
 def test_the_place_of_a_host(flags, environment, place):
-    assert hosts.cluster_address(NO_FLAGS | flags, environment) == place
+    assert hosts.find_cluster_place(NO_FLAGS | flags, environment) == place
 
 
 @pytest.mark.parametrize(
     ("flags", "environment", "what"),
     [
         ({"coordinator": "a:1"}, {}, "--processes, --process missing"),
-        ({"coordinator": "a:1", "processes": 2, "process": 2}, {}, "--process=2 is none of 2 processes"),
-        ({"coordinator": "a", "processes": 2, "process": 1}, {}, "--coordinator=a: it is HOST:PORT"),
+        ({"coordinator": "a:1", "processes": 2, "process": 2}, {}, "--process=2 is not one of 2 processes"),
+        ({"coordinator": "a", "processes": 2, "process": 1}, {}, "--coordinator=a: must be HOST:PORT"),
         ({"coordinator": "a:1", "process": 1}, {"JAX_NUM_PROCESSES": "two"}, "'two' in the environment"),
-        ({}, {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}, "no list of nodes"),
+        ({}, {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}, "not a list of nodes"),
     ],
 )
 def test_a_place_that_makes_no_sense_is_refused(flags, environment, what):
     with pytest.raises(InputError, match=what):
-        hosts.cluster_address(NO_FLAGS | flags, environment)
+        hosts.find_cluster_place(NO_FLAGS | flags, environment)
