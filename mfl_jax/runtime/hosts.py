@@ -6,6 +6,7 @@ A host is one process of JAX's multi-controller runtime. All hosts run the same 
 import contextlib
 import ctypes
 import faulthandler
+import functools
 import importlib.util
 import os
 import re
@@ -129,13 +130,15 @@ def join_cluster() -> None:
     _continue_in_child(place)
     import jax
 
-    timeouts = {"heartbeat_timeout_seconds": HEARTBEAT_S, "shutdown_timeout_seconds": LONGEST_WAIT_S}
+    initialize = functools.partial(
+        jax.distributed.initialize, heartbeat_timeout_seconds=HEARTBEAT_S, shutdown_timeout_seconds=LONGEST_WAIT_S
+    )
     if place is not None:
         # JAX's own Slurm detection would give each process one device, though there is one process per node.
-        jax.distributed.initialize(*place, **timeouts, cluster_detection_method="deactivate")
+        initialize(*place, cluster_detection_method="deactivate")
         return
     try:
-        jax.distributed.initialize(**timeouts)
+        initialize()
     except ValueError:
         return  # libtpu is installed, but this is not a Cloud TPU
 

@@ -14,9 +14,9 @@ def git(folder, *arguments):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_the_code_is_the_commit_and_whether_it_was_changed(tmp_path, monkeypatch):
+def test_code_version_is_the_commit_and_whether_files_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(history, "__file__", str(tmp_path / "mfl_jax" / "runtime" / "history.py"))
-    assert history.code_version() is None  # no repository
+    assert history.code_version() is None  # not in a repository
     git(tmp_path, "init", "--quiet")
     (tmp_path / "file").write_text("a")
     git(tmp_path, "add", "file")
@@ -25,10 +25,10 @@ def test_the_code_is_the_commit_and_whether_it_was_changed(tmp_path, monkeypatch
     (tmp_path / "file").write_text("b")
     assert history.code_version()["changed"]
     monkeypatch.setattr(history, "__file__", str(tmp_path / "lib" / "mfl_jax" / "runtime" / "history.py"))
-    assert history.code_version() is None  # installed below somebody's repository
+    assert history.code_version() is None  # installed inside another repository
 
 
-def test_each_start_adds_a_line(tmp_path):
+def test_each_start_appends_a_line(tmp_path):
     config = small_config(tmp_path, seed=7)
     record = history.build_start_record(config, "abc", jax.devices())
     history.append_start(tmp_path, record)

@@ -1,4 +1,4 @@
-"""One device against eight: the same batch gives the same gradients, losses, statistics and parameters."""
+"""One device against eight: same gradients, losses, statistics and parameters for the same batch."""
 
 import platform
 import subprocess
@@ -23,7 +23,7 @@ def single(tmp_path_factory):
     return built, gradients(built, next(batches(1))), after_twenty_steps(built)
 
 
-def eight(tmp_path):
+def build_eight(tmp_path):
     built = build(tmp_path, DEVICES)
     assert len(built.devices) == DEVICES and built.padded_size == 16
     return built, gradients(built, next(batches(1)))
@@ -32,7 +32,7 @@ def eight(tmp_path):
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_gradients_of_the_first_step_agree(single, tmp_path, reduction):
     loss, grads, stats, sums = single[1]
-    _, (loss8, grads8, stats8, sums8) = eight(tmp_path)
+    _, (loss8, grads8, stats8, sums8) = build_eight(tmp_path)
     assert float(loss8) == pytest.approx(float(loss), rel=1e-5)
     assert worst_leaf(grads8, grads) <= 1e-4
     assert worst_leaf(stats8, stats) <= 1e-5
@@ -60,9 +60,9 @@ def test_twenty_large_steps_agree(single, tmp_path):
 
 
 @pytest.mark.parametrize("module", [steps, joint_network], ids=["gradients", "batch statistics"])
-def test_the_comparison_notices_a_sum_over_devices_left_out(single, tmp_path, monkeypatch, module):
+def test_the_comparison_notices_a_missing_sum_over_devices(single, tmp_path, monkeypatch, module):
     monkeypatch.setattr(module, "jax", FakeJax())
-    built, (_, grads8, _, _) = eight(tmp_path)
+    built, (_, grads8, _, _) = build_eight(tmp_path)
     assert worst_leaf(grads8, single[1][1]) > 1e-2
     state, _ = after_twenty_steps(built)
     assert moved_apart(built, state, single[2][0]) > 0.05
@@ -78,7 +78,7 @@ def test_evaluation_agrees(single, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_a_step_compiles_once_for_all_weights(single):
+def test_a_step_compiles_once_for_all_loss_weights(single):
     built = single[0]
     batch = next(batches(1))
     before = built.train_step._cache_size()
@@ -87,12 +87,8 @@ def test_a_step_compiles_once_for_all_weights(single):
     assert built.train_step._cache_size() == before
 
 
-def test_split_and_padding():
-    assert (
-        parallel.padded_batch_size(64, 8) == 64
-        and parallel.padded_batch_size(5, 8) == 8
-        and parallel.padded_batch_size(5, 1) == 5
-    )
+def test_batches_are_padded_and_split_over_devices():
+    assert [parallel.padded_batch_size(*sizes) for sizes in ((64, 8), (5, 8), (5, 1))] == [64, 8, 5]
     assert parallel.split_batch({"x": np.arange(12).reshape(6, 2)}, 3)["x"].tolist() == [
         [[0, 1], [2, 3]],
         [[4, 5], [6, 7]],
@@ -100,12 +96,12 @@ def test_split_and_padding():
     ]
 
 
-def test_more_devices_than_there_are_is_refused(tmp_path):
+def test_more_devices_than_the_machine_has_are_refused(tmp_path):
     with pytest.raises(setup.InputError, match="devices is 99, and there are 8"):
         build(tmp_path, 99)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is of glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_freed_memory_is_kept_for_the_next_step():
     code = """
 import sys
@@ -121,8 +117,8 @@ assert resident_mb() - before > 200
 del block
 print(resident_mb() - before)
 """
-    kept, given_back = (
-        float(subprocess.run([sys.executable, "-c", code, how], check=True, capture_output=True, text=True).stdout)
-        for how in ("keep", "give back")
+    kept_mb, default_mb = (
+        float(subprocess.run([sys.executable, "-c", code, mode], check=True, capture_output=True, text=True).stdout)
+        for mode in ("keep", "default")
     )
-    assert kept > 200 > 50 > given_back
+    assert kept_mb > 200 > 50 > default_mb
