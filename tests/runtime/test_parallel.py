@@ -19,41 +19,44 @@ DEVICES = 8
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
+    """A run on one device, its first gradients, and its state after twenty steps."""
     built = build(tmp_path_factory.mktemp("one"), 1)
     return built, gradients(built, next(batches(1))), after_twenty_steps(built)
 
 
-def build_eight(tmp_path):
-    built = build(tmp_path, DEVICES)
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """The same run on eight devices."""
+    built = build(tmp_path_factory.mktemp("eight"), DEVICES)
     assert len(built.devices) == DEVICES and built.padded_size == 16
-    return built, gradients(built, next(batches(1)))
+    return built
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_gradients_of_the_first_step_agree(single, tmp_path, reduction):
+def test_gradients_of_the_first_step_agree(single, eight):
     loss, grads, stats, sums = single[1]
-    _, (loss8, grads8, stats8, sums8) = build_eight(tmp_path)
+    loss8, grads8, stats8, sums8 = gradients(eight, next(batches(1)))
     assert float(loss8) == pytest.approx(float(loss), rel=1e-5)
     assert worst_leaf(grads8, grads) <= 1e-4
     assert worst_leaf(stats8, stats) <= 1e-5
     for a, b in zip(jax.tree.leaves(sums8), jax.tree.leaves(sums), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
-    if reduction == "sum":
-        one = build(tmp_path, 1, reduction="sum")
-        many = build(tmp_path, DEVICES, reduction="sum")
-        batch = next(batches(1))
-        _, loss_one = one.train_step(jax.tree.map(jnp.copy, one.initial), batch, one.scalars)
-        _, loss_many = many.train_step(many.initial, rows_of(many, batch), many.scalars)
-        assert float(loss_many) == pytest.approx(float(loss_one), rel=1e-5)
 
 
-def test_twenty_large_steps_agree(single, tmp_path):
-    built = build(tmp_path, DEVICES)
-    state, losses = after_twenty_steps(built)
+def test_summed_losses_agree(tmp_path):
+    one = build(tmp_path, 1, reduction="sum")
+    many = build(tmp_path, DEVICES, reduction="sum")
+    batch = next(batches(1))
+    _, loss_one = one.train_step(jax.tree.map(jnp.copy, one.initial), batch, one.scalars)
+    _, loss_many = many.train_step(many.initial, rows_of(many, batch), many.scalars)
+    assert float(loss_many) == pytest.approx(float(loss_one), rel=1e-5)
+
+
+def test_twenty_large_steps_agree(single, eight):
+    state, losses = after_twenty_steps(eight)
     expected, expected_losses = single[2]
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-3)
     assert losses[-1] < losses[0]
-    assert moved_apart(built, state, expected) <= 0.01
+    assert moved_apart(eight, state, expected) <= 0.01
     assert worst_leaf(state.batch_stats, expected.batch_stats) <= 1e-3
     for a, b in zip(jax.tree.leaves(state.sums["scene"]), jax.tree.leaves(expected.sums["scene"]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1)
@@ -62,19 +65,18 @@ def test_twenty_large_steps_agree(single, tmp_path):
 @pytest.mark.parametrize("module", [steps, joint_network], ids=["gradients", "batch statistics"])
 def test_the_comparison_notices_a_missing_sum_over_devices(single, tmp_path, monkeypatch, module):
     monkeypatch.setattr(module, "jax", FakeJax())
-    built, (_, grads8, _, _) = build_eight(tmp_path)
+    built = build(tmp_path, DEVICES)
+    _, grads8, _, _ = gradients(built, next(batches(1)))
     assert worst_leaf(grads8, single[1][1]) > 1e-2
     state, _ = after_twenty_steps(built)
     assert moved_apart(built, state, single[2][0]) > 0.05
 
 
-def test_evaluation_agrees(single, tmp_path):
-    built, many = single[0], build(tmp_path, DEVICES)
-    state = single[2][0]
-    batch = next(batches(1))
-    one = built.eval_step(state, batch, built.scalars)
-    eight = many.eval_step(state, rows_of(many, batch), many.scalars)
-    for a, b in zip(jax.tree.leaves(eight), jax.tree.leaves(one), strict=True):
+def test_evaluation_agrees(single, eight):
+    built, state, batch = single[0], single[2][0], next(batches(1))
+    got = eight.eval_step(state, rows_of(eight, batch), eight.scalars)
+    want = built.eval_step(state, batch, built.scalars)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
