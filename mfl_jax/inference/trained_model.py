@@ -215,7 +215,7 @@ class TrainedModel:
                 return self._merge_network(arrays).embed(normal, clip_mask=batch["clip_mask"])
 
             with _precision(self.config.matmul_precision):
-                return forward.in_small_batches(embed_batch, batch)
+                return forward.map_clips(embed_batch, batch)
 
         return jax.jit(embed)
 
