@@ -46,7 +46,7 @@ def measure(config, dataset: prepared_dataset.Dataset, epochs: int) -> dict:
     """Trains for `epochs` epochs and one more before them, which compiles."""
     made = setup.build_run(config, dataset)
     steps = -(-dataset.clips["development"] // config.batch_size)
-    bare_step = workload.stepper(made)
+    bare_step = workload.make_stepper(made)
     float(bare_step())
     bare = []
 
@@ -71,7 +71,7 @@ def measure(config, dataset: prepared_dataset.Dataset, epochs: int) -> dict:
 
 def results(*, channels=128, batch_size=16, epochs=4, data_dir="data") -> list[dict]:
     """An entry a way to read the clips."""
-    config = workload.config_of(dataset="soundscapes/quick", batch_size=batch_size, channels=channels, data_dir=data_dir)
+    config = workload.make_config(dataset="soundscapes/quick", batch_size=batch_size, channels=channels, data_dir=data_dir)
     dataset = prepare.open_or_prepare(config)
     return [measure(config, kind(**vars(dataset)), epochs) for kind in (prepared_dataset.Dataset, Streamed)]
 

@@ -14,15 +14,15 @@ from mfl_jax.training import run_group, setup
 
 def measure(count: int, channels: int, clips: int, rounds: int) -> dict:
     """Times a step of `count` runs both ways."""
-    configs = [workload.config_of(channels=channels, batch_size=clips, seed=seed) for seed in range(count)]
-    dataset = workload.dataset_of()
+    configs = [workload.make_config(channels=channels, batch_size=clips, seed=seed) for seed in range(count)]
+    dataset = workload.make_dataset()
     starts = [setup.initial_state(config, dataset) for config in configs]
     train_step, _ = setup.bind_steps(configs[0], starts[0][0])
     # Nothing is donated, so that every round takes the same step.
     step = parallel.compile_members(train_step, (0, 0, 0), jax.devices()[:1], donate=False)
     together = [
         run_group.stack_trees([state for _, state in starts]),
-        run_group.stack_trees([workload.batch_of(dataset, clips, seed) for seed in range(count)]),
+        run_group.stack_trees([workload.make_batch(dataset, clips, seed) for seed in range(count)]),
         run_group.stack_trees([setup.step_scalars(config) for config in configs]),
     ]
     each = [jax.device_put(jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], together)) for i in range(count)]

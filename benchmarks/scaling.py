@@ -22,12 +22,12 @@ def measure(kind: str, values: tuple[int, ...], channels: int, rounds: int) -> l
     for value in values:
         size = USUAL | {kind: value} | ({"clips": 1} if kind == "seconds" else {})
         frames = 50 * size["seconds"]
-        config = workload.config_of(batch_size=size["clips"], channels=channels)
-        made = setup.build_run(config, workload.dataset_of(frames, size["events"]))
-        batch = workload.batch_of(made.dataset, size["clips"])
+        config = workload.make_config(batch_size=size["clips"], channels=channels)
+        made = setup.build_run(config, workload.make_dataset(frames, size["events"]))
+        batch = workload.make_batch(made.dataset, size["clips"])
         needs = made.train_step.lower(made.initial, batch, made.scalars).compile().memory_analysis()
         memory[value] = needs.temp_size_in_bytes + needs.argument_size_in_bytes + needs.output_size_in_bytes
-        sides[value] = workload.stepper(made)
+        sides[value] = workload.make_stepper(made)
     times = timing.alternate(sides, rounds)
     first = values[0]
     return [
