@@ -11,7 +11,6 @@ import mfl_jax
 from mfl_jax.data import label_list, prepared_dataset
 from mfl_jax.errors import InputError
 from mfl_jax.inference import picture, writers
-from mfl_jax.scoring import evaluate_run
 from mfl_jax.training import setup
 from mfl_jax.training.checkpoints import Checkpoints
 from support import small
@@ -27,26 +26,16 @@ def call(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(trained_run):
-    return f"--checkpoint={trained_run[0]}"
+def checkpoint(evaluated_run):
+    return f"--checkpoint={evaluated_run}"
 
 
 @pytest.fixture(scope="module")
-def audio(trained_run):
-    """The folder of the recordings of both splits; four of them are for evaluation."""
-    return trained_run[1] / "recordings" / "audio"
-
-
-@pytest.fixture(scope="module")
-def evaluated(trained_run, tmp_path_factory):
+def evaluated(trained_run, evaluated_run):
     """The results of evaluating the run, the label list of the split, and its recordings."""
-    workdir = tmp_path_factory.mktemp("evaluated") / "run"
-    shutil.copytree(trained_run[0], workdir)
-    dataset = prepared_dataset.open_dataset("annotated_audio/small", trained_run[1] / "data")
-    evaluate_run.evaluate_run(small.small_config(trained_run[1]), dataset, workdir)
     recordings = trained_run[1] / "recordings"
     files = sorted((recordings / "audio").glob("evaluation_*.wav"))
-    return json.loads((workdir / "results.json").read_text()), recordings / "meta" / "meta_evaluation.txt", files
+    return json.loads((evaluated_run / "results.json").read_text()), recordings / "meta" / "meta_evaluation.txt", files
 
 
 def test_pictures_get_the_recording_and_its_labels(call, checkpoint, evaluated, tmp_path, monkeypatch):
@@ -132,11 +121,11 @@ def test_recordings_without_labels_are_not_scored(call, checkpoint, evaluated, t
     assert read_json(tmp_path / "out/summary.json")["scores"] == {"recordings_scored": 0}
 
 
-def test_reference_of_other_classes_is_refused_before_anything_is_written(call, checkpoint, audio, tmp_path):
+def test_reference_of_other_classes_is_refused_before_anything_is_written(call, checkpoint, evaluated, tmp_path):
     reference = tmp_path / "labels.txt"
     reference.write_text(small.HEADER + "audio/evaluation_0.wav\tcalm\t0.1\t0.5\tbagpipe\n")
     with pytest.raises(InputError, match="bagpipe") as error:
-        call(checkpoint, f"--reference={reference}", audio)
+        call(checkpoint, f"--reference={reference}", *evaluated[2])
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mfl_jax
-from mfl_jax.data import mel_spectrogram, prepared_dataset
+from mfl_jax.data import mel_spectrogram
 from mfl_jax.errors import InputError
 from mfl_jax.inference import postprocessing
 from mfl_jax.inference.audio_source import AudioSource
@@ -16,16 +16,6 @@ from support import small
 from support.frame_network import MEL, assert_same_prediction, noise, predict_all
 
 pytestmark = pytest.mark.lightly_optimised
-
-
-@pytest.fixture(scope="module")
-def model(trained_run):
-    return mfl_jax.load(trained_run[0])
-
-
-@pytest.fixture(scope="module")
-def dataset(trained_run):
-    return prepared_dataset.open_dataset("annotated_audio/small", trained_run[1] / "data")
 
 
 @pytest.fixture(scope="module")

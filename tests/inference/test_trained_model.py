@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import mfl_jax
-from mfl_jax.data import prepared_dataset
 from mfl_jax.errors import InputError
 from mfl_jax.network import forward
 from support.random_checkpoints import save_random_checkpoints
@@ -15,23 +14,6 @@ from support.random_checkpoints import save_random_checkpoints
 pytestmark = pytest.mark.lightly_optimised
 
 FRAMES, BINS, HIDDEN = 50, 32, 4
-
-
-@pytest.fixture(scope="module")
-def dataset(trained_run):
-    return prepared_dataset.open_dataset("annotated_audio/small", trained_run[1] / "data")
-
-
-@pytest.fixture(scope="module")
-def model(trained_run):
-    return mfl_jax.load(trained_run[0])
-
-
-@pytest.fixture(scope="module")
-def log_mel(dataset):
-    """Clips of full length [5, T, M] of the evaluation split."""
-    clips = dataset.read("evaluation").take(np.arange(12))
-    return clips["log_mel"][clips["valid_frames"] == FRAMES][:5]
 
 
 @functools.partial(jax.jit, static_argnames="graphdef")
@@ -156,8 +138,8 @@ def test_scores_do_not_depend_on_the_number_of_clips(model, log_mel, clips):
 def test_spectrogram_may_be_a_list_a_jax_array_or_float64(model, log_mel):
     expected = model(log_mel[0])
     for argument in (log_mel[0].tolist(), jax.numpy.asarray(log_mel[0]), log_mel[0].astype(np.float64)):
-        for one, other in zip(model(argument), expected, strict=True):
-            np.testing.assert_array_equal(one, other)
+        for scores, expected_scores in zip(model(argument), expected, strict=True):
+            np.testing.assert_array_equal(scores, expected_scores)
 
 
 @pytest.mark.parametrize(
@@ -199,9 +181,9 @@ def test_scores_are_a_linear_layer_on_top_of_embeddings(model, log_mel, frames):
         of_task[task] = embedded[task].astype(np.float64) @ layer["kernel"] + layer["bias"]
     np.testing.assert_allclose(softmax(of_task["scene"]), scene, atol=1e-5)
     np.testing.assert_allclose(sigmoid(of_task["event"]), event, atol=1e-5)
-    one = model.embeddings(part[2])
-    assert {name: value.shape for name, value in one.items()} == {name: shape[1:] for name, shape in shapes.items()}
-    for name, value in one.items():
+    single = model.embeddings(part[2])
+    assert {name: value.shape for name, value in single.items()} == {name: shape[1:] for name, shape in shapes.items()}
+    for name, value in single.items():
         np.testing.assert_allclose(value, embedded[name][2], atol=1e-4)
 
 
@@ -276,18 +258,18 @@ def test_frames_after_the_end_are_ignored(sloping, log_mel):
     assert event.shape == (3, FRAMES, 2)
     for number, valid in enumerate((50, 30, 1)):
         part = clips[number, :valid]
-        scene_logits, event_logits = sloping(part)
-        np.testing.assert_allclose(scene[number], scene_logits, atol=1e-5)
-        np.testing.assert_allclose(event[number, :valid], event_logits, atol=1e-5)
+        part_scene, part_event = sloping(part)
+        np.testing.assert_allclose(scene[number], part_scene, atol=1e-5)
+        np.testing.assert_allclose(event[number, :valid], part_event, atol=1e-5)
         alone = sloping.embeddings(part)
         np.testing.assert_allclose(embedded["scene"][number], alone["scene"], atol=1e-4)
         np.testing.assert_allclose(embedded["event"][number, :valid], alone["event"], atol=1e-4)
         for label in ("calm", "high"):
-            whole = sloping.sensitivity(clips[number], label, valid)
-            np.testing.assert_allclose(whole[:valid], sloping.sensitivity(part, label), atol=1e-5)
-            assert not whole[valid:].any()
-    one = sloping(clips[1], 30)
-    np.testing.assert_allclose(one[0], scene[1], atol=1e-5)
+            padded = sloping.sensitivity(clips[number], label, valid)
+            np.testing.assert_allclose(padded[:valid], sloping.sensitivity(part, label), atol=1e-5)
+            assert not padded[valid:].any()
+    single = sloping(clips[1], 30)
+    np.testing.assert_allclose(single[0], scene[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("valid", [51, -1, [50], [50, 50, 51], [[50, 50, 50, 50]]])
@@ -299,16 +281,16 @@ def test_wrong_valid_frames_are_refused(model, log_mel, valid):
 # Recordings.
 
 
-def test_predict_equals_calls_for_each_clip(model, trained_run):
+def test_predict_equals_calls_for_each_clip(model, dataset, trained_run):
     file = trained_run[1] / "recordings" / "audio" / "evaluation_1.wav"
     prediction = model.predict(file)
     assert prediction.recording == "evaluation_1.wav" and prediction.duration_s == pytest.approx(2.6)
     assert prediction.frame_scores.shape == (130, 2) and prediction.overlap == 0.5
-    whole = model.predict(str(file), overlap=0)
-    clips = prepared_dataset.open_dataset("annotated_audio/small", trained_run[1] / "data").read("evaluation")
+    unoverlapped = model.predict(str(file), overlap=0)
+    clips = dataset.read("evaluation")
     numbers = np.flatnonzero(clips.recording == "audio/evaluation_1.wav")
     ordered = clips.take(numbers[np.argsort(clips.clip_start_s[numbers])])
     expected = [model(ordered["log_mel"][row, :valid])[1] for row, valid in enumerate(ordered["valid_frames"])]
-    np.testing.assert_allclose(whole.frame_scores, np.concatenate(expected), atol=1e-5)
+    np.testing.assert_allclose(unoverlapped.frame_scores, np.concatenate(expected), atol=1e-5)
     with pytest.raises(InputError, match=r"missing\.wav"):
         model.predict(file.with_name("missing.wav"))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import mfl_jax
-from mfl_jax.data import prepared_dataset
 from mfl_jax.errors import InputError
 from mfl_jax.inference import trained_model
 from mfl_jax.training import setup
@@ -22,23 +21,6 @@ from support.small import small_config
 pytestmark = pytest.mark.lightly_optimised
 
 FRAMES, BINS = 50, 32
-
-
-@pytest.fixture(scope="module")
-def dataset(trained_run):
-    return prepared_dataset.open_dataset("annotated_audio/small", trained_run[1] / "data")
-
-
-@pytest.fixture(scope="module")
-def model(trained_run):
-    return mfl_jax.load(trained_run[0])
-
-
-@pytest.fixture(scope="module")
-def log_mel(dataset):
-    """Clips of full length [5, T, M] of the evaluation split."""
-    clips = dataset.read("evaluation").take(np.arange(12))
-    return clips["log_mel"][clips["valid_frames"] == FRAMES][:5]
 
 
 def assert_same_model(actual, expected):

@@ -1,6 +1,8 @@
 """Calls the predict command in this process, and reads what it writes."""
 
+import functools
 import json
+from unittest import mock
 
 import numpy as np
 import soundfile
@@ -8,7 +10,11 @@ from absl import flags
 from absl.testing import flagsaver
 
 from mfl_jax import predict
+from mfl_jax.inference import trained_model
 from support import small
+
+load_once = functools.cache(trained_model.load)
+"""Loads and compiles each model once for all calls."""
 
 
 def run_predict(out, *arguments):
@@ -16,7 +22,7 @@ def run_predict(out, *arguments):
     before = set(flags.FLAGS)
     predict.define_flags()
     try:
-        with flagsaver.flagsaver():
+        with flagsaver.flagsaver(), mock.patch.object(trained_model, "load", load_once):
             rest = flags.FLAGS(["predict", f"--out={out}", *map(str, arguments)])
             return predict.run(rest[1:])
     finally:

@@ -16,7 +16,7 @@ def trained_run(tmp: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """Trains `small_config` for both tasks on `small_dataset`, in seconds.
 
     Returns:
-      The folder of the run, with its checkpoints; and `tmp`, with `recordings` as they were written and `data` as prepared.
+      The folder of the run, and `tmp`, which holds the folders `recordings` and `data`.
     """
     dataset = small.small_dataset(tmp)
     workdir = tmp / "run"
