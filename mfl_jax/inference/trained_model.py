@@ -269,7 +269,7 @@ def load(run_directory: str | pathlib.Path, *, step: int | None = None) -> Train
         state, metadata = newest
         return _build_model(directory, "best" if home.name == "best" else "last", state, metadata)
     except (KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, AttributeError) and isinstance(error.obj, ml_collections.ConfigDict):
+        if isinstance(error, AttributeError) and error.name and isinstance(error.obj, ml_collections.ConfigDict):
             raise workdir_config.missing_field_error(home, error.name) from None
         raise InputError(f"{home}: the checkpoint was written by an incompatible version of mfl_jax ({error})") from None
 
