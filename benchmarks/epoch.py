@@ -1,9 +1,9 @@
-"""Time of an epoch of the training loop against its bare steps: the cost of input, logs and checkpoints.
+"""A whole epoch of the training loop against its bare steps: what input, logs and checkpoints cost; held in memory or streamed.
 
 python -m benchmarks.epoch [--channels=128] [--batch_size=16] [--epochs=4]
 
-Prepares soundscapes/quick and trains on it, first with the clips in memory, then streamed. After each epoch, the same number of
-bare steps is timed on a batch that stays on the device. `overhead` is (time of an epoch / time of its steps) - 1.
+Trains on soundscapes/quick, which is prepared first. After each epoch as many bare steps are timed, on a batch that stays on the
+device. `overhead` is the time of an epoch over that of its steps, less one.
 """
 
 import pathlib
@@ -19,22 +19,22 @@ from mfl_jax.training import loop, setup
 
 
 class Streamed(prepared_dataset.Dataset):
-    """A data set that is never held in memory, like one that is too large."""
+    """A data set that is never held in memory, as one that is too large."""
 
     def read(self, split):
-        """Opens a split on disk."""
+        """Opens a split on the disk."""
         return prepared_dataset.Clips(tfds.builder_from_directory(self.directory).as_data_source(split), in_memory_bytes=0)
 
 
 class Clock(rich.console.Console):
-    """Times the loop between the lines that it prints per epoch, and calls `between` at each."""
+    """Times the loop from one line that it prints about an epoch to the next, and calls `between` in the pauses."""
 
     def __init__(self, file, between):
         super().__init__(file=file)
         self.between, self.times, self.started = between, [], None
 
     def print(self, *objects, **options):
-        """Takes the time if the line is about an epoch."""
+        """Notes the time at the line of an epoch."""
         if objects and str(objects[0]).startswith("epoch "):
             if self.started is not None:
                 self.times.append(time.perf_counter() - self.started)
@@ -43,10 +43,10 @@ class Clock(rich.console.Console):
 
 
 def measure(config, dataset: prepared_dataset.Dataset, epochs: int) -> dict:
-    """Trains for `epochs` epochs after a first one that compiles."""
-    run = setup.build_run(config, dataset)
+    """Trains for `epochs` epochs and one more before them, which compiles."""
+    made = setup.build_run(config, dataset)
     steps = -(-dataset.clips["development"] // config.batch_size)
-    bare_step = workload.stepper(run)
+    bare_step = workload.make_stepper(made)
     float(bare_step())
     bare = []
 
@@ -70,8 +70,8 @@ def measure(config, dataset: prepared_dataset.Dataset, epochs: int) -> dict:
 
 
 def results(*, channels=128, batch_size=16, epochs=4, data_dir="data") -> list[dict]:
-    """Returns one entry per way to read the clips."""
-    config = workload.config_of(dataset="soundscapes/quick", batch_size=batch_size, channels=channels, data_dir=data_dir)
+    """An entry a way to read the clips."""
+    config = workload.make_config(dataset="soundscapes/quick", batch_size=batch_size, channels=channels, data_dir=data_dir)
     dataset = prepare.open_or_prepare(config)
     return [measure(config, kind(**vars(dataset)), epochs) for kind in (prepared_dataset.Dataset, Streamed)]
 

@@ -1,8 +1,8 @@
-"""Logits of a batch from its spectrograms, with the paper's network, against the same network in PyTorch.
+"""Forward pass of the paper's network against the same network in PyTorch.
 
 python -m benchmarks.forward [--batch_sizes=16,64] [--channels=128] [--variants=eager,compile,...] [--rounds=7]
 
-The logits are compared before anything is timed. `ratio` is PyTorch's best over ours.
+Logits are compared before the timing. `ratio` is PyTorch's best time over ours.
 """
 
 import functools
@@ -16,10 +16,10 @@ from mfl_jax.training import setup
 
 
 def ours(clips: int, channels: int):
-    """A call that computes our logits, and the logits."""
-    made = setup.build_run(workload.config_of(batch_size=clips, channels=channels), workload.dataset_of())
-    initial, batch = jax.device_put((made.initial, workload.batch_of(made.dataset, clips)))
-    network = jax.jit(functools.partial(forward.infer, graphdef=made.graphdef))
+    """A function that computes our logits, and the logits."""
+    run = setup.build_run(workload.make_config(batch_size=clips, channels=channels), workload.make_dataset())
+    initial, batch = jax.device_put((run.initial, workload.make_batch(run.dataset, clips)))
+    network = jax.jit(functools.partial(forward.infer, graphdef=run.graphdef))
 
     def compute():
         logits = network(initial.params, initial.batch_stats, initial.feature_stats, batch)
@@ -29,22 +29,22 @@ def ours(clips: int, channels: int):
 
 
 def theirs(clips: int, channels: int, variant: str):
-    """The same of PyTorch, in one of its variants."""
+    """As `ours`, for a variant of PyTorch."""
     from benchmarks import peer_step
 
-    compute = peer_step.forward(*workload.of_torch(clips, channels), variant)
+    compute = peer_step.forward(*workload.arrays_for_torch(clips, channels), variant)
     return compute, compute()
 
 
-def check(name: str, got: list, expected: tuple) -> None:
-    """Refuses to time what does not compute the same logits; on an accelerator, PyTorch computes in bfloat16."""
+def check(name: str, results: list, expected: tuple) -> None:
+    """Raises AssertionError if the logits differ. On a GPU, PyTorch computes in bfloat16."""
     tolerance = 1e-4 if jax.devices()[0].platform == "cpu" else 5e-2
-    for ours, other in zip(expected, got, strict=True):
+    for ours, other in zip(expected, results, strict=True):
         np.testing.assert_allclose(other, ours, rtol=0, atol=tolerance, err_msg=name)
 
 
 def results(*, batch_sizes=(16, 64), channels=128, variants=(), rounds=7) -> list[dict]:
-    """An entry a setting."""
+    """One entry per batch size."""
     return [workload.against_torch(ours, theirs, check, clips, channels, variants, rounds, passes=1) for clips in batch_sizes]
 
 

@@ -1,19 +1,19 @@
-"""The network and the loss once more in PyTorch, to test ours against: another framework, layout and order of operations.
+"""The network and the loss in PyTorch, as a reference with another framework, layout and order of operations.
 
-Arrays stand as PyTorch has them: images are [B, C, T, F], and a frame's vector for the GRU runs through the channels first.
-`copy_into` and `arrays_of` translate between that and the nested dictionaries of `nnx.to_pure_dict`.
+Layouts are PyTorch's: images are [B, C, T, F], and the GRU's input vectors are channel-major. `copy_into` and `read_arrays`
+convert from and to the nested dictionaries of `nnx.to_pure_dict`.
 """
 
 import numpy as np
 import torch
 from torch import nn
 
-# The work is small, and threads that wait for one another on busy cores take many times as long.
+# The tests are small, and threads that wait for each other on busy cores are many times slower.
 torch.set_num_threads(1)
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, batch norm, leaky ReLU and max pooling, in the order of the paper."""
+    """3x3 convolution, batch norm, leaky ReLU and max pooling, in the order of Table II."""
 
     def __init__(self, inputs, outputs, pool, slope=0.01):
         super().__init__()
@@ -27,7 +27,7 @@ class ConvBlock(nn.Module):
 
 
 class SceneHead(nn.Module):
-    """[B, C, T, F] -> [B, scenes]; `size` (frames, bins) of the input, to pool all of it."""
+    """[B, C, T, F] -> [B, scenes]; `size` is the input's (frames, bins), which the second block pools completely."""
 
     def __init__(self, inputs, channels, hidden, scenes, size, slope=0.01):
         super().__init__()
@@ -73,7 +73,7 @@ class SharedStack(nn.Module):
 
 
 class Network(nn.Module):
-    """[B, T, M] -> the logits of scenes [B, S] and of events [B, T, E]."""
+    """[B, T, M] -> scene logits [B, S] and event logits [B, T, E]."""
 
     def __init__(self, *, frames, mel_bins, scenes, events, channels, hidden=32, slope=0.01):
         super().__init__()
@@ -88,7 +88,7 @@ class Network(nn.Module):
 
 
 def multi_focal_loss(scene_logits, event_logits, scene, events, valid_frames, *, alpha, beta, gamma, zeta, eta, reduction):
-    """Eqs. 3-6 as printed, from probabilities; only float64 and moderate logits keep their gradient finite."""
+    """Eqs. 3-6 as printed, from probabilities; the gradient is finite only in float64 and for moderate logits."""
     y = torch.softmax(scene_logits, -1)
     z = torch.nn.functional.one_hot(scene, y.shape[-1])
     scene_loss = -((1 - y) ** eta * z * torch.log(y)).sum()
@@ -101,13 +101,13 @@ def multi_focal_loss(scene_logits, event_logits, scene, events, valid_frames, *,
 
 
 def _entries(module, path=(), bins=1):
-    """Yields (path in our dictionaries, tensors of PyTorch, to ours, to theirs) of all that a module holds, layer by layer.
+    """Yields (path, tensors, to_ours, to_theirs) for each array of a module.
 
-    `to ours` takes the tensors' arrays and makes one array of them, `to theirs` the other way round. `bins` is the number of
-    bins among the inputs of a GRU.
+    `path` is the array's path in our dictionaries; `tensors` are PyTorch's. `to_ours` converts a list with one array per tensor
+    to our array; `to_theirs` converts our array back. `bins` is the number of bins in the inputs of a GRU.
     """
 
-    def one(name, tensor, axes=None):
+    def entry(name, tensor, axes=None):
         if axes is None:
             return (*path, name), [tensor], lambda arrays: arrays[0], lambda array: [array]
         return (
@@ -118,17 +118,17 @@ def _entries(module, path=(), bins=1):
         )
 
     if isinstance(module, nn.Conv2d):
-        yield one("kernel", module.weight, (2, 3, 1, 0))  # [out, in, T, F] -> [T, F, in, out]
+        yield entry("kernel", module.weight, (2, 3, 1, 0))  # [out, in, T, F] -> [T, F, in, out]
     elif isinstance(module, nn.BatchNorm2d):
-        yield one("scale", module.weight)
-        yield one("bias", module.bias)
-        yield one("mean", module.running_mean)
-        yield one("var", module.running_var)
+        yield entry("scale", module.weight)
+        yield entry("bias", module.bias)
+        yield entry("mean", module.running_mean)
+        yield entry("var", module.running_var)
     elif isinstance(module, nn.Linear):
-        yield one("kernel", module.weight, (1, 0))
-        yield one("bias", module.bias)
+        yield entry("kernel", module.weight, (1, 0))
+        yield entry("bias", module.bias)
     elif isinstance(module, nn.GRU):
-        # Both have the gates in the order reset, update (PyTorch: z), new, and both mean by update the share that is kept.
+        # Both order the gates reset, update (PyTorch: z), new; in both, update is the share of the old state.
         for name, theirs in (
             ("input_kernel", "weight_ih_l0"),
             ("recurrent_kernel", "weight_hh_l0"),
@@ -174,12 +174,18 @@ def _is_statistic(path):
 
 
 def copy_into(module, params, batch_stats=None):
-    """Fills a module of this file (or one layer) with our parameters and running statistics; returns the module.
+    """Fills a module of this file, or one of its layers, with our arrays.
 
     Args:
-      module: to fill.
-      params, batch_stats: nested dictionaries of arrays as `nnx.to_pure_dict` makes them; running statistics are left as they
-        are without `batch_stats`.
+      module: the module to fill.
+      params: nested dictionary of arrays, as from `nnx.to_pure_dict`.
+      batch_stats: running statistics in the same form; None leaves the module's unchanged.
+
+    Returns:
+      The module.
+
+    Raises:
+      ValueError: an array has another shape, or the number of parameters differs.
     """
     count = 0
     with torch.no_grad():
@@ -190,10 +196,10 @@ def copy_into(module, params, batch_stats=None):
             count += not _is_statistic(path)
             for tensor, value in zip(tensors, to_theirs(array), strict=True):
                 if tensor.shape != value.shape:
-                    raise ValueError(f"{path}: {value.shape} for {tuple(tensor.shape)}")
+                    raise ValueError(f"{path}: shape {value.shape} instead of {tuple(tensor.shape)}")
                 tensor.copy_(torch.tensor(value))
     if count != _number_of_leaves(params):
-        raise ValueError(f"{count} parameters for {_number_of_leaves(params)}")
+        raise ValueError(f"the module has {count} parameters, params has {_number_of_leaves(params)}")
     return module
 
 
@@ -201,8 +207,8 @@ def _number_of_leaves(tree):
     return sum(map(_number_of_leaves, tree.values())) if isinstance(tree, dict) else 1
 
 
-def arrays_of(module, kind):
-    """Returns a module's `params`, `gradients` or `batch_stats` (its running statistics) as our nested dictionaries."""
+def read_arrays(module, kind):
+    """Returns a module's arrays as nested dictionaries; `kind` is `params`, `gradients` or `batch_stats`."""
     tree = {}
     for path, tensors, to_ours, _ in _entries(module):
         if _is_statistic(path) != (kind == "batch_stats"):

@@ -1,4 +1,4 @@
-"""The same network, loss and optimiser in PyTorch with the settings that suit it best; for the benchmarks that compare."""
+"""Training step and forward pass in PyTorch with its fastest settings, for benchmarks against PyTorch."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ VARIANTS = ("eager", "channels_last", "compile", "compile_channels_last")
 
 
 def device() -> torch.device:
-    """The accelerator where there is one."""
+    """The GPU if PyTorch finds one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -25,8 +25,8 @@ def tensors(batch: dict) -> dict:
     return {name: torch.as_tensor(np.asarray(value)).to(device()) for name, value in batch.items()}
 
 
-def network_of(config, params: dict, batch_stats: dict, batch: dict, variant: str):
-    """The peer network with given parameters, laid out and compiled as a variant says."""
+def build_network(config, params: dict, batch_stats: dict, batch: dict, variant: str):
+    """The PyTorch network with our parameters, in the memory layout of a variant."""
     _, frames, mel_bins = batch["log_mel"].shape
     network = peer.Network(
         frames=frames, mel_bins=mel_bins, scenes=params["scene"]["output"]["bias"].shape[0],
@@ -38,23 +38,23 @@ def network_of(config, params: dict, batch_stats: dict, batch: dict, variant: st
     return network
 
 
-def compiled(function: Callable, variant: str) -> Callable:
-    """`function` through torch.compile where a variant says so."""
+def compile_for(function: Callable, variant: str) -> Callable:
+    """Compiles a function with torch.compile for the `compile` variants."""
     return torch.compile(function) if variant.startswith("compile") else function
 
 
 def automatic_precision():
-    """bfloat16 products where an accelerator is at hand, float32 on a CPU."""
+    """bfloat16 products on a GPU, float32 on a CPU."""
     return torch.autocast("cuda", torch.bfloat16) if torch.cuda.is_available() else contextlib.nullcontext()
 
 
-def loss_of(logits, batch: dict, config) -> torch.Tensor:
-    """Eqs. 3, 5 and 6 from logits in log space, reduction `mean`; all clips are whole."""
+def multi_focal_loss(logits, batch: dict, config) -> torch.Tensor:
+    """Eqs. 3, 5 and 6 in log space, with reduction `mean`; clips have no padding."""
     scene_logits, event_logits = (x.float() for x in logits)
     log_y = functional.log_softmax(scene_logits, -1)
-    true = functional.one_hot(batch["scene"].long(), log_y.shape[-1]).bool()
-    log_true = log_y[true]
-    log_others = log_y.masked_fill(true, -torch.inf).logsumexp(-1)
+    is_true = functional.one_hot(batch["scene"].long(), log_y.shape[-1]).bool()
+    log_true = log_y[is_true]
+    log_others = log_y.masked_fill(is_true, -torch.inf).logsumexp(-1)
     scene = -(config.eta * log_others).exp() * log_true
     active = batch["events"]
     margin = torch.where(active, event_logits, -event_logits)
@@ -64,21 +64,21 @@ def loss_of(logits, batch: dict, config) -> torch.Tensor:
 
 
 def training(config, params: dict, batch_stats: dict, batch: dict, variant: str):
-    """The network, and a call that takes the next training step and returns its loss."""
-    network = network_of(config, params, batch_stats, batch, variant).train()
+    """Returns the network, and a function that takes the next training step and returns its loss."""
+    network = build_network(config, params, batch_stats, batch, variant).train()
     optimiser = torch.optim.RAdam(network.parameters(), lr=config.learning_rate)
     batch = tensors(batch)
 
-    def loss_of_batch():
+    def batch_loss():
         with automatic_precision():
             logits = network(batch["log_mel"])
-        return loss_of(logits, batch, config)
+        return multi_focal_loss(logits, batch, config)
 
-    loss_of_batch = compiled(loss_of_batch, variant)
+    batch_loss = compile_for(batch_loss, variant)
 
     def step():
         optimiser.zero_grad(set_to_none=True)
-        loss = loss_of_batch()
+        loss = batch_loss()
         loss.backward()
         optimiser.step()
         return loss.item()  # waits for the device
@@ -87,10 +87,10 @@ def training(config, params: dict, batch_stats: dict, batch: dict, variant: str)
 
 
 def forward(config, params: dict, batch_stats: dict, batch: dict, variant: str):
-    """A call that computes the logits with the running statistics."""
-    network = network_of(config, params, batch_stats, batch, variant).eval()
+    """Returns a function that computes the logits with the running statistics."""
+    network = build_network(config, params, batch_stats, batch, variant).eval()
     log_mel = torch.as_tensor(batch["log_mel"]).to(device())
-    network_call = compiled(network, variant)
+    network_call = compile_for(network, variant)
 
     def run():
         with torch.inference_mode(), automatic_precision():

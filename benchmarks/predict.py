@@ -22,7 +22,7 @@ from mfl_jax.training import setup
 
 def untrained(channels: int) -> TrainedModel:
     """The proposed system with its first random parameters, as if it were loaded."""
-    config, dataset = workload.config_of(channels=channels), workload.dataset_of()
+    config, dataset = workload.make_config(channels=channels), workload.make_dataset()
     setup.configure_process(config)
     graphdef, state = setup.initial_state(config, dataset)
     state = jax.device_get(state)
@@ -42,7 +42,7 @@ def compare(folder: pathlib.Path, recordings: int, seconds: int, channels: int, 
     model = untrained(channels)
     size = streaming.batch_size()
     batch = jax.device_put(
-        {k: workload.batch_of(workload.dataset_of(), size)[k] for k in ("log_mel", "valid_frames", "clip_mask")}
+        {k: workload.make_batch(workload.make_dataset(), size)[k] for k in ("log_mel", "valid_frames", "clip_mask")}
     )
     windows = recordings * -(-seconds // 10)
 

@@ -1,10 +1,10 @@
-"""How much of what the device can do a training step and a forward pass reach.
+"""Share of the device's arithmetic rate and memory bandwidth that a training step reaches.
 
 python -m benchmarks.roofline [--batch_sizes=16,64] [--channels=128] [--rounds=5]
 
-The products of large float32 matrices and a copy of a large array are timed in the same process, in turns with the step.
-`share_of_products` is the operations of the step (workload.forward_multiply_adds) in a second over those of the matrix product;
-`share_of_bandwidth` the bytes that the compiler says the step touches in a second over those of the copy.
+The product of two large float32 matrices and the copy of a large array are timed in the same process, in turns with the step.
+`share_of_products` is the step's operations per second (`workload.forward_multiply_adds`) over those of the matrix product.
+`share_of_bandwidth` is the step's bytes per second, as counted by the compiler, over those of the copy.
 """
 
 import jax
@@ -14,22 +14,22 @@ from benchmarks import timing, workload
 from mfl_jax.training import setup
 
 SIZE = 4096
-"""Rows and columns of the matrices: 137 GFLOP a product."""
+"""Rows and columns of the matrices; 137 GFLOP per product."""
 
 
 def measure(clips: int, channels: int, rounds: int) -> dict:
     """Times the step, the product and the copy in turns."""
-    config = workload.config_of(batch_size=clips, channels=channels)
-    made = setup.build_run(config, workload.dataset_of())
-    batch = workload.batch_of(made.dataset, clips)
-    touched = made.train_step.lower(made.initial, batch, made.scalars).compile().cost_analysis()["bytes accessed"]
+    config = workload.make_config(batch_size=clips, channels=channels)
+    run = setup.build_run(config, workload.make_dataset())
+    batch = workload.make_batch(run.dataset, clips)
+    step_bytes = run.train_step.lower(run.initial, batch, run.scalars).compile().cost_analysis()["bytes accessed"]
     matrix = jnp.ones((SIZE, SIZE), jnp.float32)
     product = jax.jit(jnp.matmul)
     copy = jax.jit(lambda x: x + 1)
     large = jnp.zeros(1 << 28, jnp.float32)
     times = timing.alternate(
         {
-            "train_step": workload.stepper(made), "product": lambda: product(matrix, matrix),
+            "train_step": workload.make_stepper(run), "product": lambda: product(matrix, matrix),
             "copy": lambda: copy(large),
         },
         rounds,
@@ -38,7 +38,7 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
     rates = {
         "train_step_gflop_per_s": operations / times["train_step"]["median_s"] / 1e9,
         "product_gflop_per_s": 2 * SIZE**3 / times["product"]["median_s"] / 1e9,
-        "train_step_gb_per_s": touched / times["train_step"]["median_s"] / 1e9,
+        "train_step_gb_per_s": step_bytes / times["train_step"]["median_s"] / 1e9,
         "copy_gb_per_s": 2 * large.nbytes / times["copy"]["median_s"] / 1e9,
     }
     return {
@@ -49,7 +49,7 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
 
 
 def results(*, batch_sizes=(16, 64), channels=128, rounds=5) -> list[dict]:
-    """An entry a setting."""
+    """One entry per batch size."""
     return [measure(clips, channels, rounds) for clips in batch_sizes]
 
 

@@ -15,8 +15,8 @@ from benchmarks import timing
 FIRST_STEP = """
 from benchmarks import workload
 from mfl_jax.training import setup
-config = workload.config_of(batch_size={}, channels={})
-print(float(workload.stepper(setup.build_run(config, workload.dataset_of()))()))
+config = workload.make_config(batch_size={}, channels={})
+print(float(workload.make_stepper(setup.build_run(config, workload.make_dataset()))()))
 """
 
 

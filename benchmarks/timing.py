@@ -147,12 +147,12 @@ def _parse(arguments):
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
-        commandline.refuse(error)
+        commandline.exit_with_error(error)
 
 
 def _run(benchmark, packages, rest):
     if rest:
-        commandline.refuse(f"unexpected: {' '.join(rest)}")
+        commandline.exit_with_error(f"unexpected: {' '.join(rest)}")
     logging.set_verbosity(logging.ERROR)
     options = {}
     for name, parameter in inspect.signature(benchmark).parameters.items():
@@ -161,12 +161,12 @@ def _run(benchmark, packages, rest):
             try:
                 value = tuple(map(type(next(iter(parameter.default), "")), value))
             except ValueError:
-                commandline.refuse(f"flag --{name}={','.join(value)}: numbers with commas between them are meant")
+                commandline.exit_with_error(f"flag --{name}={','.join(value)}: numbers with commas between them are meant")
         options[name] = value
     try:
         results = benchmark(**options)
     except InputError as error:
-        commandline.refuse(error)
+        commandline.exit_with_error(error)
     flat = [dict(_flat(result)) for result in results]
     names = list(dict.fromkeys(name for result in flat for name in result))
     rows = [[name, *(_text(result.get(name)) for result in flat)] for name in names]

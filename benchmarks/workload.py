@@ -1,4 +1,4 @@
-"""What the benchmarks share: the network, noise in the shape of its clips, operations of a step, rounds against PyTorch."""
+"""Shared by the benchmarks: configs, batches of noise, the operations of a step, and timing against PyTorch."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,21 +16,21 @@ from mfl_jax.training import setup
 SCENES, EVENTS, FRAMES, MEL_BINS = 4, 25, 500, 64
 
 
-def config_of(**fields):
-    """The proposed system on one device, with some fields set otherwise."""
+def make_config(**fields):
+    """The config of the proposed system on one device, with `fields` changed."""
     config = proposed.get_config()
     config.update({"devices": 1, **fields})
     return config
 
 
-def dataset_of(frames: int = FRAMES, events: int = EVENTS) -> Dataset:
-    """A data set with the paper's classes and clip length, or others, that lies nowhere."""
+def make_dataset(frames: int = FRAMES, events: int = EVENTS) -> Dataset:
+    """A data set without files; with the paper's number of classes and clip length by default."""
     names = tuple(f"scene {n}" for n in range(SCENES)), tuple(f"event {n}" for n in range(events))
     return Dataset(None, *names, MelConfig(), frames, {}, "")
 
 
-def batch_of(dataset: Dataset, clips: int, seed: int = 0) -> dict:
-    """A batch of noise in the shape of a data set's, whole clips all of them."""
+def make_batch(dataset: Dataset, clips: int, seed: int = 0) -> dict:
+    """A batch of noise in the shapes of a data set, with no padding."""
     rng = np.random.default_rng(seed)
     frames, mel_bins = dataset.clip_frames, dataset.mel.mel_bins
     return {
@@ -42,37 +42,37 @@ def batch_of(dataset: Dataset, clips: int, seed: int = 0) -> dict:
     }
 
 
-def stepper(made: setup.Run) -> Callable[[], jax.Array]:
-    """A call that takes the next training step of a run and returns its loss; state and batch stay on the device."""
-    batch = batch_of(made.dataset, made.config.batch_size)
-    state, batch, scalars = jax.device_put((made.initial, batch, made.scalars), made.devices[0])
+def make_stepper(run: setup.Run) -> Callable[[], jax.Array]:
+    """Returns a function that takes the next training step of a run and returns its loss; all arrays stay on the device."""
+    batch = make_batch(run.dataset, run.config.batch_size)
+    state, batch, scalars = jax.device_put((run.initial, batch, run.scalars), run.devices[0])
 
     def step():
         nonlocal state
-        state, loss = made.train_step(state, batch, scalars)
+        state, loss = run.train_step(state, batch, scalars)
         return loss
 
     return step
 
 
-def of_torch(clips: int, channels: int) -> tuple:
-    """The config, parameters, statistics and batch that PyTorch's side takes over; its process gets no settings of ours."""
-    config, dataset = config_of(batch_size=clips, channels=channels), dataset_of()
+def arrays_for_torch(clips: int, channels: int) -> tuple:
+    """The config, parameters, batch statistics and batch for PyTorch; its process keeps its own JAX settings."""
+    config, dataset = make_config(batch_size=clips, channels=channels), make_dataset()
     _, initial = setup.initial_state(config, dataset)
-    return config, *jax.device_get((initial.params, initial.batch_stats)), batch_of(dataset, clips)
+    return config, *jax.device_get((initial.params, initial.batch_stats)), make_batch(dataset, clips)
 
 
 def forward_multiply_adds(config, clips: int, frames: int = FRAMES, events: int = EVENTS) -> int:
-    """Multiplications with an addition of the forward pass of the joint network (Table II), padding left out.
+    """Multiply-adds of a forward pass of the joint network (Table II), without those of padding.
 
-    A training step counts three times as many: the value, and the gradients of inputs and of parameters.
+    A training step counts three times as many: the values, the gradients of the inputs, and those of the parameters.
     """
     c, hidden = config.channels, config.hidden
     first, second, third = FREQUENCY_POOLS
     bins = [MEL_BINS, MEL_BINS // first, MEL_BINS // first // second, MEL_BINS // first // second // third]
 
     def conv(frames, bins, inputs, outputs):
-        # The taps of a "same" convolution that fall into its input.
+        # Taps of a "same" convolution that read its input and not the padding.
         taps = (3 * frames - 2) * (3 * bins - 2)
         return taps * inputs * outputs
 
@@ -95,29 +95,40 @@ def against_torch(
     *,
     passes: int,
 ) -> dict:
-    """Checks that our side and PyTorch's compute the same, and times them, each in a process of its own.
+    """Checks that our side and PyTorch compute the same, and times both, each in a separate process.
 
     Args:
-      ours, theirs: functions of a module, called with `clips` and `channels`, and PyTorch's with a variant as well; as
-        `timing.alternate_apart` wants them, and `check` too.
-      variants: of PyTorch's side; all that there are where none is named.
-      passes: as how many forward passes the operations of a call count.
+      ours: module-level function of `clips` and `channels`, as for `timing.alternate_apart`.
+      theirs: module-level function of `clips`, `channels` and a variant, as for `timing.alternate_apart`.
+      check: compares the results of both sides, as for `timing.alternate_apart`.
+      clips: batch size.
+      channels: width of the shared stack.
+      variants: PyTorch variants to time; all if empty.
+      rounds: timed calls of each side.
+      passes: number of forward passes that the operations of a call amount to.
+
+    Returns:
+      The setting, the times of each side, the ratio of PyTorch's best time to ours, and our operations per second.
 
     Raises:
       InputError: PyTorch is missing, or a variant is unknown.
-
-    Returns:
-      The setting, the times of each side, the ratio of PyTorch's best to ours, and the operations that we reach in a second.
     """
     try:
-        from benchmarks import peer_step  # here, for the benchmarks that need no PyTorch
+        from benchmarks import peer_step  # imported here because other benchmarks need no PyTorch
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is missing: pip install -e '.[peer]' brings what is compared with") from None
+        raise InputError(f"{error.name} is missing; install it with: pip install -e '.[peer]'") from None
     unknown = set(variants) - set(peer_step.VARIANTS)
     if unknown:
-        raise InputError(f"flag --variants: {', '.join(sorted(unknown))} is none of {', '.join(peer_step.VARIANTS)}")
+        raise InputError(f"flag --variants: {', '.join(sorted(unknown))} not among {', '.join(peer_step.VARIANTS)}")
     sides = {f"torch_{variant}": (theirs, clips, channels, variant) for variant in variants or peer_step.VARIANTS}
     times = timing.alternate_apart({"mfl_jax": (ours, clips, channels), **sides}, rounds, check)
-    best, own = min(times[name]["median_s"] for name in sides), times["mfl_jax"]["median_s"]
-    gflop = 2 * passes * forward_multiply_adds(config_of(channels=channels), clips) / 1e9
-    return {"batch_size": clips, "channels": channels, **times, "ratio": best / own, "gflop": gflop, "gflop_per_s": gflop / own}
+    best_s, ours_s = min(times[name]["median_s"] for name in sides), times["mfl_jax"]["median_s"]
+    gflop = 2 * passes * forward_multiply_adds(make_config(channels=channels), clips) / 1e9
+    return {
+        "batch_size": clips,
+        "channels": channels,
+        **times,
+        "ratio": best_s / ours_s,
+        "gflop": gflop,
+        "gflop_per_s": gflop / ours_s,
+    }

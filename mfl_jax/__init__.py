@@ -1,8 +1,16 @@
-"""Acoustic scenes and sound events by one model: `mfl_jax.load` opens a trained one."""
+"""Acoustic scene classification and sound event detection by one network; `mfl_jax.load` opens a trained one."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mfl_jax.inference.trained_model import TrainedModel
 
 
-def load(run_directory, *, step: int | None = None):
+def load(run_directory: str | pathlib.Path, *, step: int | None = None) -> TrainedModel:
     """Loads the model of a run; see `mfl_jax.inference.trained_model.load`."""
-    from mfl_jax.inference import trained_model  # here, so that importing the package alone takes no time
+    from mfl_jax.inference import trained_model  # imported here, so that `import mfl_jax` is fast
 
     return trained_model.load(run_directory, step=step)

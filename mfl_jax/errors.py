@@ -1,16 +1,16 @@
-"""A user's mistakes and what is merely odd: one line each, no traceback."""
+"""Errors and warnings for the user: one line each, without a traceback."""
 
 import sys
 
 
 class InputError(Exception):
-    """Something given to the program is wrong: a file, a row, a field, a recording.
+    """Invalid input: a file, a row, a config field, a recording.
 
-    The message is one line that names what is wrong, where, and what to do. `mfl_jax.main` prints it without a traceback
-    and exits with status 2.
+    The message is one line that says what is wrong, where, and what to do. The commands print it without a traceback and exit
+    with status 2.
     """
 
 
 def warn(message: str) -> None:
-    """Says one line on the standard error that the user should know and need not act on."""
+    """Prints a warning in one line on standard error: something the user should know but need not fix."""
     print(f"warning: {message}", file=sys.stderr, flush=True)

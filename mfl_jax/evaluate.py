@@ -42,4 +42,4 @@ def compare_lists(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     define_flags()
-    commandline.start_without_config(compare_lists)
+    commandline.run_with_arguments(compare_lists)

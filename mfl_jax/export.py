@@ -33,4 +33,4 @@ def run(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     define_flags()
-    commandline.start_without_config(run)
+    commandline.run_with_arguments(run)

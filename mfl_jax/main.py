@@ -1,15 +1,18 @@
-"""Trains and evaluates: flags to one call.
+"""Prepares data, trains, tunes and evaluates one system.
 
-python -m mfl_jax.main --config=configs/proposed.py [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=train|evaluate|tune]
+python -m mfl_jax.main --config=configs/proposed.py [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE]
 """
 
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import commandline
+
+STOPPED = 130
+"""Exit status of a run that was asked to stop."""
 
 
 def define_flags() -> commandline.Flags:
@@ -18,7 +21,7 @@ def define_flags() -> commandline.Flags:
         "mode",
         "train",
         ["train", "evaluate", "tune", "prepare"],
-        "train ends with evaluate; tune chooses thresholds and filters on the held-out fold; prepare only prepares the data.",
+        "train also evaluates at the end; tune chooses thresholds and filters on the held-out fold; prepare prepares the data.",
     )
     return commandline.Flags(
         config_flags.DEFINE_config_file("config", None, "A file of configs/, e.g. configs/proposed.py:quick."),
@@ -26,15 +29,15 @@ def define_flags() -> commandline.Flags:
     )
 
 
-def run(config, workdir: pathlib.Path, mode: str) -> int:
-    """Does what the flags say; returns the exit status."""
+def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> int:
+    """Runs a mode of the command; returns the exit status."""
     # Imported here, so that --help and wrong flags answer at once.
     from mfl_jax.data import prepare
     from mfl_jax.runtime import parallel, workdir_config
     from mfl_jax.training import config_checks, setup
 
     if "systems" in config:
-        raise InputError("this config describes an experiment of several runs: python -m mfl_jax.experiment takes it")
+        raise InputError("this config describes an experiment of several runs; use python -m mfl_jax.experiment")
     config_checks.check_config(config)
     workdir_config.check_workdir(workdir, config)
     dataset = prepare.open_or_prepare(config)
@@ -43,20 +46,18 @@ def run(config, workdir: pathlib.Path, mode: str) -> int:
     setup.configure_process(config)
     if config.note and parallel.is_first_host():
         print(config.note, flush=True)
-    from mfl_jax.scoring import evaluate_run
+    from mfl_jax.scoring import evaluate_run, tune
     from mfl_jax.training import loop
 
     if mode == "tune":
-        from mfl_jax.scoring import tune
-
         if parallel.is_first_host():
             tune.tune(config, dataset, workdir)
         return 0
     if mode == "train" and not loop.train(config, dataset, workdir):
-        return 130
+        return STOPPED
     evaluate_run.evaluate_run(config, dataset, workdir)
     return 0
 
 
 if __name__ == "__main__":
-    commandline.start(lambda config, workdir: run(config, workdir, flags.FLAGS.mode), define_flags())
+    commandline.run_with_config(lambda config, workdir: run(config, workdir, flags.FLAGS.mode), define_flags())

@@ -194,4 +194,4 @@ def _print_scores(console: rich.console.Console, reference_scores: ReferenceScor
 
 if __name__ == "__main__":
     define_flags()
-    commandline.start_without_config(run)
+    commandline.run_with_arguments(run)

@@ -1,7 +1,6 @@
-"""The table of clips against what evaluating counts."""
+"""The table of clips, against the counts of evaluation."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -9,8 +8,7 @@ import pytest
 import mfl_jax
 from mfl_jax.data import prepared_dataset
 from mfl_jax.errors import InputError
-from mfl_jax.scoring import evaluate_run
-from support.small import merged, small_config
+from support.small import merged
 
 pytestmark = pytest.mark.lightly_optimised
 
@@ -19,20 +17,17 @@ HOP_S = 0.02
 
 
 @pytest.fixture(scope="module")
-def tabled(trained_run, tmp_path_factory):
-    """The table of the evaluation split, results.json, the model and the data."""
+def tabled(trained_run, evaluated_run):
+    """The table of the evaluation split, results.json, the model and the data set."""
     from mfl_jax import analysis
 
-    workdir, root = trained_run
-    copy = shutil.copytree(workdir, tmp_path_factory.mktemp("analysis") / "run")
-    config = small_config(root)
-    dataset = prepared_dataset.open_dataset(config.dataset, root / "data")
-    results = evaluate_run.evaluate_run(config, dataset, copy)
-    model = mfl_jax.load(copy)
+    dataset = prepared_dataset.open_dataset("annotated_audio/small", trained_run[1] / "data")
+    results = json.loads((evaluated_run / "results.json").read_text())
+    model = mfl_jax.load(evaluated_run)
     return analysis.clip_table(model, dataset), results, model, dataset
 
 
-def test_a_row_a_clip_in_the_order_of_recordings(tabled):
+def test_one_row_per_clip_in_the_order_of_recordings(tabled):
     table = tabled[0]
     assert list(table.columns) == [
         "recording", "clip_start_s", "duration_s", "scene", "predicted_scene", "scene_right", "scene_probability", "event_f",
@@ -44,7 +39,7 @@ def test_a_row_a_clip_in_the_order_of_recordings(tabled):
     np.testing.assert_allclose(table.duration_s, [1.0, 1.0, 0.6] * 4)  # of 2.6 s
 
 
-def test_scenes_add_up_to_the_scores_of_evaluating(tabled):
+def test_scenes_add_up_to_the_scores_of_evaluation(tabled):
     table, results, _, _ = tabled
     assert 100 * table.scene_right.mean() == pytest.approx(results["scene"]["micro_f"])
     counts = table.groupby(["scene", "predicted_scene"]).size()
@@ -52,11 +47,11 @@ def test_scenes_add_up_to_the_scores_of_evaluating(tabled):
     confusion = [[int(counts.get((true, guess), 0)) for guess in names] for true in names]
     assert confusion == results["scene"]["confusion"]
     assert list(table.scene) == ["calm"] * 3 + ["busy"] * 3 + ["calm"] * 3 + ["busy"] * 3
-    # Of two scenes the true one is answered where it has more than half.
+    # With two scenes, the answer is right if the true scene has more than half.
     assert list(table.scene_right) == list(table.scene_probability > 0.5)
 
 
-def test_seconds_add_up_to_the_counts_of_evaluating(tabled):
+def test_seconds_add_up_to_the_counts_of_evaluation(tabled):
     table, results, _, _ = tabled
     for column, count in (("missed_s", "fn"), ("false_s", "fp")):
         for label, frames in zip(results["events"], results["counts"]["event"][count], strict=True):
@@ -67,25 +62,25 @@ def test_seconds_add_up_to_the_counts_of_evaluating(tabled):
     assert sum(results["counts"]["event"]["fp"]) > 0
 
 
-def test_f_of_a_clip_is_that_of_its_frames(tabled):
-    """From the scores of a call, clip by clip; padding never counts."""
+def test_f_of_a_clip_is_computed_from_its_frames(tabled):
+    """Compares with the scores of a call for each clip; padding is ignored."""
     table, _, model, dataset = tabled
     clips = dataset.read("evaluation")
     for row in table.itertuples():
         number = int(np.flatnonzero((clips.recording == row.recording) & (clips.clip_start_s == row.clip_start_s))[0])
-        taken = clips.take(np.array([number]))
-        valid = int(taken["valid_frames"][0])
-        scene, event = model(taken["log_mel"][0, :valid])
-        detected, active = event >= 0.5, taken["events"][0, :valid]
+        clip = clips.take(np.array([number]))
+        valid = int(clip["valid_frames"][0])
+        scene, event = model(clip["log_mel"][0, :valid])
+        detected, active = event >= 0.5, clip["events"][0, :valid]
         if (detected | active).any():
             expected = 200 * (detected & active).sum() / (detected.sum() + active.sum())
-            assert row.event_f == pytest.approx(expected, abs=2)  # a score at the very threshold may fall on either side
+            assert row.event_f == pytest.approx(expected, abs=2)  # a score at the threshold may fall on either side
         assert row.scene_probability == pytest.approx(float(scene[model.scenes.index(row.scene)]), abs=1e-5)
         assert row.predicted_scene == model.scenes[int(scene.argmax())]
 
 
-class Silent:
-    """Stands in for a trained model: a scene, and given scores in all frames."""
+class ConstantModel:
+    """Stands in for a trained model: constant probabilities of scenes and events."""
 
     def __init__(self, model, scores):
         self.model, self.scores = model, np.float32(scores)
@@ -100,12 +95,12 @@ class Silent:
         return scene, event
 
 
-def test_what_a_model_that_hears_nothing_misses(tabled):
-    """All that is active is missed, in the seconds of the labels; a clip with nothing in it has no F."""
+def test_model_that_detects_nothing_misses_all(tabled):
+    """Its missed seconds are those of the labels; a clip without events has no F."""
     from mfl_jax import analysis
 
     _, _, model, dataset = tabled
-    table = analysis.clip_table(Silent(model, [0.0, 0.499]), dataset)
+    table = analysis.clip_table(ConstantModel(model, [0.0, 0.499]), dataset)
     clips = dataset.read("evaluation")
     everything = clips.take(np.arange(len(clips)))
     valid = np.arange(50) < everything["valid_frames"][:, None]
@@ -116,7 +111,7 @@ def test_what_a_model_that_hears_nothing_misses(tabled):
     empty = {
         (str(clips.recording[n]), float(clips.clip_start_s[n])) for n in range(len(clips)) if not active[n].any()
     }  # fmt: skip
-    assert empty, "a clip of the small data set without events"
+    assert empty, "the small data set has a clip without events"
     for row in table.itertuples():
         assert np.isnan(row.event_f) if (row.recording, row.clip_start_s) in empty else row.event_f == 0
     assert (table.predicted_scene == "busy").all() and table.scene_right.mean() == 0.5
@@ -127,7 +122,7 @@ def test_false_alarms_in_the_padding_do_not_count(tabled):
     from mfl_jax import analysis
 
     _, _, model, dataset = tabled
-    table = analysis.clip_table(Silent(model, [0.5, 0.0]), dataset)
+    table = analysis.clip_table(ConstantModel(model, [0.5, 0.0]), dataset)
     clips = dataset.read("evaluation")
     everything = clips.take(np.arange(len(clips)))
     valid = np.arange(50) < everything["valid_frames"][:, None]
@@ -137,20 +132,20 @@ def test_false_alarms_in_the_padding_do_not_count(tabled):
 
 
 @pytest.mark.parametrize("task", ["scene", "event"])
-def test_a_model_of_one_task_has_the_columns_of_that_task(tabled, task):
+def test_model_of_one_task_has_the_columns_of_that_task(tabled, task):
     from mfl_jax import analysis
 
-    whole, _, model, dataset = tabled
-    one = merged(model, **{"events" if task == "scene" else "scenes": ()})
-    stub = Silent(one, [0.5, 0.5])
+    both, _, model, dataset = tabled
+    single_task = merged(model, **{"events" if task == "scene" else "scenes": ()})
+    stub = ConstantModel(single_task, [0.5, 0.5])
     table = analysis.clip_table(stub, dataset)
-    of_scene = {"scene", "predicted_scene", "scene_right", "scene_probability"}
-    of_event = {"event_f", "missed_s", "false_s"}
-    assert set(table.columns) == set(whole.columns) - (of_event if task == "scene" else of_scene)
+    scene_columns = {"scene", "predicted_scene", "scene_right", "scene_probability"}
+    event_columns = {"event_f", "missed_s", "false_s"}
+    assert set(table.columns) == set(both.columns) - (event_columns if task == "scene" else scene_columns)
     assert len(table) == 12
 
 
-def test_the_development_split_has_a_table_and_others_are_refused(tabled):
+def test_development_split_has_a_table_and_others_are_refused(tabled):
     from mfl_jax import analysis
 
     _, _, model, dataset = tabled
@@ -162,7 +157,7 @@ def test_the_development_split_has_a_table_and_others_are_refused(tabled):
         analysis.clip_table(model, merged(dataset, events=("a", "b")))
 
 
-def test_the_table_goes_to_csv_and_json(tabled, tmp_path):
+def test_table_can_be_written_as_csv_and_json(tabled, tmp_path):
     table = tabled[0]
     table.to_csv(tmp_path / "clips.csv", index=False)
     assert len((tmp_path / "clips.csv").read_text().splitlines()) == 13

@@ -20,7 +20,7 @@ from configs import default
 from mfl_jax.errors import InputError
 from mfl_jax.inference import writers
 from mfl_jax.runtime import hosts
-from mfl_jax.training import config_checks
+from mfl_jax.training import config_checks, experiment_members
 from support import ROOT
 
 PAGES = [
@@ -109,7 +109,7 @@ def module_problem(name: str, arguments: list[str]) -> str | None:
                 if ("systems" in values.config) != (name == "experiment"):
                     return f"mfl_jax.{name} does not take this config"
                 if name == "experiment":
-                    module.expand_members(values.config)
+                    experiment_members.expand_members(values.config)
             if name == "predict" and (unknown := set(values.write) - set(writers.FORMATS)):
                 return f"no output format {unknown}"
         except (flags.Error, InputError, OSError, KeyError, AttributeError, ValueError, TypeError) as error:

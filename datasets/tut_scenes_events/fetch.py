@@ -3,7 +3,7 @@
     python datasets/tut_scenes_events/fetch.py --manual_dir=DIR [--keep_archives]
 
 Run it again after an interruption: archives that are whole and unpacked are skipped. It needs an internet connection to
-zenodo.org. The label lists are not part of it; see README.md.
+zenodo.org. The label lists are not part of it; see docs/paper.md.
 """
 
 import csv

@@ -131,7 +131,7 @@ def choose_events(prediction: Prediction, scores: np.ndarray, reference: Sequenc
 
 def list_occurring_events(prediction: Prediction, reference: Sequence[Event] | None) -> list[str]:
     """Lists the labels of the detected events and of those in the reference, each once."""
-    return list(dict.fromkeys([event.label for event in (*prediction.detected, *(reference or ()))]))
+    return list(dict.fromkeys([event.label for event in prediction.detected] + [event.label for event in reference or ()]))
 
 
 def colour_limits(log_mel: np.ndarray) -> tuple[float, float]:

@@ -18,6 +18,7 @@ import re
 import tempfile
 import urllib.parse
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import librosa
 import matplotlib
@@ -118,7 +119,7 @@ def _build_page_data(
     columns = [prediction.events.index(label) for label in scored]
     probable = [index for index in range(len(prediction.scenes)) if scenes[:, index].max() >= display_data.MIN_SCORE]
     frames = display_data.count_spectrogram_frames(prediction, mel)
-    hidden = {
+    hidden_counts = {
         "event": len(prediction.events) - sum(label in prediction.events for label in shown),
         "scene": len(prediction.scenes) - len(probable),
     }
@@ -127,7 +128,7 @@ def _build_page_data(
     return {
         "duration_s": prediction.duration_s,
         "summary": _summarise(prediction, reference),
-        "notes": _write_notes(hidden, frames * mel.hop_s / COLUMNS if frames > COLUMNS else None),
+        "notes": _write_notes(hidden_counts, frames * mel.hop_s / COLUMNS if frames > COLUMNS else None),
         "spectrogram_extent_s": frames * mel.hop_s,
         "scores_extent_s": len(prediction.frame_scores) * prediction.hop_s,
         "mel_hz": [round(float(hz), 1) for hz in centres_hz],
@@ -165,10 +166,9 @@ def _write_notes(hidden: dict[str, int], column_s: float | None) -> str:
 
 def _encode_sound(audio_file: str | pathlib.Path, duration_s: float, out: str) -> str:
     """Writes the sound of a recording to `out`, in bounded memory; returns its media type."""
-    if duration_s <= MAX_LOSSLESS_S:
-        media_type, settings = "audio/flac", {"format": "FLAC", "subtype": "PCM_16"}
-    else:
-        media_type = "audio/mpeg"
+    media_type = "audio/flac" if duration_s <= MAX_LOSSLESS_S else "audio/mpeg"
+    settings: dict[str, Any] = {"format": "FLAC", "subtype": "PCM_16"}
+    if media_type == "audio/mpeg":
         settings = {
             "format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": 0.7,
         }  # fmt: skip

@@ -4,10 +4,12 @@ import io
 import pathlib
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
@@ -122,8 +124,8 @@ def _choose_rows(prediction: Prediction, scores: np.ndarray, reference: Sequence
 
 def _create_panels(heights: dict[str, float], duration_s: float) -> tuple[Figure, dict[str, Axes]]:
     """Creates one panel per name, one below the other, with a common time axis."""
-    figure = Figure(figsize=(14, sum(heights.values()) + 0.35 * len(heights) + 1.0), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.04, hspace=0.01)
+    layout = ConstrainedLayoutEngine(h_pad=0.04, hspace=0.01)
+    figure = Figure(figsize=(14, sum(heights.values()) + 0.35 * len(heights) + 1.0), layout=layout)
     column = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights.values()))[:, 0]
     for ax, name in zip(column, heights, strict=True):
         ax.set_label(name)
@@ -212,8 +214,9 @@ def _draw_events(ax: Axes, prediction: Prediction, lanes: list[str], reference: 
         _write_placeholder(ax, "none")
         return
     lane_index = {label: index for index, label in enumerate(lanes)}
-    filled = {"facecolors": DETECTED_COLOUR, "edgecolors": DETECTED_COLOUR, "linewidth": 0.6}
-    outlined = {"facecolors": "none", "edgecolors": REFERENCE_COLOUR, "linewidth": 1.2 if len(reference or ()) < 200 else 0.6}
+    filled: dict[str, Any] = {"facecolors": DETECTED_COLOUR, "edgecolors": DETECTED_COLOUR, "linewidth": 0.6}
+    line_width = 1.2 if len(reference or ()) < 200 else 0.6
+    outlined: dict[str, Any] = {"facecolors": "none", "edgecolors": REFERENCE_COLOUR, "linewidth": line_width}
     upper, height = (-0.4, 0.36) if reference is not None else (-0.32, 0.64)
     for kind, events, top, style in (
         ("detected", prediction.detected, upper, filled),

@@ -8,6 +8,7 @@ import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
@@ -171,7 +172,8 @@ def read_rules(file: str | pathlib.Path, events: Sequence[str], *, step: int | N
         if label != "*" and label not in events:
             raise InputError(f"{file}: unknown event {label!r}; the model knows {', '.join(events)}")
         try:
-            rules[label] = Rule(**{name: None if value is None else float(value) for name, value in fields.items()})
+            values: dict[str, Any] = {name: None if value is None else float(value) for name, value in fields.items()}
+            rules[label] = Rule(**values)
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{file}, {label!r}: {error}") from None
     default = rules.pop("*", Rule())

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from mfl_jax.inference import postprocessing, windows
+from mfl_jax.inference.clip_model import ClipModel
 from mfl_jax.inference.prediction import Prediction
 from mfl_jax.inference.spill_buffer import SpillBuffer
-from mfl_jax.inference.trained_model import TrainedModel
 
 
 class RecordingAccumulator:
     """The scores of one recording so far, in bounded memory."""
 
-    def __init__(self, model: TrainedModel, stride: int, keep_clips: bool):
+    def __init__(self, model: ClipModel, stride: int, keep_clips: bool):
         self._model = model
         self._averager = windows.OverlapAverager(model.clip_frames, stride)
         self._frame_scores = SpillBuffer(len(model.events))

@@ -9,10 +9,10 @@ import numpy as np
 from mfl_jax.errors import InputError
 from mfl_jax.inference import postprocessing, windows
 from mfl_jax.inference.audio_source import AudioSource
+from mfl_jax.inference.clip_model import ClipModel
 from mfl_jax.inference.decoding import Decoded, DecodedWindow, DecodeFailure, decode_recordings
 from mfl_jax.inference.prediction import Prediction, UnreadableRecording
 from mfl_jax.inference.recording_accumulator import RecordingAccumulator
-from mfl_jax.inference.trained_model import TrainedModel
 
 DEFAULT_OVERLAP = 0.5
 """Share of a window that overlaps the next one."""
@@ -35,7 +35,7 @@ def batch_size() -> int:
 
 
 def predict_recordings(
-    model: TrainedModel,
+    model: ClipModel,
     sources: Sequence[AudioSource],
     *,
     overlap: float = DEFAULT_OVERLAP,
@@ -64,7 +64,7 @@ def predict_recordings(
     stride, size = window_stride(model.clip_frames, overlap), batch_size()
     accumulators: dict[int, RecordingAccumulator] = {}
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: [accumulator.close() for accumulator in accumulators.values()])
+        stack.callback(_close_all, accumulators)
         decoded = stack.enter_context(
             decode_recordings(sources, model.mel, clip_frames=model.clip_frames, stride=stride, max_waiting=2 * size)
         )
@@ -82,9 +82,12 @@ def predict_recordings(
                 yield accumulators.pop(index).finish(sources[index].name, item.duration_s, rules, overlap)
 
 
-def _score_windows(
-    model: TrainedModel, decoded: Iterable[Decoded], size: int
-) -> Iterator[tuple[Decoded, np.ndarray, np.ndarray]]:
+def _close_all(accumulators: Mapping[int, RecordingAccumulator]) -> None:
+    for accumulator in accumulators.values():
+        accumulator.close()
+
+
+def _score_windows(model: ClipModel, decoded: Iterable[Decoded], size: int) -> Iterator[tuple[Decoded, np.ndarray, np.ndarray]]:
     """Yields each item with scene scores [shape=(S,)] and event scores [shape=(clip_frames, E)], empty unless it is a window."""
     no_scene, no_events = np.zeros(0, np.float32), np.zeros((model.clip_frames, 0), np.float32)
     for batch in _batch_windows(decoded, size):
@@ -113,7 +116,7 @@ def _batch_windows(items: Iterable[Decoded], size: int) -> Iterator[list[Decoded
 
 
 def _run_network(
-    model: TrainedModel, batch_windows: Sequence[windows.Window], size: int
+    model: ClipModel, batch_windows: Sequence[windows.Window], size: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Returns scene and event probabilities of windows; pads to `size` windows, so that one compiled program serves all."""
     if not batch_windows:

@@ -20,11 +20,11 @@ from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.frame_mask import frame_mask
-from mfl_jax.inference import postprocessing
+from mfl_jax.inference import postprocessing, streaming
 from mfl_jax.inference.audio_source import AudioSource
 from mfl_jax.inference.prediction import Prediction, UnreadableRecording
 from mfl_jax.network import forward
-from mfl_jax.runtime import storage
+from mfl_jax.runtime import storage, workdir_config
 from mfl_jax.training import setup, task_balance
 from mfl_jax.training.checkpoints import Checkpoints
 
@@ -134,7 +134,7 @@ class TrainedModel:
         self,
         recording: str | pathlib.Path,
         *,
-        overlap: float | None = None,
+        overlap: float = streaming.DEFAULT_OVERLAP,
         rules: Mapping[str, postprocessing.Rule] | None = None,
     ) -> Prediction:
         """Predicts scenes and events of a recording of any length, format and sampling rate.
@@ -147,10 +147,7 @@ class TrainedModel:
         Raises:
           InputError: the recording can't be read, or `overlap` is not in [0, 1).
         """
-        from mfl_jax.inference import streaming  # here, because streaming imports this module
-
         source = AudioSource(pathlib.Path(recording).name, pathlib.Path(recording))
-        overlap = streaming.DEFAULT_OVERLAP if overlap is None else overlap
         if rules is None:
             rules = dict.fromkeys(self.events, postprocessing.Rule(threshold=self.config.threshold))
         (result,) = streaming.predict_recordings(self, [source], overlap=overlap, rules=rules)
@@ -215,7 +212,7 @@ class TrainedModel:
                 return self._merge_network(arrays).embed(normal, clip_mask=batch["clip_mask"])
 
             with _precision(self.config.matmul_precision):
-                return forward.in_small_batches(embed_batch, batch)
+                return forward.map_clips(embed_batch, batch)
 
         return jax.jit(embed)
 
@@ -269,8 +266,11 @@ def load(run_directory: str | pathlib.Path, *, step: int | None = None) -> Train
     if newest is None:
         raise InputError(f"{path}: there is no checkpoint yet")
     try:
-        return _build_model(directory, "best" if home.name == "best" else "last", *newest)
+        state, metadata = newest
+        return _build_model(directory, "best" if home.name == "best" else "last", state, metadata)
     except (KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, AttributeError) and error.name and isinstance(error.obj, ml_collections.ConfigDict):
+            raise workdir_config.missing_field_error(home, error.name) from None
         raise InputError(f"{home}: the checkpoint was written by an incompatible version of mfl_jax ({error})") from None
 
 
@@ -289,13 +289,13 @@ def _locate_checkpoints(path: pathlib.Path, step: int | None) -> tuple[pathlib.P
 
 
 def _build_model(directory: pathlib.Path, which: str, state: dict, metadata: Mapping) -> TrainedModel:
-    config = ml_collections.FrozenConfigDict(metadata["config"])
+    config = ml_collections.FrozenConfigDict(workdir_config.fill_added_fields(metadata["config"]))
     mel = MelConfig(**metadata["mel"])
     dataset = Dataset(
         directory=directory, scenes=tuple(metadata["scenes"]), events=tuple(metadata["events"]), mel=mel,
         clip_frames=metadata["clip_frames"], clips={}, fingerprint=metadata["fingerprint"],
     )  # fmt: skip
-    graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: setup.build_network(config, dataset)), nnx.Param, nnx.BatchStat)
+    graphdef, *_ = nnx.split(nnx.eval_shape(lambda: setup.build_network(config, dataset)), nnx.Param, nnx.BatchStat)
     return TrainedModel(
         directory=directory,
         step=int(state["step"]),

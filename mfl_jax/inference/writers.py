@@ -120,7 +120,7 @@ def write_npz(prediction: Prediction, file: pathlib.Path) -> None:
     """Writes the arrays of a `Prediction` under the names of its attributes, and its events as `event_onset_s`, `event_offset_s`,
     `event_label` and `event_confidence`. The file holds no pickles.
     """
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.asarray(getattr(prediction, name))
         for name in ("scene", "window_start_s", "window_end_s", "window_scenes", "frame_scores", "duration_s", "hop_s")
     }
@@ -128,10 +128,10 @@ def write_npz(prediction: Prediction, file: pathlib.Path) -> None:
         arrays["clip_scores"] = np.asarray(prediction.clip_scores)
     for name in ("onset_s", "offset_s", "label", "confidence"):
         arrays[f"event_{name}"] = np.asarray([getattr(event, name) for event in prediction.detected])
-    names = {"scenes": np.asarray(prediction.scenes, str), "events": np.asarray(prediction.events, str)}
+    arrays |= {"scenes": np.asarray(prediction.scenes, str), "events": np.asarray(prediction.events, str)}
     arrays["event_label"] = arrays["event_label"].astype(str)  # even without events
     with storage.atomic_path(file) as part, part.open("wb") as out:
-        np.savez_compressed(out, **arrays, **names)
+        np.savez_compressed(out, **arrays)
 
 
 FORMATS: dict[str, tuple[Callable[[Prediction, pathlib.Path], None], str]] = {

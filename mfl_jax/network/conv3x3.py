@@ -1,84 +1,58 @@
-"""The 3x3 convolution of the network: what it does when several networks run at once, and what suits CPUs.
+"""The network's 3x3 convolution, with its gradients.
 
-Under `jax.vmap` over the kernels a stock convolution becomes one grouped convolution, which CPUs and cuDNN run many times
-slower than the convolutions it stands for. Here they stay apart: one convolution a network, in the value and in both
-gradients. The gradient with respect to the input is written as the convolution that it is. CPUs take the way of `winograd`
-where it suits; other hardware has its own and keeps the stock convolution.
+The gradient with respect to the input is written as a convolution, so that it too can take another form on CPUs. Under vmap
+over several networks, each network keeps its own convolution (see `unroll_vmap`).
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.custom_batching import custom_vmap
 
-from mfl_jax.network.cpu import winograd
+from mfl_jax.network.cpu import on_cpu, winograd
+from mfl_jax.network.unroll_vmap import unroll_vmap
 
 
-def _stock(x, kernel):
+def stock_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """XLA's convolution: [shape=(B, T, F, I)], [shape=(3, 3, I, O)] -> [shape=(B, T, F, O)]."""
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def stock_kernel_gradient(x, cotangent):
-    """The gradient of the convolution of x with respect to its kernel, as XLA has it."""
+def stock_kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
+    """XLA's gradient of `stock_convolution` with respect to its kernel: [shape=(3, 3, I, O)]."""
     kernel = jax.ShapeDtypeStruct((3, 3, x.shape[-1], cotangent.shape[-1]), x.dtype)
-    (gradient,) = jax.linear_transpose(lambda kernel: _stock(x, kernel), kernel)(cotangent)
+    (gradient,) = jax.linear_transpose(lambda kernel: stock_convolution(x, kernel), kernel)(cotangent)
     return gradient
 
 
-def unroll_vmap(function: Callable) -> Callable:
-    """Under vmap, a function of arrays is called once for each entry of the mapped axis."""
-
-    @custom_vmap
-    def called(*arrays):
-        return function(*arrays)
-
-    @called.def_vmap
-    def rule(size, mapped, *arrays):
-        results = [called(*(a[i] if own else a for a, own in zip(arrays, mapped, strict=True))) for i in range(size)]
-        stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *results)
-        return stacked, jax.tree.map(lambda _: True, stacked)
-
-    return called
-
-
-@unroll_vmap
-def _value(x, kernel):
-    # An exported program may not know how many clips it will be given; `winograd` cuts clips into pieces beforehand.
-    if not isinstance(x.shape[0], int) or not winograd.suits(x, kernel.shape[-1]):
-        return _stock(x, kernel)
-    return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=_stock)
-
-
-@unroll_vmap
-def _kernel_gradient(x, cotangent):
-    if not winograd.suits(x, cotangent.shape[-1]):
-        return stock_kernel_gradient(x, cotangent)
-    return jax.lax.platform_dependent(x, cotangent, cpu=winograd.kernel_gradient, default=stock_kernel_gradient)
+_convolve = unroll_vmap(on_cpu(winograd.convolve, elsewhere=stock_convolution, suits=winograd.suits))
+_kernel_gradient = unroll_vmap(on_cpu(winograd.kernel_gradient, elsewhere=stock_kernel_gradient, suits=winograd.suits))
 
 
 @jax.custom_vjp
 def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Cross-correlates with zero padding: [shape=(B, T, F, I)], [shape=(3, 3, I, O)] -> [shape=(B, T, F, O)]."""
-    return _value(x, kernel)
+    return _convolve(x, kernel)
 
 
 def _forward(x, kernel):
-    return _value(x, kernel), (x, kernel)
+    return _convolve(x, kernel), (x, kernel)
 
 
-def _backward(saved, cotangent):
-    x, kernel = saved
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    return _value(cotangent, turned), _kernel_gradient(x, cotangent)
+def _backward(residuals, cotangent):
+    x, kernel = residuals
+    return input_gradient(kernel, cotangent), _kernel_gradient(x, cotangent)
+
+
+def input_gradient(kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
+    """The gradient of `conv3x3` with respect to its input: [shape=(B, T, F, I)]."""
+    return _convolve(cotangent, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
 
 
 conv3x3.defvjp(_forward, _backward)
 
 
 class Conv3x3(nnx.Module):
-    """`conv3x3` with a kernel of its own, He-normal at first, and no bias."""
+    """`conv3x3` with a He-normal initial kernel and no bias."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (3, 3, inputs, outputs), jnp.float32))

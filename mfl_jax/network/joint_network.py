@@ -1,9 +1,9 @@
 """The network of the paper's Table II: a shared convolution stack, a scene head and an event head.
 
-All four systems are this one class: a network without one of the heads neither builds nor computes it.
+All four systems are this one class; a network built for one task has no head for the other. `forward` describes what the rest of
+the project expects of a network.
 """
 
-import functools
 import math
 
 import jax
@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mfl_jax.network import first_conv
+from mfl_jax.network.batch_norm import BatchNorm
 from mfl_jax.network.bigru import BiGRU
 from mfl_jax.network.conv3x3 import Conv3x3
+from mfl_jax.network.max_pool import max_pool
 
 TASKS = ("scene", "event")
 FREQUENCY_POOLS = (8, 2, 2)
@@ -21,195 +23,134 @@ SCENE_TIME_POOL = 25
 """Frames pooled after the first convolution of the scene head."""
 
 
-class BatchNorm(nnx.Module):
-    """Normalises each channel over clips, frames and bins; padded clips do not count, and devices count together.
-
-    Training uses the batch's mean and (biased) variance and moves the running ones by `momentum` towards the batch's mean
-    and unbiased variance; otherwise the running ones serve. flax's own layer averages the devices' means, which is wrong when
-    one device holds more padding than another.
-    """
-
-    def __init__(self, channels: int, *, momentum: float = 0.1, epsilon: float = 1e-5):
-        self.momentum, self.epsilon = momentum, epsilon
-        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
-        self.mean = nnx.BatchStat(jnp.zeros(channels, jnp.float32))
-        self.var = nnx.BatchStat(jnp.ones(channels, jnp.float32))
-
-    def __call__(self, x: jax.Array, clip_mask: jax.Array, *, train: bool, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
-        """x [shape=(B, ..., C)], clip_mask bool [shape=(B,)] -> gain and shift [shape=(C,)]: x * gain + shift is normalised."""
-        return self.from_sums(self._sums(x, clip_mask) if train else None, axis_name=axis_name)
-
-    @staticmethod
-    def _sums(x, clip_mask):
-        weights = clip_mask.astype(jnp.float32).reshape(-1, *[1] * (x.ndim - 1))
-        axes = tuple(range(x.ndim - 1))
-        x = x.astype(jnp.float32)
-        count = jnp.sum(weights) * math.prod(x.shape[1:-1])
-        return count, jnp.sum(weights * x, axes), jnp.sum(weights * jnp.square(x), axes)
-
-    def from_sums(self, sums: tuple | None, *, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
-        """The same from the count, sum [shape=(C,)] and sum of squares [shape=(C,)] of a device's values; None to not train."""
-        if sums is not None:
-            if axis_name is not None:
-                sums = jax.lax.psum(sums, axis_name)
-            count = jnp.maximum(sums[0], 1.0)
-            mean = sums[1] / count
-            var = jnp.maximum(sums[2] / count - jnp.square(mean), 0.0)
-            unbiased = var * count / jnp.maximum(count - 1.0, 1.0)
-            self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
-            self.var[...] += self.momentum * (jax.lax.stop_gradient(unbiased) - self.var[...])
-        else:
-            mean, var = self.mean[...], self.var[...]
-        gain = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        return gain, self.bias[...] - mean * gain
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def max_pool(x: jax.Array, frames: int, bins: int) -> jax.Array:
-    """Maximum over non-overlapping windows [shape=(B, T, F, C)] -> [shape=(B, T // frames, F // bins, C)].
-
-    Of several highest values in a window, each gets an equal share of the gradient.
-    """
-    return _windows(x, frames, bins).max(axis=(2, 4))
-
-
-def _windows(x, frames, bins):
-    """[shape=(B, T, F, C)] -> [shape=(B, T // frames, frames, F // bins, bins, C)]; what fills no window is left out."""
-    batch, time, frequency, channels = x.shape
-    time, frequency = time // frames, frequency // bins
-    x = x[:, : time * frames, : frequency * bins]
-    return x.reshape(batch, time, frames, frequency, bins, channels)
-
-
-def _max_pool_forward(x, frames, bins):
-    highest = max_pool(x, frames, bins)
-    return highest, (x, highest)
-
-
-def _max_pool_backward(frames, bins, saved, cotangent):
-    # Written out, since it takes XLA less than half the time of the gradient that it makes of a maximum.
-    x, highest = saved
-    chosen = _windows(x, frames, bins) == highest[:, :, None, :, None]
-    share = cotangent / chosen.sum((2, 4)).astype(x.dtype)
-    gradient = jnp.where(chosen, share[:, :, None, :, None], 0)
-    used = (highest.shape[1] * frames, highest.shape[2] * bins)
-    gradient = gradient.reshape(x.shape[0], *used, x.shape[3])
-    return (jnp.pad(gradient, ((0, 0), (0, x.shape[1] - used[0]), (0, x.shape[2] - used[1]), (0, 0))),)
-
-
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
 class ConvBlock(nnx.Module):
-    """3x3 convolution ("same", no bias), batch norm, leaky ReLU, max pooling, dropout."""
+    """3x3 convolution ("same", no bias), batch norm, leaky ReLU, max pooling; then dropout."""
 
-    def __init__(self, inputs: int, outputs: int, *, slope: float, dropout: float, rngs: nnx.Rngs):
-        # A bias before batch norm has gradient zero but for rounding, which RAdam would blow up to full steps.
+    def __init__(self, inputs: int, outputs: int, pool: tuple[int, int] | None, *, slope: float, dropout: float, rngs: nnx.Rngs):
+        """Builds the block; `pool` is the window in frames and bins, None for all of a clip."""
+        # No bias: its gradient before batch norm is zero up to rounding, which RAdam would scale up to full steps.
         self.conv = Conv3x3(inputs, outputs, rngs=rngs)
         self.norm = BatchNorm(outputs)
+        self.pool = pool
         self.slope, self.dropout = slope, dropout
 
-    def __call__(self, x, clip_mask, *, pool, train, axis_name, dropout_key=None):
+    def __call__(
+        self,
+        x: jax.Array,
+        clip_mask: jax.Array,
+        *,
+        train: bool,
+        axis_name: str | None,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
         """[shape=(B, T, F, inputs)] -> [shape=(B, T // pool[0], F // pool[1], outputs)]."""
         x = self.conv(x)
         gain, shift = self.norm(x, clip_mask, train=train, axis_name=axis_name)
-        x = max_pool(x * _sign(gain).astype(x.dtype), *pool)
-        return self._after_pool(x, gain, shift, train, dropout_key)
-
-    def _after_pool(self, x, gain, shift, train, dropout_key):
+        # Same function, different order: pooling runs before batch norm's gain and shift and the leaky ReLU. These are increasing
+        # functions once the sign of the gain is applied first. Less is left to compute, and the gradient of the maximum compares
+        # stored values. Later values might be computed twice and rounded differently, so that no value equals the maximum.
+        x = max_pool(x * _sign(gain).astype(x.dtype), *(self.pool or x.shape[1:3]))
         x = jax.nn.leaky_relu((x * jnp.abs(gain) + shift).astype(x.dtype), self.slope)
-        if train and self.dropout > 0:
-            keep = jax.random.bernoulli(dropout_key, 1 - self.dropout, x.shape)
-            x = jnp.where(keep, x / (1 - self.dropout), 0)
-        return x
-
-
-def _sign(gain):
-    """What the values are multiplied by before the maximum, which stands before what the paper has in front of it.
-
-    All of that rises (leaky ReLU) or is a line, turned upside down where its gain is negative. There is less left to compute
-    after the maximum, and its gradient compares stored numbers with exact copies of themselves. After the line it would
-    compare values that a compiler may round in two ways, and lose its target.
-    """
-    return jnp.where(gain < 0, -1.0, 1.0)
+        return _drop(x, self.dropout if train else 0.0, dropout_key)
 
 
 class FirstConvBlock(ConvBlock):
-    """The block that sees the spectrogram; the same function, see `first_conv`."""
+    """The block that reads the spectrogram: the same function and order as `ConvBlock`, computed by `first_conv`."""
 
-    def __init__(self, outputs: int, *, slope: float, dropout: float, rngs: nnx.Rngs):
-        super().__init__(1, outputs, slope=slope, dropout=dropout, rngs=rngs)
+    def __init__(self, outputs: int, bins: int, *, slope: float, dropout: float, rngs: nnx.Rngs):
+        """Builds the block; `bins` is the length of a pooling window, which spans one frame."""
+        self.bins = bins
+        super().__init__(1, outputs, (1, bins), slope=slope, dropout=dropout, rngs=rngs)
 
-    def __call__(self, x, clip_mask, *, pool, train, axis_name, dropout_key=None):
-        """[shape=(B, T, M)] -> [shape=(B, T, M // pool, outputs)]."""
+    def __call__(
+        self,
+        x: jax.Array,
+        clip_mask: jax.Array,
+        *,
+        train: bool,
+        axis_name: str | None,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """[shape=(B, T, M)] -> [shape=(B, T, M // bins, outputs)]."""
         kernel = self.conv.kernel[...].astype(x.dtype)
         sums = first_conv.channel_sums(x, kernel, clip_mask) if train else None
         gain, shift = self.norm.from_sums(sums, axis_name=axis_name)
-        x = first_conv.highest_of_windows(x, kernel * _sign(gain).astype(x.dtype), pool)
-        return self._after_pool(x, gain, shift, train, dropout_key)
+        x = first_conv.conv_and_pool(x, kernel * _sign(gain).astype(x.dtype), self.bins)
+        x = jax.nn.leaky_relu((x * jnp.abs(gain) + shift).astype(x.dtype), self.slope)
+        return _drop(x, self.dropout if train else 0.0, dropout_key)
+
+
+def _sign(gain):
+    return jnp.where(gain < 0, -1.0, 1.0)
+
+
+def _drop(x, share, key):
+    """Sets a share of the values to zero and scales the others up."""
+    if share == 0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - share, x.shape)
+    return jnp.where(keep, x / (1 - share), 0)
 
 
 class SharedStack(nnx.Module):
-    """Three convolutions that pool the mel bins and keep the frames."""
+    """Three convolution blocks that pool mel bins and keep every frame."""
 
-    def __init__(self, channels: int, *, slope, dropout, rngs):
-        self.conv1 = FirstConvBlock(channels, slope=slope, dropout=dropout, rngs=rngs)
-        self.conv2 = ConvBlock(channels, channels, slope=slope, dropout=dropout, rngs=rngs)
-        self.conv3 = ConvBlock(channels, channels, slope=slope, dropout=dropout, rngs=rngs)
-
-    def __call__(self, x, clip_mask, *, dropout_keys, **mode):
-        """[shape=(B, T, M)] -> [shape=(B, T, M // 32, channels)]."""
+    def __init__(self, channels: int, *, slope: float, dropout: float, rngs: nnx.Rngs):
         first, second, third = FREQUENCY_POOLS
-        x = self.conv1(x, clip_mask, pool=first, dropout_key=dropout_keys[0], **mode)  # [B, T, M / 8, C]
-        x = self.conv2(x, clip_mask, pool=(1, second), dropout_key=dropout_keys[1], **mode)  # [B, T, M / 16, C]
-        return self.conv3(x, clip_mask, pool=(1, third), dropout_key=dropout_keys[2], **mode)  # [B, T, M / 32, C]
+        self.conv1 = FirstConvBlock(channels, first, slope=slope, dropout=dropout, rngs=rngs)
+        self.conv2 = ConvBlock(channels, channels, (1, second), slope=slope, dropout=dropout, rngs=rngs)
+        self.conv3 = ConvBlock(channels, channels, (1, third), slope=slope, dropout=dropout, rngs=rngs)
+
+    def __call__(self, x: jax.Array, clip_mask: jax.Array, *, dropout_keys, **mode) -> jax.Array:
+        """[shape=(B, T, M)] -> [shape=(B, T, M // 32, channels)]."""
+        x = self.conv1(x, clip_mask, dropout_key=dropout_keys[0], **mode)  # [B, T, M / 8, C]
+        x = self.conv2(x, clip_mask, dropout_key=dropout_keys[1], **mode)  # [B, T, M / 16, C]
+        return self.conv3(x, clip_mask, dropout_key=dropout_keys[2], **mode)  # [B, T, M / 32, C]
 
 
 class SceneHead(nnx.Module):
-    """Two convolutions, a global maximum, two dense layers: one row of logits a clip."""
+    """Two convolution blocks, the second pooled over the whole clip, and two dense layers: logits per clip."""
 
-    def __init__(self, inputs: int, channels: int, hidden: int, scenes: int, *, slope, dropout, rngs):
-        self.conv1 = ConvBlock(inputs, channels, slope=slope, dropout=dropout, rngs=rngs)
-        self.conv2 = ConvBlock(channels, channels, slope=slope, dropout=dropout, rngs=rngs)
+    def __init__(self, inputs: int, channels: int, hidden: int, scenes: int, *, slope: float, dropout: float, rngs: nnx.Rngs):
+        self.conv1 = ConvBlock(inputs, channels, (SCENE_TIME_POOL, 1), slope=slope, dropout=dropout, rngs=rngs)
+        self.conv2 = ConvBlock(channels, channels, None, slope=slope, dropout=dropout, rngs=rngs)
         self.dense = nnx.Linear(channels, hidden, rngs=rngs)
         self.output = nnx.Linear(hidden, scenes, rngs=rngs)
         self.slope = slope
 
-    def embed(self, x, clip_mask, *, dropout_keys, **mode):
-        """[shape=(B, T, F, inputs)] -> [shape=(B, hidden)], what the logits are a linear function of."""
-        x = self.conv1(x, clip_mask, pool=(SCENE_TIME_POOL, 1), dropout_key=dropout_keys[0], **mode)
-        everything = (x.shape[1], x.shape[2])
-        x = self.conv2(x, clip_mask, pool=everything, dropout_key=dropout_keys[1], **mode)[:, 0, 0]  # [B, channels]
+    def embed(self, x: jax.Array, clip_mask: jax.Array, *, dropout_keys, **mode) -> jax.Array:
+        """Computes the input of the last layer: [shape=(B, T, F, inputs)] -> [shape=(B, hidden)]."""
+        x = self.conv1(x, clip_mask, dropout_key=dropout_keys[0], **mode)  # [B, T / 25, F, channels]
+        x = self.conv2(x, clip_mask, dropout_key=dropout_keys[1], **mode)[:, 0, 0]  # [B, channels]
         return jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, hidden]
 
-    def __call__(self, x, clip_mask, **mode):
+    def __call__(self, x: jax.Array, clip_mask: jax.Array, **mode) -> jax.Array:
         """[shape=(B, T, F, inputs)] -> [shape=(B, scenes)]."""
         return self.output(self.embed(x, clip_mask, **mode))
 
 
 class EventHead(nnx.Module):
-    """A bidirectional GRU and two dense layers: one row of logits a frame."""
+    """A bidirectional GRU and two dense layers: logits per frame."""
 
-    def __init__(self, inputs: int, hidden: int, events: int, *, slope, rngs):
+    def __init__(self, inputs: int, hidden: int, events: int, *, slope: float, rngs: nnx.Rngs):
         self.gru = BiGRU(inputs, hidden, rngs=rngs)
         self.dense = nnx.Linear(2 * hidden, hidden, rngs=rngs)
         self.output = nnx.Linear(hidden, events, rngs=rngs)
         self.slope = slope
 
-    def embed(self, x):
-        """[shape=(B, T, F, C)] -> [shape=(B, T, hidden)], what the logits are a linear function of."""
+    def embed(self, x: jax.Array) -> jax.Array:
+        """Computes the input of the last layer: [shape=(B, T, F, C)] -> [shape=(B, T, hidden)]."""
         x = x.reshape(*x.shape[:2], -1)  # [B, T, F * C]
         x = self.gru(x)  # [B, T, 2 * hidden]
         return jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, T, hidden]
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """[shape=(B, T, F, C)] -> [shape=(B, T, events)]."""
         return self.output(self.embed(x))
 
 
 class JointNetwork(nnx.Module):
-    """Log-mel spectrograms to scene logits, a row a clip, and event logits, a row a frame (Table II)."""
+    """Log-mel spectrograms to scene logits per clip and event logits per frame (Table II)."""
 
     def __init__(
         self,
@@ -229,37 +170,29 @@ class JointNetwork(nnx.Module):
         """Builds the network with random parameters.
 
         Args:
-          frames, mel_bins: size of a clip's spectrogram; 500 and 64 in the paper.
-          scenes, events: number of classes of each task.
-          tasks: the heads to build, of `TASKS`.
-          channels: width of the shared stack; the scene head has twice as many.
-          hidden: units of the GRU (a direction) and of the dense layers.
-          slope: of the leaky ReLU below zero.
-          dropout: share of the values dropped after each convolution block in training.
-          compute: dtype of the convolutions, of what lies between them and of the GRU's input products, `float32` or
-            `bfloat16`; parameters, statistics, the recurrence and the logits are float32 in either.
-          rngs: source of the parameters, stream `params`.
+          frames: frames of a clip; 500 in the paper.
+          mel_bins: mel bins of a frame; 64 in the paper.
+          scenes: number of scene classes.
+          events: number of event classes.
+          tasks: heads to build, from `TASKS`.
+          channels: width of the shared stack; the scene head is twice as wide.
+          hidden: units of the dense layers and of each direction of the GRU.
+          slope: slope of the leaky ReLU below zero.
+          dropout: share of values dropped after each convolution block in training.
+          compute: dtype of the convolutions, their activations and the GRU's input products, `float32` or `bfloat16`.
+            Parameters, statistics, the recurrence and the logits are float32 in both cases.
+          rngs: random keys for the parameters, stream `params`.
 
         Raises:
-          ValueError: no or an unknown task, no class, or a clip too small for the pooling.
+          ValueError: tasks are missing or unknown, a task has no class, or a clip is too small for the pooling.
         """
-        if not tasks or set(tasks) - set(TASKS):
-            raise ValueError(f"tasks are one or both of {', '.join(TASKS)}, not {tasks}")
-        if ("scene" in tasks and scenes < 1) or ("event" in tasks and events < 1):
-            raise ValueError(f"a task needs at least one class; there are {scenes} scenes and {events} events")
-        bins = mel_bins
-        for pool in FREQUENCY_POOLS:
-            bins //= pool
-        if bins < 1:
-            raise ValueError(f"{mel_bins} mel bins are too few: at least {math.prod(FREQUENCY_POOLS)} are pooled into one")
-        if "scene" in tasks and frames < SCENE_TIME_POOL:
-            raise ValueError(f"a clip of {frames} frames is too short: {SCENE_TIME_POOL} frames are pooled into one")
+        _check_size(frames, mel_bins, scenes, events, tasks)
         self.tasks, self.compute = tuple(tasks), compute
         self.shared = SharedStack(channels, slope=slope, dropout=dropout, rngs=rngs)
         if "scene" in tasks:
             self.scene = SceneHead(channels, 2 * channels, hidden, scenes, slope=slope, dropout=dropout, rngs=rngs)
         if "event" in tasks:
-            self.event = EventHead(bins * channels, hidden, events, slope=slope, rngs=rngs)
+            self.event = EventHead(_pooled_bins(mel_bins) * channels, hidden, events, slope=slope, rngs=rngs)
 
     def embed(
         self,
@@ -270,14 +203,14 @@ class JointNetwork(nnx.Module):
         axis_name: str | None = None,
         dropout_key: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """Computes what lies between the layers: the output of the shared stack, and of each head before its last layer.
+        """Computes the output of the shared stack and, for each head, the input of its last layer.
 
         Args:
           log_mel: normalised spectrograms, float [shape=(B, T, M)].
           clip_mask: bool [shape=(B,)], False for clips that only fill up the batch; all True by default.
           train: whether batch norm uses and records the batch's statistics, and dropout is on.
-          axis_name: the device axis over which batch norm's statistics are taken.
-          dropout_key: needed for training with dropout.
+          axis_name: axis of the devices that share the batch, for batch norm.
+          dropout_key: random key, required in training with dropout.
 
         Returns:
           `shared` [shape=(B, T, M // 32, channels)], `scene` [shape=(B, hidden)], `event` [shape=(B, T, hidden)].
@@ -295,10 +228,31 @@ class JointNetwork(nnx.Module):
         return embedded
 
     def __call__(self, log_mel: jax.Array, **mode) -> tuple[jax.Array | None, jax.Array | None]:
-        """Computes the logits of both heads, from what `embed` takes.
+        """Computes the logits of both heads; takes the arguments of `embed`.
 
         Returns:
           Scene logits float32 [shape=(B, S)] and event logits float32 [shape=(B, T, E)]; None for a head that is not built.
         """
         embedded = self.embed(log_mel, **mode)
-        return tuple(getattr(self, task).output(embedded[task]) if task in self.tasks else None for task in TASKS)
+        scene_logits = self.scene.output(embedded["scene"]) if "scene" in self.tasks else None
+        event_logits = self.event.output(embedded["event"]) if "event" in self.tasks else None
+        return scene_logits, event_logits
+
+
+def _check_size(frames: int, mel_bins: int, scenes: int, events: int, tasks: tuple[str, ...]) -> None:
+    """Raises ValueError unless a network of these sizes can be built."""
+    if not tasks or set(tasks) - set(TASKS):
+        raise ValueError(f"tasks must be one or both of {', '.join(TASKS)}, not {tasks}")
+    if ("scene" in tasks and scenes < 1) or ("event" in tasks and events < 1):
+        raise ValueError(f"every task needs at least one class; got {scenes} scenes and {events} events")
+    if _pooled_bins(mel_bins) < 1:
+        raise ValueError(f"{mel_bins} mel bins are too few; the shared stack pools {math.prod(FREQUENCY_POOLS)} into one")
+    if "scene" in tasks and frames < SCENE_TIME_POOL:
+        raise ValueError(f"a clip of {frames} frames is too short; the scene head pools {SCENE_TIME_POOL} frames into one")
+
+
+def _pooled_bins(mel_bins: int) -> int:
+    """Bins after the shared stack."""
+    for pool in FREQUENCY_POOLS:
+        mel_bins //= pool
+    return mel_bins

@@ -12,6 +12,7 @@ import numpy as np
 from mfl_jax import metrics
 from mfl_jax.errors import InputError
 from mfl_jax.reporting import paper, statistics
+from mfl_jax.runtime import workdir_config
 
 SCORES = {
     ("scene", "micro_f"): "scene micro F",
@@ -28,7 +29,7 @@ def finished_runs(home: pathlib.Path) -> list[dict]:
     runs = []
     for file in sorted(home.glob("members/*/results.json")):
         results = json.loads(file.read_text(encoding="utf-8"))
-        runs.append({**results, "config": json.loads((file.parent / "config.json").read_text(encoding="utf-8"))})
+        runs.append({**results, "config": workdir_config.read_config(file.parent / "config.json")})
     if not runs:
         raise InputError(f"{home}: no complete run of an experiment; python -m mfl_jax.experiment makes them")
     return runs
@@ -110,7 +111,7 @@ def claim(comparisons: Sequence[Mapping]) -> str:
 def summarise(home: pathlib.Path) -> dict:
     """Makes what the results.json of an experiment holds of the runs that are complete."""
     runs = finished_runs(home)
-    config = json.loads((home / "config.json").read_text(encoding="utf-8"))
+    config = workdir_config.read_config(home / "config.json")
     several_alphas = bool(config["alphas"])
     folds = 4 if config["folds"] else 1
     swept = [len(system.get("tasks", config["tasks"])) == 2 for system in config["systems"].values()]

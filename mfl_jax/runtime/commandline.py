@@ -1,19 +1,19 @@
-"""What the commands share: a config and a work directory from flags, and one line where a user went wrong."""
+"""The frame of every command: flags to a config and a work directory, and one line on standard error for a user's mistake."""
 
 import errno
 import logging as python_logging
 import os
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
 
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import hosts
 
-REFUSED_BY_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG)
-"""Errors of the system that say what to do about them."""
+EXPLAINED_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG)
+"""System errors whose message tells the user what to fix."""
 
 
 class Flags(NamedTuple):
@@ -23,94 +23,95 @@ class Flags(NamedTuple):
     workdir: flags.FlagHolder
 
 
-def start(run: Callable, held: Flags) -> None:
-    """Parses the flags, joins other hosts and calls `run(config, workdir)`; the process ends with the status that it returns."""
+def run_with_config(command: Callable[..., int], holders: Flags) -> None:
+    """Parses the flags, joins the other hosts, and ends the process with the status of `command(config, workdir)`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     hosts.define_flags()
-    app.run(lambda arguments: _main(arguments, run, held), flags_parser=lambda arguments: _parse(arguments, held))
+
+    def main(arguments: Sequence[str]) -> int:
+        if len(arguments) > 1:
+            raise app.UsageError(f"unexpected: {' '.join(arguments[1:])}")
+        config = holders.config.value
+        return _report_errors(lambda: _join_and_run(command, config, holders.workdir.value or f"runs/{config.name}"))
+
+    app.run(main, flags_parser=lambda arguments: _parse_config_flags(arguments, holders))
 
 
-def start_without_config(run: Callable) -> None:
-    """Parses the flags and calls `run(arguments)` with what is no flag; the process ends with the status that it returns."""
+def run_with_arguments(command: Callable[[list[str]], int]) -> None:
+    """Parses the flags and ends the process with the status of `command(arguments)`, where flags are left out."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    app.run(lambda arguments: _answered(lambda: run(arguments[1:])), flags_parser=_parse_flags)
+    app.run(lambda arguments: _report_errors(lambda: command(arguments[1:])), flags_parser=_parse_flags)
 
 
-def _main(arguments, run, held):
-    if len(arguments) > 1:
-        raise app.UsageError(f"unexpected: {' '.join(arguments[1:])}")
-    config = held.config.value
+def _join_and_run(command: Callable[..., int], config: Any, workdir: str) -> int:
+    hosts.join_cluster()
+    from mfl_jax.runtime import storage  # imported here, so that --help and wrong flags answer at once
 
-    def joined():
-        hosts.join()
-        from mfl_jax.runtime import storage  # imported here, so that --help and wrong flags answer at once
-
-        return run(config, storage.resolve_folder(held.workdir.value or f"runs/{config.name}"))
-
-    return _answered(joined)
+    return command(config, storage.resolve_folder(workdir))
 
 
-def _answered(call):
-    """Calls a command; what a user did wrong, or what the system refuses to write, is answered in one line."""
+def _report_errors(command: Callable[[], int]) -> int:
+    """Calls a command; reports a user's mistake, or a file that the system refuses to write, in one line."""
     logging.set_verbosity(logging.ERROR)
-    # Of a checkpoint that can't be written or read, Orbax leaves more errors behind than the one that is answered.
+    # Orbax logs more errors for a broken checkpoint than the one that is reported.
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     try:
-        return call()
+        return command()
     except InputError as error:
-        status = _said(error)
-    except OSError as error:
-        if error.errno not in REFUSED_BY_SYSTEM:
-            raise
-        what = "what was written before is whole; mend that, and the same command goes on"
-        status = _said(f"{error.filename or 'writing'}: {error.strerror}; {what}")
+        status = _print_error(error)
+        hosts.exit_after_refusal(status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
     except Exception as error:
-        if not hosts.is_lost_host_error(error):
+        if isinstance(error, OSError) and error.errno in EXPLAINED_ERRORS:
+            advice = "files written before are intact; once this is fixed, the same command goes on"
+            status = _print_error(f"{error.filename or 'writing'}: {error.strerror}; {advice}")
+        elif hosts.is_lost_host_error(error):
+            reason = str(error).splitlines()[0][:200]
+            status = _print_error(f"another process of this run was lost ({reason}); {hosts.WHAT_TO_DO}", hosts.LOST)
+        else:
             hosts.exit_without_waiting(1)
             raise
-        status = _said(
-            f"another process of this run was lost ({str(error).splitlines()[0][:200]}); {hosts.WHAT_TO_DO}", hosts.LOST
-        )
     hosts.exit_without_waiting(status)
     sys.exit(status)
 
 
-def _parse_flags(arguments):
+def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
-        refuse(error)
+        exit_with_error(error)
 
 
-def _parse(arguments, held):
-    """Parses the flags; what ml_collections makes of a wrong file, field or value becomes one line."""
+def _parse_config_flags(arguments: Sequence[str], holders: Flags) -> list[str]:
+    """Parses the flags; reports what ml_collections raises for a wrong file, field or value in one line."""
     try:
         rest = flags.FLAGS(arguments)
-        if held.config.value is None:
+        if holders.config.value is None:
             raise flags.IllegalFlagValueError("--config=FILE is missing, e.g. --config=configs/proposed.py:quick")
-        _ = held.config.value.name  # a file that can't be loaded shows at the first look at it
+        _ = holders.config.value.name  # reading a field loads the file
     except (KeyError, AttributeError) as error:
-        refuse(f"no config field {error}; configs/default.py lists them all")
+        exit_with_error(f"no config field {error}; configs/default.py lists them all")
     except OSError:
-        refuse(f"{_argument('--config', arguments)}: no such config file")
+        exit_with_error(f"{_flag_text('--config', arguments)}: no such config file")
     except (flags.Error, ValueError, TypeError) as error:
-        refuse(str(error).strip().splitlines()[-1])  # the last line of a traceback that comes as a text
+        exit_with_error(str(error).strip().splitlines()[-1])  # ml_collections puts a whole traceback into the message
     return rest
 
 
-def _argument(name, arguments):
-    given = " ".join(arguments[1:]).replace(f"{name} ", f"{name}=")
-    return next((word.partition("=")[2] for word in given.split() if word.startswith(f"{name}=")), name)
+def _flag_text(name: str, arguments: Sequence[str]) -> str:
+    """Returns the value of a flag as typed, `--name=value` or `--name value`."""
+    words = " ".join(arguments[1:]).replace(f"{name} ", f"{name}=").split()
+    return next((word.partition("=")[2] for word in words if word.startswith(f"{name}=")), name)
 
 
-def refuse(message) -> None:
-    """Says what is wrong in one line, and ends the process with status 2."""
-    sys.exit(_said(message))
+def exit_with_error(message: object) -> NoReturn:
+    """Prints an error in one line and ends the process with status 2."""
+    sys.exit(_print_error(message))
 
 
-def _said(message, status=2) -> int:
-    print(f"error: {message}", file=sys.stderr)
+def _print_error(message: object, status: int = 2) -> int:
+    """Prints an error in one line; returns `status`."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
     return status

@@ -1,4 +1,4 @@
-"""history.jsonl: of every start of a run, what made it: code, versions, devices, data."""
+"""history.jsonl: one line per start of a run, with its code, versions, devices and data."""
 
 import importlib.metadata
 import json
@@ -7,6 +7,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+from typing import Any
 
 import jax
 
@@ -17,31 +18,33 @@ PACKAGES = ("mfl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 
 def package_versions() -> dict[str, str]:
-    """The versions of what a result depends on."""
+    """Returns the versions of the packages that a result depends on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def code_version() -> dict | None:
-    """The commit of the checkout that this package runs from, and whether files differ from it; None without git."""
+    """Returns the commit that this package runs from, and whether tracked files differ from it; None outside a checkout."""
     root = pathlib.Path(__file__).absolute().parent.parent.parent
 
-    def git(*arguments):
+    def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
     try:
         if pathlib.Path(git("rev-parse", "--show-toplevel")) != root:
-            return None  # installed into somebody else's repository
+            return None  # installed inside another repository
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def describe_start(config, fingerprint: str, devices: list) -> dict:
-    """What a result can be made again from, as JSON holds it.
+def build_start_record(config, fingerprint: str, devices: list[jax.Device]) -> dict[str, Any]:
+    """Returns everything needed to reproduce a run, as JSON represents it.
 
     Args:
-      config: of the run. fingerprint: of its data. devices: that compute it.
+      config: of the run.
+      fingerprint: of its data set.
+      devices: that compute it.
     """
     return {
         "command": sys.argv,
@@ -60,8 +63,8 @@ def describe_start(config, fingerprint: str, devices: list) -> dict:
     }
 
 
-def record_start(workdir: pathlib.Path, what: dict) -> None:
-    """Adds a start to history.jsonl, after those before it."""
+def append_start(workdir: pathlib.Path, record: dict[str, Any]) -> None:
+    """Appends one start to history.jsonl."""
     file = workdir / FILE
-    before = file.read_text() if file.exists() else ""
-    storage.atomic_write(file, f"{before}{json.dumps(what)}\n")
+    earlier_lines = file.read_text() if file.exists() else ""
+    storage.atomic_write(file, f"{earlier_lines}{json.dumps(record)}\n")

@@ -1,15 +1,18 @@
-"""Several processes as one run: who takes part, by flags or by what the environment says, and what happens when one is lost.
+"""Runs over several hosts: joining the cluster, ending together, and reporting a lost host.
 
-A host is a process of JAX's multi-controller runtime: all of them run the same command, the first one writes and speaks for all.
+A host is one process of JAX's multi-controller runtime. All hosts run the same command; only the first writes files and prints.
 """
 
+import contextlib
 import ctypes
 import faulthandler
+import functools
 import importlib.util
 import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,16 +22,24 @@ from absl import flags
 from mfl_jax.errors import InputError
 
 HEARTBEAT_S = 30
-"""A host that was silent for so long counts as lost, and the others end."""
+"""A host that sends no heartbeat for this long counts as lost, and the others end."""
 LONGEST_WAIT_S = 24 * 3600
-"""How long a host that is done waits for the others to be done."""
+"""A finished host waits this long for the others to finish."""
+REFUSAL_WAIT_S = 60.0
+"""A host that refuses its input waits this long for the others to print their own refusal."""
 LOST = 1
-"""Exit status of a host whose run has lost another one."""
+"""Exit status after another host was lost."""
 WHAT_TO_DO = "start the same command on all hosts again: it goes on from the last checkpoint"
 
 
-class Place(NamedTuple):
-    """A host's place in a run: the address of the first host, the number of hosts, and which one this is."""
+class ClusterPlace(NamedTuple):
+    """The place of a host in a run.
+
+    Attributes:
+      coordinator: HOST:PORT of the first host.
+      processes: number of hosts.
+      process: index of this host, from 0.
+    """
 
     coordinator: str
     processes: int
@@ -36,138 +47,164 @@ class Place(NamedTuple):
 
 
 def define_flags() -> None:
-    """Defines the flags that place a host."""
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process of a run over several; JAX_COORDINATOR_ADDRESS.")
+    """Defines the flags that place this process in a cluster."""
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes; JAX_COORDINATOR_ADDRESS.")
     flags.DEFINE_integer("processes", None, "Number of processes of the run; JAX_NUM_PROCESSES.")
-    flags.DEFINE_integer("process", None, "Which of them this is, from 0; JAX_PROCESS_ID.")
+    flags.DEFINE_integer("process", None, "Index of this process, from 0; JAX_PROCESS_ID.")
     flags.DEFINE_enum("hosts", "auto", ["auto", "one"], "auto also joins the tasks of a Slurm step and of a TPU slice.")
 
 
-def cluster_address(given: Mapping, environment: Mapping) -> Place | None:
-    """The place of this process as flags and environment have it.
+def find_cluster_place(flag_values: Mapping, environment: Mapping) -> ClusterPlace | None:
+    """Finds the place of this process from flags and environment variables.
 
     Args:
-      given: the values of the flags `coordinator`, `processes`, `process` and `hosts`.
-      environment: `os.environ`, or what stands for it.
+      flag_values: of the flags `coordinator`, `processes`, `process` and `hosts`.
+      environment: environment variables, such as `os.environ`.
 
     Returns:
-      None for a run of one process, and where only JAX can tell (a Cloud TPU).
+      None for a run of one process, and on a Cloud TPU, where only JAX knows the place.
 
     Raises:
-      InputError: a part of the place is missing or wrong.
+      InputError: a part of the place is missing or invalid.
     """
-    if given["hosts"] == "one":
+    if flag_values["hosts"] == "one":
         return None
-    found = {
-        "coordinator": given["coordinator"] or environment.get("JAX_COORDINATOR_ADDRESS"),
-        "processes": _number("processes", given["processes"], environment.get("JAX_NUM_PROCESSES")),
-        "process": _number("process", given["process"], environment.get("JAX_PROCESS_ID")),
-    }
-    tasks = _number("SLURM_STEP_NUM_TASKS", None, environment.get("SLURM_STEP_NUM_TASKS")) or 1
-    if tasks > 1 and None in (found["processes"], found["process"]):
-        # Within `srun`; a batch script by itself has no step.
-        found["processes"], found["process"] = tasks, _number("SLURM_PROCID", None, environment.get("SLURM_PROCID"))
-        found["coordinator"] = found["coordinator"] or _slurm_coordinator(environment)
-    if not any(value is not None for value in found.values()):
+    coordinator = flag_values["coordinator"] or environment.get("JAX_COORDINATOR_ADDRESS")
+    processes = _integer("processes", flag_values["processes"], environment.get("JAX_NUM_PROCESSES"))
+    process = _integer("process", flag_values["process"], environment.get("JAX_PROCESS_ID"))
+    tasks = _integer("SLURM_STEP_NUM_TASKS", None, environment.get("SLURM_STEP_NUM_TASKS")) or 1
+    if tasks > 1 and None in (processes, process):
+        # Set by `srun`; a batch script alone is no step.
+        processes, process = tasks, _integer("SLURM_PROCID", None, environment.get("SLURM_PROCID"))
+        coordinator = coordinator or _slurm_coordinator(environment)
+    return _check_place(coordinator, processes, process)
+
+
+def _check_place(coordinator: str | None, processes: int | None, process: int | None) -> ClusterPlace | None:
+    values = {"coordinator": coordinator, "processes": processes, "process": process}
+    missing = [f"--{name}" for name, value in values.items() if value is None]
+    if len(missing) == len(values):
         return None
-    if missing := [f"--{name}" for name, value in found.items() if value is None]:
+    if coordinator is None or processes is None or process is None:
         raise InputError(f"{', '.join(missing)} missing: a run over several hosts needs --coordinator, --processes and --process")
-    place = Place(**found)
-    if place.processes < 1 or not 0 <= place.process < place.processes:
-        raise InputError(f"--process={place.process} is none of {place.processes} processes, which count from 0")
-    if not re.fullmatch(r".+:\d{1,5}", place.coordinator):
-        raise InputError(f"--coordinator={place.coordinator}: it is HOST:PORT")
-    return place if place.processes > 1 else None
+    if processes < 1 or not 0 <= process < processes:
+        raise InputError(f"--process={process} is not one of {processes} processes, which count from 0")
+    if not re.fullmatch(r".+:\d{1,5}", coordinator):
+        raise InputError(f"--coordinator={coordinator}: must be HOST:PORT")
+    return ClusterPlace(coordinator, processes, process) if processes > 1 else None
 
 
-def _number(name, given, otherwise):
-    if given is not None or otherwise is None:
-        return given
+def _integer(name: str, flag_value: int | None, variable: str | None) -> int | None:
+    """Returns the value of a flag or else of an environment variable."""
+    if flag_value is not None or variable is None:
+        return flag_value
     try:
-        return int(otherwise)
+        return int(variable)
     except ValueError:
-        raise InputError(f"{name} is {otherwise!r} in the environment, and it is a whole number") from None
+        raise InputError(f"{name} is {variable!r} in the environment; it must be a whole number") from None
 
 
-def _slurm_coordinator(environment) -> str:
-    """The first node of the step, and a port that two jobs on a node do not share."""
+def _slurm_coordinator(environment: Mapping) -> str:
+    """Returns the first node of the Slurm step, with a port that depends on the job."""
     nodes = environment.get("SLURM_STEP_NODELIST", "")
     match = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
     if not match:
-        raise InputError(f"SLURM_STEP_NODELIST is {nodes!r}, no list of nodes; give --coordinator=HOST:PORT")
+        raise InputError(f"SLURM_STEP_NODELIST is {nodes!r}, not a list of nodes; pass --coordinator=HOST:PORT")
     port = 61_440 + int(environment.get("SLURM_JOB_ID", "0")) % 4096
     return f"{match[1]}{match[2] or ''}:{port}"
 
 
-def join() -> None:
-    """Joins the other hosts, where there are any. To be called before JAX is asked for devices, and before there are threads.
+def join_cluster() -> None:
+    """Joins the other hosts, if any. Call it before JAX looks for devices and before any thread starts.
 
-    The process goes on in a child of it, so that it can say in plain words what became of that: JAX ends a process whose run has
-    lost a host from within.
+    The process continues in a child. JAX aborts a process that has lost another host; the parent then says so in plain words.
 
     Raises:
-      InputError: flags or environment make no sense.
+      InputError: flags or environment variables are invalid.
     """
-    given = {name: flags.FLAGS[name].value for name in ("coordinator", "processes", "process", "hosts")}
-    place = cluster_address(given, os.environ)
-    on_tpu = given["hosts"] == "auto" and "cpu" not in os.environ.get("JAX_PLATFORMS", "") and importlib.util.find_spec("libtpu")
-    if place is None and not on_tpu:
+    flag_values = {name: flags.FLAGS[name].value for name in ("coordinator", "processes", "process", "hosts")}
+    place = find_cluster_place(flag_values, os.environ)
+    may_use_tpu = flag_values["hosts"] == "auto" and "cpu" not in os.environ.get("JAX_PLATFORMS", "")
+    if place is None and not (may_use_tpu and importlib.util.find_spec("libtpu")):
         return
-    _watched(place)
+    _continue_in_child(place)
     import jax
 
-    settings = {"heartbeat_timeout_seconds": HEARTBEAT_S, "shutdown_timeout_seconds": LONGEST_WAIT_S}
+    initialize = functools.partial(
+        jax.distributed.initialize, heartbeat_timeout_seconds=HEARTBEAT_S, shutdown_timeout_seconds=LONGEST_WAIT_S
+    )
     if place is not None:
-        # JAX's own look at Slurm would leave each process one device, though there is one process a node.
-        jax.distributed.initialize(*place, **settings, cluster_detection_method="deactivate")
+        # JAX's own Slurm detection would give each process one device, though there is one process per node.
+        initialize(*place, cluster_detection_method="deactivate")
         return
     try:
-        jax.distributed.initialize(**settings)
+        initialize()
     except ValueError:
-        return  # TPU software, but no Cloud TPU around it
+        return  # libtpu is installed, but this is not a Cloud TPU
 
 
-def _watched(place: Place | None) -> None:
-    """Goes on in a child; the parent hands it the signals, waits, and ends with its status."""
+def _continue_in_child(place: ClusterPlace | None) -> None:
+    """Forks. The child returns; the parent forwards signals to it, waits, and exits with its status."""
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)  # so that ctrl-C reaches it once, through its parent
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends when its parent is killed
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: killed together with its parent
         if os.getppid() != parent:
             os._exit(LOST)
-        faulthandler.disable()  # absl's; what JAX says when it aborts is enough
+        faulthandler.disable()  # absl's; JAX's own message is enough when it aborts
         return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda number, _: os.kill(child, number))
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code == -signal.SIGABRT:
-        where = f"process {place.process} of {place.processes}, coordinator {place.coordinator}" if place else "TPU worker"
+    _, wait_status = os.waitpid(child, 0)
+    status = os.waitstatus_to_exitcode(wait_status)
+    if status == -signal.SIGABRT:
+        name = f"process {place.process} of {place.processes}, coordinator {place.coordinator}" if place else "TPU worker"
         print(
-            f"error: another process of this run was lost, or never came ({where}); {WHAT_TO_DO}",
+            f"error: another process of this run was lost, or never came ({name}); {WHAT_TO_DO}",
             file=sys.stderr, flush=True,
         )  # fmt: skip
-        code = LOST
-    os._exit(code if code >= 0 else 128 - code)
+        status = LOST
+    os._exit(status if status >= 0 else 128 - status)
 
 
 def is_multihost() -> bool:
-    """Whether this process belongs to a run over several hosts."""
+    """Returns whether this process is one of several hosts of a run."""
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_lost_host_error(error: Exception) -> bool:
-    """Whether an error is how JAX or Orbax says, from within a sum or a meeting of hosts, that one of them has ended."""
+    """Returns whether JAX or Orbax raised `error` because another host ended during a collective operation."""
     signs = ("gloo", "connection closed", "connection reset", "unavailable", "nccl", "coordination", "barrier", "deadline")
     return is_multihost() and any(sign in str(error).lower() for sign in signs)
 
 
+def exit_after_refusal(status: int) -> None:
+    """Ends a process of several that has printed why it refuses its input; returns at once on a single host.
+
+    Invalid input is usually refused by every host, each by itself. The first to exit would abort the others before they could
+    print the reason. Hence all hosts meet in JAX's shutdown, after which none can be aborted. A host that refuses alone, while
+    the others work on, exits after `REFUSAL_WAIT_S`; then they notice that it is lost.
+    """
+    if not is_multihost():
+        return
+    import jax
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    timer = threading.Timer(REFUSAL_WAIT_S, os._exit, [status])
+    timer.daemon = True
+    timer.start()
+    with contextlib.suppress(Exception):  # the reason is printed; how the others end does not change it
+        jax.distributed.shutdown()
+    os._exit(status)
+
+
 def exit_without_waiting(status: int) -> None:
-    """Ends a process that failed while its run goes on elsewhere, without waiting for the others: they notice, and end too."""
+    """Ends a failed process of several at once; the others notice and end too. Returns at once on a single host."""
     if is_multihost():
         if sys.exc_info()[0] is not None:
             traceback.print_exc()

@@ -1,7 +1,7 @@
-"""One step on one device, or on many, of one host or of several; of one run, or of several at once: all that knows of devices.
+"""Steps over devices and hosts: a batch split over devices (pmap), several runs at once (vmap), and sums over hosts.
 
-Every host (a process of JAX's, see `hosts.py`) runs the same program. The state is whole on every device of every host; a batch
-is laid out over all devices, and each host reads the rows of its own.
+Every host (see `hosts.py`) runs the same program. Every device of every host holds the whole state. A batch is split over all
+devices, and each host reads its own rows only.
 """
 
 import contextlib
@@ -20,16 +20,16 @@ from mfl_jax.errors import InputError
 AXIS = "device"
 MEMBERS = "members"
 STEPS_BEHIND = 2
-"""How long after it was computed a figure of a step is looked at: by then nobody waits for it."""
+"""Read results this many steps late, so that reading never blocks."""
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep what a step frees for the next one, where it is glibc.
+    """Makes glibc keep freed memory for the next step, instead of returning it to the system.
 
-    It would give large blocks back to the system, and every step on a CPU would wait for gigabytes to be handed out and zeroed
-    again. The price is that the process keeps the memory of its largest step to its end.
+    Otherwise every step on a CPU waits for gigabytes to be mapped and zeroed again. In return, the process holds the memory of
+    its largest step until it ends. No effect with other C libraries.
     """
-    with contextlib.suppress(OSError, AttributeError):  # another system, another C library
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
         library = ctypes.CDLL("libc.so.6")
         trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
         library.mallopt(mmap_max, 0)
@@ -37,42 +37,42 @@ def keep_freed_memory() -> None:
 
 
 def compile_train_step(step: Callable, devices: list) -> Callable:
-    """Compiles `step(state, batch, scalars, *, axis_name)`: jitted on one device, pmapped over many.
+    """Compiles `step(state, batch, scalars, *, axis_name)`: jit on one device, pmap on several.
 
-    The state goes in and comes out whole, one and the same on every device; the batch is split along its first axis. Where the
-    devices are those of several hosts, each gives its own rows of the batch (`rows_of_host`).
+    The state is replicated and donated; the batch is split along its first axis. On several hosts, each passes its own rows of
+    the batch (`host_rows`).
     """
     if len(devices) == 1:
         return jax.jit(functools.partial(step, axis_name=None), donate_argnums=0)
-    own = sum(device.process_index == jax.process_index() for device in devices)
-    # out_axes=None takes one device's result for all, unverified: `step` itself must add up what devices hold in parts.
-    # Over several hosts pmap takes all devices there are, and from each host the rows of its own.
+    local_count = sum(device.process_index == jax.process_index() for device in devices)
+    # out_axes=None returns the result of one device, unverified: `step` itself must sum over devices.
+    # On several hosts pmap uses all devices, and every host passes its own rows.
     mapped = jax.pmap(
         functools.partial(step, axis_name=AXIS), AXIS, in_axes=(None, 0, None), out_axes=None,
-        devices=devices if own == len(devices) else None,
+        devices=devices if local_count == len(devices) else None,
     )  # fmt: skip
-    return lambda state, batch, scalars: mapped(state, split_batch(batch, own), scalars)
+    return lambda state, batch, scalars: mapped(state, split_batch(batch, local_count), scalars)
 
 
 def compile_eval_step(step: Callable, devices: list) -> Callable:
-    """As `compile_train_step`, but the state stays usable."""
+    """Compiles as `compile_train_step` does, but does not donate the state."""
     if len(devices) == 1:
         return jax.jit(functools.partial(step, axis_name=None))
     return compile_train_step(step, devices)
 
 
 def compile_members(step: Callable, axes: tuple, devices: list, *, donate: bool) -> Callable:
-    """Compiles `step(state, ...)` of one run for several runs at once: vmapped on one device, and pmapped over many.
+    """Compiles `step(state, ...)` of one run for several runs at once: vmap on one device, pmap of vmap on several.
 
     Args:
-      step: of one run, on one device.
-      axes: an entry an argument, 0 where each run has its own and None where all share one.
-      devices: that share the runs.
+      step: the step of one run on one device.
+      axes: one entry per argument: 0 if every run has its own, None if all runs share it.
+      devices: to split the runs over.
       donate: whether the states may be overwritten.
 
     Returns:
-      `step` for arguments with a leading axis of runs, whose states (the first argument and a first result) are laid out by
-      `spread`; other results come back likewise.
+      `step` for arguments with a leading axis of runs. The states, as argument and as result, and all other results are laid
+      out by `shard_members`.
     """
     donated = 0 if donate else ()
     many = jax.vmap(functools.partial(step, axis_name=None), in_axes=axes)
@@ -81,27 +81,27 @@ def compile_members(step: Callable, axes: tuple, devices: list, *, donate: bool)
     mapped = jax.pmap(many, MEMBERS, in_axes=axes, devices=devices, donate_argnums=donated)
 
     def call(state, *arguments):
-        own = (
+        sharded = (
             shard_members(value, len(devices)) if axis == 0 else value for value, axis in zip(arguments, axes[1:], strict=True)
         )
-        return mapped(state, *own)
+        return mapped(state, *sharded)
 
     return call
 
 
 def shard_members(tree, devices: int):
-    """Lays runs out over devices: [shape=(n, ...)] -> [shape=(devices, n / devices, ...)]; nothing to do for one device."""
+    """Splits runs over devices: [shape=(n, ...)] -> [shape=(devices, n / devices, ...)]; unchanged for one device."""
     return tree if devices == 1 else jax.tree.map(lambda leaf: np.reshape(leaf, (devices, -1, *np.shape(leaf)[1:])), tree)
 
 
 def gather_members(tree, devices: int):
-    """Undoes `spread`, on the host."""
+    """Undoes `shard_members`; returns NumPy arrays."""
     tree = jax.device_get(tree)
     return tree if devices == 1 else jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
 
 
 def replicate(tree, devices: list):
-    """Puts arrays on every device, whole."""
+    """Copies arrays to every device."""
     if len(devices) == 1:
         return jax.device_put(tree, devices[0])
     mesh = jax.sharding.Mesh(np.array(devices), (MEMBERS,))
@@ -114,33 +114,33 @@ def split_batch(batch: dict, parts: int) -> dict:
 
 
 def padded_batch_size(batch_size: int, devices: int) -> int:
-    """The smallest multiple of `devices` that holds `batch_size` clips; the surplus is masked out."""
+    """Returns the smallest multiple of `devices` that is >= `batch_size`; the additional rows are masked out."""
     return -(-batch_size // devices) * devices
 
 
 def host_count() -> int:
-    """Processes that take part in the run."""
+    """Returns the number of hosts of the run."""
     return jax.process_count()
 
 
 def is_first_host() -> bool:
-    """Whether this process writes and speaks for all."""
+    """Returns whether this process writes files and prints for all hosts."""
     return jax.process_index() == 0
 
 
 def is_turn(number: int) -> bool:
-    """Whether this host is to do piece `number` of work that is dealt out to hosts."""
+    """Returns whether piece `number` of work falls to this host; the hosts take turns."""
     return number % host_count() == jax.process_index()
 
 
 def host_rows(padded_size: int) -> slice:
-    """The rows of a batch of `padded_size` clips that this host's devices take."""
+    """Returns the rows of a batch of `padded_size` clips that the devices of this host compute."""
     rows = padded_size // host_count()
     return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
 
 
 def allgather_bytes(content: bytes) -> list[bytes]:
-    """What every host gave, in the order of the hosts; of the same length on all."""
+    """Returns the content of every host, in the order of the hosts; the length must be the same on all."""
     if host_count() == 1:
         return [content]
     rows = multihost_utils.process_allgather(np.frombuffer(content, np.uint8))
@@ -148,39 +148,45 @@ def allgather_bytes(content: bytes) -> list[bytes]:
 
 
 def sum_over_hosts(values: np.ndarray) -> np.ndarray:
-    """The sum of an array over hosts, in float64 [shape of `values`]; the same bits on all."""
+    """Sums an array over hosts in float64 [shape of `values`]; bitwise equal on all hosts."""
     values = np.ascontiguousarray(values, np.float64)
-    return sum(np.frombuffer(one, np.float64).reshape(values.shape) for one in allgather_bytes(values.tobytes()))
+    parts = [np.frombuffer(part, np.float64).reshape(values.shape) for part in allgather_bytes(values.tobytes())]
+    return sum(parts[1:], start=parts[0])
 
 
 def barrier() -> None:
-    """Returns when all hosts have come here."""
+    """Waits until all hosts have called it."""
     allgather_bytes(b".")
 
 
-def check_hosts_agree(value: str, otherwise: str) -> None:
-    """Raises an InputError on every host, `otherwise` in its words, if they do not all hold the same `value`."""
-    sums = allgather_bytes(hashlib.sha256(value.encode()).digest())
-    if other := [number for number, found in enumerate(sums) if found != sums[0]]:
-        raise InputError(f"host {other[0]} {otherwise} host 0")
+def check_hosts_agree(value: str, disagreement: str) -> None:
+    """Raises an InputError on every host unless all of them pass the same `value`.
+
+    Args:
+      value: to compare.
+      disagreement: the message, between `host N` and `host 0`.
+    """
+    digests = allgather_bytes(hashlib.sha256(value.encode()).digest())
+    if others := [number for number, digest in enumerate(digests) if digest != digests[0]]:
+        raise InputError(f"host {others[0]} {disagreement} host 0")
 
 
 class StopVote:
-    """Whether any host wants to stop: the same answer on all of them, at the same call.
+    """A vote of all hosts on stopping, with the same result on all of them at the same call.
 
-    A sum over hosts, computed beside the steps and read `STEPS_BEHIND` calls later, so that no step waits for it. On one host
-    the answer comes at once.
+    The votes are summed on the devices beside the steps, and the sum is read `STEPS_BEHIND` calls later, so that no step waits
+    for it. On a single host the result is immediate.
     """
 
-    def __init__(self):
-        self._asked = deque()
-        self._sum = None
+    def __init__(self) -> None:
+        self._pending: deque[jax.Array] = deque()
+        self._sum: Callable | None = None
         if host_count() > 1:
             self._sum = jax.pmap(functools.partial(jax.lax.psum, axis_name=AXIS), AXIS, out_axes=None)
 
-    def any(self, wanted: bool) -> bool:
-        """To be called by all hosts equally often, with what this one wants."""
+    def cast(self, wants_stop: bool) -> bool:
+        """Casts this host's vote; returns whether any host voted to stop. All hosts must call it equally often."""
         if self._sum is None:
-            return wanted
-        self._asked.append(self._sum(np.full(jax.local_device_count(), wanted, np.int32)))
-        return len(self._asked) > STEPS_BEHIND and bool(self._asked.popleft() > 0)
+            return wants_stop
+        self._pending.append(self._sum(np.full(jax.local_device_count(), wants_stop, np.int32)))
+        return len(self._pending) > STEPS_BEHIND and bool(self._pending.popleft() > 0)

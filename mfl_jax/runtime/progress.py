@@ -1,15 +1,17 @@
-"""The one progress bar of all commands: what is done, how fast, and the time left."""
+"""The progress bar that all commands share."""
 
 import rich.console
 import rich.progress
 
 
-def progress_bar(unit: str, *columns: rich.progress.ProgressColumn, console: rich.console.Console | None = None):
+def progress_bar(
+    unit: str, *columns: rich.progress.ProgressColumn, console: rich.console.Console | None = None
+) -> rich.progress.Progress:
     """Returns a progress bar: description, bar, count, unit, time elapsed and time left.
 
     Args:
-      unit: what is counted, e.g. `clips`; may refer to fields of the task, as in `{task.fields[rate]} x real time`.
-      *columns: shown in place of the count, such as bytes and bytes per second.
+      unit: of the count, e.g. `clips`; may refer to fields of the task, as in `{task.fields[rate]} x real time`.
+      *columns: replace the count, such as bytes and bytes per second.
       console: to draw on; standard error by default.
     """
     return rich.progress.Progress(

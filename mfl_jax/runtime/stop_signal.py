@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop in good order."""
+"""Ctrl-C and SIGTERM as a request to stop cleanly."""
 
 import contextlib
 import os
@@ -8,15 +8,17 @@ import threading
 from collections.abc import Iterator
 
 NOTICE_S = 25.0
-"""How long after SIGTERM a process may still write: who sends it (a preempted machine, Slurm, Kubernetes) kills after 30 s."""
+"""Seconds after SIGTERM in which a process may still write. Preempted machines, Slurm and Kubernetes kill it after 30 s."""
 
 
 @contextlib.contextmanager
 def stop_requests(notice_s: float = NOTICE_S) -> Iterator[threading.Event]:
-    """Turns the first SIGINT or SIGTERM into a set event, for work that looks at it; a second SIGINT interrupts at once.
+    """Yields an event that the first SIGINT or SIGTERM sets; a second SIGINT interrupts at once.
 
-    After a SIGTERM the process ends in any case `notice_s` later, with status 143: where the work could not stop, in a long
-    compilation for instance, it would be killed anyway, and goes on from the last checkpoint.
+    The process ends with status 143 `notice_s` seconds after a SIGTERM, even if the work has not stopped by then, for instance
+    during a long compilation. It would be killed anyway, and the next call goes on from the last checkpoint.
+
+    Outside the main thread Python allows no signal handlers, and the event is never set.
     """
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -28,31 +30,32 @@ def stop_requests(notice_s: float = NOTICE_S) -> Iterator[threading.Event]:
         requested.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    old_handlers = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     ended = threading.Event()
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    # Python runs `request` when its main thread comes to it; the number of a signal is in the pipe at once.
-    former = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    watch = threading.Thread(target=_watch, args=(reading, requested, ended, notice_s), daemon=True)
-    watch.start()
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    # Python calls `request` only between two of its instructions; the pipe receives the signal's number at once.
+    old_write_end = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_exit_after_notice, args=(read_end, requested, ended, notice_s), daemon=True)
+    watcher.start()
     try:
         yield requested
     finally:
         ended.set()
-        signal.set_wakeup_fd(former)
-        os.close(writing)
-        watch.join()
-        os.close(reading)
-        for number, handler in before.items():
+        signal.set_wakeup_fd(old_write_end)
+        os.close(write_end)
+        watcher.join()
+        os.close(read_end)
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)
 
 
-def _watch(reading, requested, ended, notice_s) -> None:
-    while number := os.read(reading, 1):
+def _exit_after_notice(read_end: int, requested: threading.Event, ended: threading.Event, notice_s: float) -> None:
+    """Ends the process `notice_s` seconds after a SIGTERM; returns when the pipe is closed."""
+    while number := os.read(read_end, 1):
         if number[0] == signal.SIGTERM:
             requested.set()
             if not ended.wait(notice_s):
-                print("told to end, and not done in time: the same command goes on from the last checkpoint", file=sys.stderr)
+                print("SIGTERM: could not stop in time; the same command goes on from the last checkpoint", file=sys.stderr)
                 sys.stderr.flush()
                 os._exit(128 + signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Files and folders, local or in an object store: names that a user gives, and files that are written whole or not at all."""
+"""Files and folders, local or in an object store: paths that a user types, and atomic writes."""
 
 import contextlib
 import importlib.util
@@ -12,7 +12,7 @@ from mfl_jax.errors import InputError
 
 
 def expand_path(path: str | pathlib.Path) -> pathlib.Path:
-    """A path with the home directory that it may name by `~`.
+    """Expands a leading `~`.
 
     Raises:
       InputError: there is no such home directory.
@@ -24,27 +24,27 @@ def expand_path(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def resolve_folder(name: str | pathlib.Path) -> pathlib.Path:
-    """The folder that a user names, here or, by gs://BUCKET/NAME, in an object store (pip install gcsfs).
+    """Returns the path of a folder: local, or gs://BUCKET/NAME in Google Cloud Storage (which needs gcsfs).
 
     Raises:
-      InputError: there is no such home directory, or no package for such a store.
+      InputError: there is no such home directory, or no package for the store.
     """
     if not is_remote(name):
         return expand_path(name)
     if not importlib.util.find_spec("gcsfs") and not importlib.util.find_spec("tensorflow"):
-        raise InputError(f"{name}: gs:// needs a package more: pip install -e '.[gcs]'")
+        raise InputError(f"{name}: gs:// needs another package: pip install -e '.[gcs]'")
     return epath.Path(name)
 
 
 def is_remote(name: str | os.PathLike) -> bool:
-    """Whether a place is in an object store, where each file appears whole or not at all, and none can be appended to."""
+    """Returns whether a path is in an object store. Writes there are atomic, and files cannot be appended to."""
     return os.fspath(name).startswith("gs://")
 
 
 @contextlib.contextmanager
 def atomic_path(file: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields the name to write a file under; it is renamed at the end, so that the file is there whole or not at all."""
-    part = file.with_name(f"{file.name[:40]}.part{os.getpid()}")  # no longer than the system takes
+    """Yields a temporary path that is renamed to `file` at the end, so that readers never see half a file."""
+    part = file.with_name(f"{file.name[:40]}.part{os.getpid()}")  # shortened, because systems limit the length of a name
     try:
         yield part
         part.replace(file)
@@ -53,7 +53,7 @@ def atomic_path(file: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def atomic_write(file: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file, whole or not at all."""
+    """Writes a file so that readers never see half of it."""
     content = content.encode() if isinstance(content, str) else content
     if is_remote(file):
         file.write_bytes(content)

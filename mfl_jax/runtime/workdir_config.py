@@ -1,57 +1,131 @@
-"""The `config.json` that ties a work directory to one config."""
+"""The `config.json` that ties a work directory to one config, and the defaults that older runs get for newer fields."""
 
+import copy
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from mfl_jax.errors import InputError
 from mfl_jax.runtime.storage import atomic_write
 
-# What may change between two calls on one work directory: where the data lie, what runs the work, how far it goes, and what is
-# asked of the trained network.
+FILE = "config.json"
 MAY_CHANGE = (
     "data_dir", "manual_dir", "beam", "accelerator", "devices", "epochs", "keep_every", "scores", "postprocess", "tune",
 )  # fmt: skip
+"""Fields that may change between two calls on one work directory: where the data are, which devices compute, how long to train,
+and how to score the trained network.
+"""
+ADDED_FIELDS: dict[str, Any] = {
+    "balance": "fixed",
+    "compute": "float32",
+    "scores": "frame",
+    "postprocess": "none",
+    "tune": "frame",
+    "beam": "",
+    "accelerator": "auto",
+    "keep_every": 0,
+}
+"""Config fields added since the first release, each with the value that reproduces runs made before the field existed.
+
+Whoever adds a field to configs/default.py adds it here. `audio.NAME` stands for a field of `config.audio`.
+"""
+ADDED_EXPERIMENT_FIELDS: dict[str, Any] = {}
+"""As `ADDED_FIELDS`, for fields that only experiments have."""
 
 
-def to_plain_dict(config: Mapping) -> dict:
-    """The config as JSON holds it."""
+def to_plain_dict(config: Mapping) -> dict[str, Any]:
+    """Returns the config as JSON represents it: tuples become lists."""
     return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else dict(config)))
 
 
-def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:
-    """Checks that a work directory belongs to this very config, but for the fields in `MAY_CHANGE`.
+def fill_added_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a stored config with every field of `ADDED_FIELDS` that it lacks.
 
-    Returns:
-      Whether it belongs to any config yet.
+    Every config read from a work directory or a checkpoint passes through here.
+    """
+    filled = copy.deepcopy(dict(config))
+    added = ADDED_FIELDS | (ADDED_EXPERIMENT_FIELDS if "systems" in config else {})
+    for field, value in added.items():
+        *parents, name = field.split(".")
+        section = filled
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section.setdefault(name, copy.deepcopy(value))
+    return filled
+
+
+def read_config(file: pathlib.Path) -> dict[str, Any]:
+    """Reads a `config.json` of this or any earlier release, filled with `ADDED_FIELDS`.
 
     Raises:
-      InputError: names the fields that differ.
+      InputError: the file is not JSON.
     """
-    file = workdir / "config.json"
-    if not file.is_file():
-        return False
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))
+        return fill_added_fields(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:
         raise InputError(f"{file}: not readable ({error}); name another --workdir, or delete this one") from None
-    now = to_plain_dict(config)
-    keys = sorted({*before, *now} - set(MAY_CHANGE))
-    differing = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys if before.get(key) != now.get(key)]
+
+
+def missing_field_error(place: pathlib.Path, field: str) -> InputError:
+    """Returns the error for a stored config without a field that this version needs."""
+    return InputError(
+        f"{place}: made before config.{field} existed; add {field!r}, with the value that reproduces older runs, to "
+        "ADDED_FIELDS in mfl_jax/runtime/workdir_config.py"
+    )
+
+
+def _field_names(config: Mapping, prefix: str = "") -> Iterator[str]:
+    """Yields the name of every field; fields of a section, such as `audio`, with a dot."""
+    for name, value in config.items():
+        # An experiment's systems are free-form overrides, not a section.
+        if isinstance(value, Mapping) and prefix + name != "systems":
+            yield from _field_names(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def missing_fields(stored: Mapping, current: Mapping) -> list[str]:
+    """Returns the fields of `current` that `stored`, filled with `ADDED_FIELDS`, lacks."""
+    present = set(_field_names(fill_added_fields(stored)))
+    return [name for name in _field_names(to_plain_dict(current)) if name not in present]
+
+
+def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:
+    """Checks that a work directory belongs to this config, up to the fields in `MAY_CHANGE`.
+
+    Returns:
+      Whether the work directory already has a config.
+
+    Raises:
+      InputError: fields differ (the message names them), or the stored config lacks a field.
+    """
+    file = workdir / FILE
+    if not file.is_file():
+        return False
+    stored, current = read_config(file), to_plain_dict(config)
+    if missing := missing_fields(stored, current):
+        raise missing_field_error(workdir, missing[0])
+    fields = sorted({*stored, *current} - set(MAY_CHANGE))
+    differing = [
+        f"{field} was {stored.get(field)!r} and is {current.get(field)!r}"
+        for field in fields
+        if stored.get(field) != current.get(field)
+    ]
     if differing:
-        raise InputError(f"{workdir} belongs to a run of another config ({'; '.join(differing)}); name another --workdir")
+        raise InputError(f"{workdir} belongs to a run with another config ({'; '.join(differing)}); name another --workdir")
     return True
 
 
 def claim_workdir(workdir: pathlib.Path, config: Mapping) -> None:
-    """Makes the work directory and writes `config.json`.
+    """Creates the work directory and writes `config.json`.
 
     Raises:
-      InputError: it can't be made, or belongs to another config.
+      InputError: the directory is not writable, or belongs to another config.
     """
     check_workdir(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        atomic_write(workdir / "config.json", json.dumps(to_plain_dict(config), indent=1) + "\n")
+        atomic_write(workdir / FILE, json.dumps(to_plain_dict(config), indent=1) + "\n")
     except OSError as error:
         raise InputError(f"{workdir}: not a folder to write to ({error.strerror})") from None

@@ -145,7 +145,7 @@ class _Job:
             result = run_epoch(
                 self.run.train_step, state, scalars, self._batches(epoch, taken % self.epoch_steps),
                 steps=taken, epoch_steps=self.epoch_steps, watch=watch,
-                report_step=lambda step: bar.update(task, completed=step), stop_requested=lambda: vote.any(stop.is_set()),
+                report_step=lambda step: bar.update(task, completed=step), stop_requested=lambda: vote.cast(stop.is_set()),
             )  # fmt: skip
             state, taken = result.state, result.steps
             if not result.complete:
@@ -174,8 +174,8 @@ class _Job:
         self.best_score = max(scores, default=-math.inf)
         self.board: epoch_log.TensorBoardWriter | None = None
         if parallel.is_first_host():
-            start = history.describe_start(run.config, run.dataset.fingerprint, run.devices)
-            history.record_start(self.workdir, {**start, "from_step": taken})
+            start = history.build_start_record(run.config, run.dataset.fingerprint, run.devices)
+            history.append_start(self.workdir, {**start, "from_step": taken})
             self.board = self.stack.enter_context(epoch_log.TensorBoardWriter(self.workdir / "tensorboard", purge_step=epoch + 1))
 
     def _clip_order(self, epoch: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which recordings are meant by what a user names."""
+"""The recordings that arguments of the predict command name."""
 
 import io
 import os
@@ -19,24 +19,24 @@ def spool(tmp_path_factory):
 
 
 def touch(folder, *names):
-    """Empty files: `find` opens no recording."""
+    """Creates empty files, since `find_recordings` opens no recording."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
 
 
-def names(found):
-    return [source.name for source in found]
+def names(sources):
+    return [source.name for source in sources]
 
 
 def test_files_keep_their_order_and_are_named_by_their_last_part(tmp_path, spool):
     touch(tmp_path, "x/b.wav", "y/a.flac")
-    found = find_recordings.find_recordings([f"{tmp_path}/x/b.wav", f"{tmp_path}/y/a.flac"], spool)
-    assert names(found) == ["b.wav", "a.flac"]
-    assert [source.file for source in found] == [tmp_path / "x/b.wav", tmp_path / "y/a.flac"]
+    sources = find_recordings.find_recordings([f"{tmp_path}/x/b.wav", f"{tmp_path}/y/a.flac"], spool)
+    assert names(sources) == ["b.wav", "a.flac"]
+    assert [source.file for source in sources] == [tmp_path / "x/b.wav", tmp_path / "y/a.flac"]
 
 
-def test_a_file_that_is_named_is_taken_whatever_its_suffix_and_even_if_it_is_hidden(tmp_path, spool):
+def test_named_file_may_be_hidden_and_have_any_suffix(tmp_path, spool):
     touch(tmp_path, "noise.dat", ".hidden.wav")
     assert names(find_recordings.find_recordings([f"{tmp_path}/noise.dat", f"{tmp_path}/.hidden.wav"], spool)) == [
         "noise.dat",
@@ -44,19 +44,19 @@ def test_a_file_that_is_named_is_taken_whatever_its_suffix_and_even_if_it_is_hid
     ]
 
 
-def test_a_missing_file_is_left_to_the_listener_who_refuses_it_alone(tmp_path, spool):
-    found = find_recordings.find_recordings([f"{tmp_path}/nothing.wav", f"{tmp_path}/nothing.txt"], spool)
-    assert names(found) == ["nothing.wav", "nothing.txt"]
+def test_missing_file_is_kept_to_be_refused_on_its_own_later(tmp_path, spool):
+    sources = find_recordings.find_recordings([f"{tmp_path}/nothing.wav", f"{tmp_path}/nothing.txt"], spool)
+    assert names(sources) == ["nothing.wav", "nothing.txt"]
 
 
-def test_a_folder_means_the_recordings_in_it_at_any_depth(tmp_path, spool):
+def test_folder_means_the_recordings_in_it_at_any_depth(tmp_path, spool):
     touch(tmp_path, "b.WAV", "a/deep/er/c.Flac", "a/d.mp3", "notes.txt", "cover.png", "noise", ".hidden.wav", "a/._d.wav")
-    found = find_recordings.find_recordings([str(tmp_path)], spool)
-    assert names(found) == ["a/d.mp3", "a/deep/er/c.Flac", "b.WAV"]
-    assert [source.file for source in found] == [tmp_path / name for name in names(found)]
+    sources = find_recordings.find_recordings([str(tmp_path)], spool)
+    assert names(sources) == ["a/d.mp3", "a/deep/er/c.Flac", "b.WAV"]
+    assert [source.file for source in sources] == [tmp_path / name for name in names(sources)]
 
 
-def test_a_slash_behind_a_folder_changes_nothing(tmp_path, spool):
+def test_trailing_slash_changes_nothing(tmp_path, spool):
     touch(tmp_path, "a/x.wav")
     assert find_recordings.find_recordings([f"{tmp_path}/a/"], spool) == find_recordings.find_recordings([f"{tmp_path}/a"], spool)
 
@@ -72,11 +72,11 @@ def test_names_with_spaces_and_other_scripts(tmp_path, spool):
 
 
 @pytest.mark.parametrize("files", [(), ("notes.txt", "sub/list.csv"), (".hidden.wav",)])
-def test_a_folder_without_recordings_is_refused(tmp_path, spool, files):
+def test_folder_without_recordings_is_refused(tmp_path, spool, files):
     touch(tmp_path, *files)
-    with pytest.raises(InputError, match="no recording in this folder") as refused:
+    with pytest.raises(InputError, match="no recording in this folder") as error:
         find_recordings.find_recordings([str(tmp_path)], spool)
-    assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_every_recording_counts_once(tmp_path, spool, monkeypatch):
@@ -97,23 +97,23 @@ def test_every_recording_counts_once_however_it_is_named(tmp_path, spool, monkey
     assert len(find_recordings.find_recordings(["a.wav", other.format(tmp_path)], spool)) == 1
 
 
-def test_equal_names_in_two_folders_are_told_apart_by_their_folders(tmp_path, spool):
+def test_equal_names_get_their_folders(tmp_path, spool):
     touch(tmp_path, "x/a.wav", "y/a.wav", "z/b.wav", "z/x/a.wav")
     for arguments in (["x", "y"], ["x/a.wav", "y/a.wav"], ["x", "y/a.wav"]):
-        found = find_recordings.find_recordings([f"{tmp_path}/{argument}" for argument in [*arguments, "z/b.wav"]], spool)
-        assert sorted(names(found)) == ["b.wav", "x/a.wav", "y/a.wav"]
+        sources = find_recordings.find_recordings([f"{tmp_path}/{argument}" for argument in [*arguments, "z/b.wav"]], spool)
+        assert sorted(names(sources)) == ["b.wav", "x/a.wav", "y/a.wav"]
     assert names(find_recordings.find_recordings([str(tmp_path)], spool)) == ["x/a.wav", "y/a.wav", "z/b.wav", "z/x/a.wav"]
     with pytest.raises(InputError, match=r"have the same name x/a\.wav; give the folder above both"):
         find_recordings.find_recordings([f"{tmp_path}/{argument}" for argument in ("x", "y", "z")], spool)
 
 
-def test_a_list_is_relative_to_its_folder_first_and_to_the_working_directory_second(tmp_path, spool, monkeypatch):
+def test_list_is_relative_to_its_folder_first_and_to_the_working_directory_second(tmp_path, spool, monkeypatch):
     touch(tmp_path, "lists/both.wav", "both.wav", "here.wav", "lists/there.wav", "away/far.wav")
     rows = ["both.wav", "here.wav", "there.wav", f"{tmp_path}/away/far.wav", "nowhere.wav"]
     (tmp_path / "lists/list.txt").write_text("\n".join(rows))
     monkeypatch.chdir(tmp_path)
-    found = {source.name: source.file for source in find_recordings.find_recordings(["lists/list.txt"], spool)}
-    assert {name: file.resolve() for name, file in found.items()} == {
+    sources = {source.name: source.file for source in find_recordings.find_recordings(["lists/list.txt"], spool)}
+    assert {name: file.resolve() for name, file in sources.items()} == {
         "both.wav": tmp_path / "lists/both.wav",
         "here.wav": tmp_path / "here.wav",
         "there.wav": tmp_path / "lists/there.wav",
@@ -130,7 +130,7 @@ def test_names_from_a_list_keep_their_folders(tmp_path, spool):
 @pytest.mark.parametrize("header", ["", "path\n", "filename\tonset\toffset\n", "FILE\n", "\n\npath\tscene_label\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_list_may_have_a_header_a_byte_order_mark_blank_rows_and_further_fields(tmp_path, spool, header, mark, end):
+def test_list_may_have_a_header_a_byte_order_mark_blank_rows_and_further_fields(tmp_path, spool, header, mark, end):
     text = f"{mark}{header}audio/a b.wav\tcalm\t1.0\n\n  \naudio/ü.wav\n\t\n".replace("\n", end)
     (tmp_path / "list.tsv").write_bytes(text.encode())
     assert names(find_recordings.find_recordings([f"{tmp_path}/list.tsv"], spool)) == ["audio/a b.wav", "audio/ü.wav"]
@@ -142,58 +142,58 @@ def test_only_the_first_row_of_a_list_is_a_header(tmp_path, spool):
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"path\n", b"\xef\xbb\xbf"])
-def test_an_empty_list_is_refused(tmp_path, spool, content):
+def test_empty_list_is_refused(tmp_path, spool, content):
     (tmp_path / "list.lst").write_bytes(content)
     with pytest.raises(InputError, match=r"list\.lst: the list names no recording"):
         find_recordings.find_recordings([f"{tmp_path}/list.lst"], spool)
 
 
-def test_a_list_that_is_no_text_is_refused(tmp_path, spool):
+def test_binary_list_is_refused(tmp_path, spool):
     soundfile.write(tmp_path / "sound.wav", np.linspace(-1, 1, 99), 8000)
     (tmp_path / "sound.wav").rename(tmp_path / "sound.txt")
-    with pytest.raises(InputError, match=r"sound\.txt: not readable as a UTF-8 text") as refused:
+    with pytest.raises(InputError, match=r"sound\.txt: not readable as a UTF-8 text") as error:
         find_recordings.find_recordings([f"{tmp_path}/sound.txt"], spool)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_text_that_is_no_list_ends_in_no_traceback(tmp_path, spool):
+def test_text_that_is_not_a_list_gives_no_traceback(tmp_path, spool):
     (tmp_path / "notes.txt").write_text("word " * 100)
     try:
-        assert len(find_recordings.find_recordings([f"{tmp_path}/notes.txt"], spool)) == 1  # which the listener refuses
-    except InputError as refused:
-        assert "notes.txt" in str(refused)
+        assert len(find_recordings.find_recordings([f"{tmp_path}/notes.txt"], spool)) == 1  # refused later
+    except InputError as error:
+        assert "notes.txt" in str(error)
 
 
 @pytest.mark.parametrize("argument", ["y" * 300 + ".wav", "~no_user_of_this_name/a.wav"])
-def test_an_impossible_name_ends_in_no_traceback(spool, argument):
+def test_impossible_file_name_gives_no_traceback(spool, argument):
     try:
         assert len(find_recordings.find_recordings([argument], spool)) == 1
-    except InputError as refused:
-        assert argument in str(refused)
+    except InputError as error:
+        assert argument in str(error)
 
 
-def test_an_empty_argument_names_nothing(tmp_path, spool, monkeypatch):
+def test_empty_argument_is_refused(tmp_path, spool, monkeypatch):
     touch(tmp_path, "a.wav")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError):
         find_recordings.find_recordings([""], spool)
 
 
-def test_the_standard_input_is_copied_to_a_file_that_can_be_sought(tmp_path, spool, monkeypatch):
+def test_standard_input_is_copied_to_a_file(tmp_path, spool, monkeypatch):
     touch(tmp_path, "a.wav")
     monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(b"RIFF of some kind")))
-    found = find_recordings.find_recordings([f"{tmp_path}/a.wav", "-"], spool)
-    assert names(found) == ["a.wav", "stdin"] and found[1].file.read_bytes() == b"RIFF of some kind"
+    sources = find_recordings.find_recordings([f"{tmp_path}/a.wav", "-"], spool)
+    assert names(sources) == ["a.wav", "stdin"] and sources[1].file.read_bytes() == b"RIFF of some kind"
     assert os.listdir(spool) == ["stdin"]
 
 
-def test_the_standard_input_named_twice_counts_once(spool, monkeypatch):
+def test_standard_input_named_twice_counts_once(spool, monkeypatch):
     monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(b"RIFF of some kind")))
-    (found,) = find_recordings.find_recordings(["-", "-"], spool)
-    assert found.file.read_bytes() == b"RIFF of some kind"
+    (sources,) = find_recordings.find_recordings(["-", "-"], spool)
+    assert sources.file.read_bytes() == b"RIFF of some kind"
 
 
-def test_lengths_are_those_of_the_headers(tmp_path):
+def test_durations_come_from_the_headers(tmp_path):
     soundfile.write(tmp_path / "a.flac", np.zeros(12_345), 8000)
     (tmp_path / "b.wav").write_bytes(b"RIFFnonsense")
     assert audio_source.read_duration_s(AudioSource("a", tmp_path / "a.flac")) == 12_345 / 8000

@@ -1,4 +1,4 @@
-"""Rules against slow loops that follow their description word by word, and the file that they are kept in."""
+"""Post-processing rules against slow loops that follow their description, and the file of rules."""
 
 import dataclasses
 import json
@@ -17,8 +17,8 @@ HOPS_S = [0.02, 0.01, 882 / 44_100, 160 / 8000, 512 / 44_100, 0.1]
 EVENTS = ("high", "low")
 
 
-def some_scores(rng, frames=120, events=None):
-    """Scores on a coarse grid, so that many equal a threshold, that rise and fall as those of a network do."""
+def make_scores(rng, frames=120, events=None):
+    """Smooth random scores on a coarse grid, so that many equal a threshold."""
     shape = (frames,) if events is None else (frames, events)
     noise = scipy.ndimage.uniform_filter1d(rng.standard_normal(shape), rng.integers(1, 9), axis=0)
     return (np.round((1 + np.tanh(3 * noise)) * 10) / 20).astype(np.float32)
@@ -28,24 +28,24 @@ def some_scores(rng, frames=120, events=None):
 
 
 def slow_median(scores, frames):
-    """The middle of each window; beyond the ends the first and last score go on."""
+    """The median of each window; the first and last score are repeated beyond the ends."""
     half, last = frames // 2, len(scores) - 1
     return np.array([sorted(scores[min(max(t + d, 0), last)] for d in range(-half, half + 1))[half] for t in range(len(scores))])
 
 
 def slow_runs(active):
-    found, onset = [], None
+    runs, onset = [], None
     for frame, on in enumerate([*active, False]):
         if on and onset is None:
             onset = frame
         elif not on and onset is not None:
-            found.append([onset, frame])
+            runs.append([onset, frame])
             onset = None
-    return found
+    return runs
 
 
 def slow_events(scores, high, low, gap_frames, least_frames):
-    """Grows events from frames of at least `high` as far as scores are at least `low`; fills gaps; drops the short ones."""
+    """Grows events from frames >= `high` as far as scores are >= `low`; merges across gaps; drops short ones."""
     active = [False] * len(scores)
     for frame in range(len(scores)):
         if scores[frame] >= np.float32(high):
@@ -54,9 +54,9 @@ def slow_events(scores, high, low, gap_frames, least_frames):
                 while 0 <= at < len(scores) and scores[at] >= np.float32(low):
                     active[at] = True
                     at += way
-    found = slow_runs(active)
-    merged = found[:1]
-    for onset, offset in found[1:]:
+    runs = slow_runs(active)
+    merged = runs[:1]
+    for onset, offset in runs[1:]:
         if onset - merged[-1][1] <= gap_frames:
             merged[-1][1] = offset
         else:
@@ -68,22 +68,22 @@ def slow_events(scores, high, low, gap_frames, least_frames):
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 3, 50])
-def test_runs_are_those_of_a_loop(frames):
+def test_runs_equal_those_of_a_loop(frames):
     rng = np.random.default_rng(frames)
     for share in (0.0, 0.1, 0.5, 0.9, 1.0):
         for _ in range(20):
             active = rng.random(frames) < share
-            found = postprocessing.find_runs(active)
-            assert found.shape == (len(found), 2) and found.tolist() == slow_runs(active)
-            assert len(found) == scipy.ndimage.label(active)[1]
+            runs = postprocessing.find_runs(active)
+            assert runs.shape == (len(runs), 2) and runs.tolist() == slow_runs(active)
+            assert len(runs) == scipy.ndimage.label(active)[1]
 
 
 @pytest.mark.parametrize("hop_s", HOPS_S)
 @pytest.mark.parametrize("frames", [3, 5, 11, 47, 301])
-def test_the_median_filter_is_that_of_a_loop(frames, hop_s):
+def test_median_filter_equals_a_loop(frames, hop_s):
     rng = np.random.default_rng(frames)
     for length in (1, 2, 10, 120):
-        scores = some_scores(rng, length)
+        scores = make_scores(rng, length)
         got = postprocessing.median_filter(scores, Rule(median_s=frames * hop_s), hop_s)
         assert got.dtype == np.float32
         np.testing.assert_array_equal(got, slow_median(scores, frames))
@@ -92,8 +92,8 @@ def test_the_median_filter_is_that_of_a_loop(frames, hop_s):
             np.testing.assert_array_equal(got[inner], scipy.signal.medfilt(scores, frames)[inner])
 
 
-def test_the_length_of_a_median_filter_is_odd_in_frames():
-    scores = some_scores(np.random.default_rng(0))
+def test_median_filter_has_an_odd_number_of_frames():
+    scores = make_scores(np.random.default_rng(0))
     for median_s, frames in ((0.06, 3), (0.04, 3), (0.08, 5), (0.1, 5), (0.22, 11), (0.46, 23), (0.94, 47)):
         got = postprocessing.median_filter(scores, Rule(median_s=median_s), 0.02)
         np.testing.assert_array_equal(got, slow_median(scores, frames), err_msg=f"{median_s} s")
@@ -105,7 +105,7 @@ def test_the_length_of_a_median_filter_is_odd_in_frames():
 
 
 def random_rule(rng, hop_s):
-    """A rule whose times are whole numbers of hops as seconds, and the same in frames."""
+    """A rule whose times are whole numbers of hops; also returns them in frames."""
     median, gap, least = 2 * int(rng.integers(0, 4)) + 1, int(rng.integers(0, 8)), int(rng.integers(0, 8))
     threshold = round(float(rng.integers(2, 20)) * 0.05, 2)
     low = None if rng.random() < 0.4 else round(threshold * float(rng.choice([0.4, 0.6, 0.8, 1.0])), 4)
@@ -114,23 +114,23 @@ def random_rule(rng, hop_s):
 
 
 @pytest.mark.parametrize("hop_s", HOPS_S)
-def test_random_rules_find_what_a_loop_finds(hop_s):
+def test_random_rules_find_the_events_of_a_loop(hop_s):
     rng = np.random.default_rng(7)
     events = 0
     for _ in range(150):
-        scores = some_scores(rng, int(rng.integers(1, 150)))
+        scores = make_scores(rng, int(rng.integers(1, 150)))
         rule, median, gap, least = random_rule(rng, hop_s)
         filtered = postprocessing.median_filter(scores, rule, hop_s)
         expected = slow_events(slow_median(scores, median), rule.threshold, rule.lowest, gap, least)
-        found = postprocessing.find_event_runs(filtered, rule, hop_s)
-        assert found.tolist() == expected, (rule, scores.tolist())
+        runs = postprocessing.find_event_runs(filtered, rule, hop_s)
+        assert runs.tolist() == expected, (rule, scores.tolist())
         events += len(expected)
     assert events > 300
 
 
 @pytest.mark.parametrize("hop_s", HOPS_S)
-def test_times_that_are_whole_numbers_of_hops_hold_exactly(hop_s):
-    """Seconds are compared in floating point: a gap of k hops is filled by k hops, a length of k hops is enough for k hops."""
+def test_times_in_whole_hops_are_exact(hop_s):
+    """Despite floating point, k hops close a gap of k hops, and an event of k hops is as long as k hops."""
     for k in [*range(1, 130), 500, 1000, 4999]:
         for seconds in (k * hop_s, round(k * hop_s, 6), float(np.float32(k * hop_s))):
             gap = np.zeros(k + 2, np.float32)
@@ -143,36 +143,36 @@ def test_times_that_are_whole_numbers_of_hops_hold_exactly(hop_s):
             assert len(postprocessing.find_event_runs(event[1:-2], Rule(min_duration_s=seconds), hop_s)) == 0
 
 
-def found_in(scores, **fields):
+def find_events(scores, **fields):
     return postprocessing.find_event_runs(np.float32(scores), Rule(**fields), 0.02).tolist()
 
 
 def test_hysteresis_reaches_down_from_a_peak():
     scores = [0.3, 0.4, 0.7, 0.4, 0.3, 0.4, 0.2, 0.4, 0.4]
-    assert found_in(scores, threshold=0.7, low_threshold=0.4) == [[1, 4]]
-    assert found_in(scores, threshold=0.7, low_threshold=0.3) == [[0, 6]]
-    assert found_in(scores, threshold=0.7) == found_in(scores, threshold=0.7, low_threshold=0.7) == [[2, 3]]
-    assert found_in(scores, threshold=0.71, low_threshold=0.3) == []
+    assert find_events(scores, threshold=0.7, low_threshold=0.4) == [[1, 4]]
+    assert find_events(scores, threshold=0.7, low_threshold=0.3) == [[0, 6]]
+    assert find_events(scores, threshold=0.7) == find_events(scores, threshold=0.7, low_threshold=0.7) == [[2, 3]]
+    assert find_events(scores, threshold=0.71, low_threshold=0.3) == []
     # A peak in the last frame, and one event after the other.
-    assert found_in([0.4, 0.7], threshold=0.7, low_threshold=0.4) == [[0, 2]]
-    assert found_in([0.7, 0.1, 0.4, 0.1, 0.4, 0.7], threshold=0.7, low_threshold=0.4) == [[0, 1], [4, 6]]
+    assert find_events([0.4, 0.7], threshold=0.7, low_threshold=0.4) == [[0, 2]]
+    assert find_events([0.7, 0.1, 0.4, 0.1, 0.4, 0.7], threshold=0.7, low_threshold=0.4) == [[0, 1], [4, 6]]
 
 
-def test_a_gap_is_filled_between_events_that_have_a_peak_alone():
-    """The weak run in the middle is no event, so that the gap between its neighbours counts whole."""
+def test_gaps_are_closed_only_between_events_with_a_peak():
+    """The weak run in the middle is not an event, so the gap spans it."""
     scores = [0.9, 0.1, 0.4, 0.1, 0.9]
-    assert found_in(scores, threshold=0.8, low_threshold=0.4, max_gap_s=0.04) == [[0, 1], [4, 5]]
-    assert found_in(scores, threshold=0.8, low_threshold=0.4, max_gap_s=0.06) == [[0, 5]]
+    assert find_events(scores, threshold=0.8, low_threshold=0.4, max_gap_s=0.04) == [[0, 1], [4, 5]]
+    assert find_events(scores, threshold=0.8, low_threshold=0.4, max_gap_s=0.06) == [[0, 5]]
 
 
-def test_gaps_are_filled_before_short_events_are_dropped():
+def test_gaps_are_closed_before_short_events_are_dropped():
     scores = [1, 0, 1, 0, 1, 0, 0, 0, 1, 1]
-    assert found_in(scores, max_gap_s=0.02, min_duration_s=0.1) == [[0, 5]]
-    assert found_in(scores, min_duration_s=0.04) == [[8, 10]]
+    assert find_events(scores, max_gap_s=0.02, min_duration_s=0.1) == [[0, 5]]
+    assert find_events(scores, min_duration_s=0.04) == [[8, 10]]
 
 
-def test_the_median_filter_comes_first():
-    """A single high frame is gone before any threshold sees it, and one that is missing is back."""
+def test_median_filter_comes_first():
+    """It removes a single high frame and fills in a missing one before the threshold applies."""
     scores = np.float32([0, 0, 1, 0, 0, 1, 1, 0, 1, 1])[:, None]
     rules = {"high": Rule(median_s=0.06)}
     assert postprocessing.find_runs_by_event(scores, ["high"], rules, 0.02)[0].tolist() == [[5, 10]]
@@ -180,8 +180,8 @@ def test_the_median_filter_comes_first():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("threshold", [round(0.05 * step, 2) for step in range(1, 20)])
-def test_a_score_equal_to_the_threshold_counts(threshold, dtype):
-    """Every tenth is another number in float32 than in float64, some above and some below."""
+def test_score_equal_to_the_threshold_counts(threshold, dtype):
+    """Multiples of 0.05 differ between float32 and float64, some up and some down."""
     scores = np.full((2, 1), threshold, dtype)
     rules = {"high": Rule(threshold=threshold)}
     assert postprocessing.mark_detected_frames(scores, ["high"], rules, 0.02).all()
@@ -193,8 +193,8 @@ def test_a_score_equal_to_the_threshold_counts(threshold, dtype):
     assert not postprocessing.mark_detected_frames(below, ["high"], peak, 0.02).any()
 
 
-def test_a_threshold_alone_is_what_evaluating_does():
-    scores = some_scores(np.random.default_rng(3), 400, 5)
+def test_threshold_without_other_rules_equals_evaluation():
+    scores = make_scores(np.random.default_rng(3), 400, 5)
     labels = np.random.default_rng(4).random(scores.shape) < 0.3
     for threshold in (0.3, 0.5, 0.7):
         rules = dict.fromkeys("abcde", Rule(threshold=threshold))
@@ -205,44 +205,44 @@ def test_a_threshold_alone_is_what_evaluating_does():
         )
 
 
-def test_each_event_has_its_own_rule_and_the_default_without():
+def test_each_event_has_its_own_rule_or_the_default():
     scores = np.tile(np.float32([[0.4], [0.6], [0.4]]), (1, 3))
     rules = {"b": Rule(threshold=0.3), "c": Rule(threshold=0.9)}
     detected = postprocessing.mark_detected_frames(scores, "abc", rules, 0.02)
     np.testing.assert_array_equal(detected.T, [[False, True, False], [True] * 3, [False] * 3])
 
 
-def test_detected_events_say_when_what_and_how_sure():
+def test_detected_events_have_label_times_and_confidence():
     scores = np.zeros((55, 2), np.float32)
     scores[10:20, 0], scores[30:55, 0] = 0.75, 0.5
-    scores[14, 0] = 0.25  # filled by the gap, and in the mean
+    scores[14, 0] = 0.25  # the gap is closed, and counts in the mean
     scores[10:12, 1] = 1
     rules = {"high": Rule(max_gap_s=0.02)}
-    found = postprocessing.detect_events(scores, EVENTS, rules, hop_s=0.02, duration_s=1.0937)
-    assert [(event.label, event.onset_s, event.offset_s) for event in found] == [
+    events = postprocessing.detect_events(scores, EVENTS, rules, hop_s=0.02, duration_s=1.0937)
+    assert [(event.label, event.onset_s, event.offset_s) for event in events] == [
         ("high", 0.2, 0.4), ("low", 0.2, 0.24), ("high", 0.6, 1.0937),
     ]  # fmt: skip
-    np.testing.assert_allclose([event.confidence for event in found], [(9 * 0.75 + 0.25) / 10, 1, 0.5])
-    assert all(type(value) is float for event in found for value in (event.onset_s, event.offset_s, event.confidence))
-    json.dumps([dataclasses.asdict(event) for event in found])
+    np.testing.assert_allclose([event.confidence for event in events], [(9 * 0.75 + 0.25) / 10, 1, 0.5])
+    assert all(type(value) is float for event in events for value in (event.onset_s, event.offset_s, event.confidence))
+    json.dumps([dataclasses.asdict(event) for event in events])
 
 
-def test_events_and_frames_say_the_same():
+def test_events_and_frames_agree():
     rng = np.random.default_rng(11)
     for _ in range(40):
-        scores = some_scores(rng, int(rng.integers(1, 200)), 2)
+        scores = make_scores(rng, int(rng.integers(1, 200)), 2)
         rules = {label: random_rule(rng, 0.02)[0] for label in EVENTS}
         detected = postprocessing.mark_detected_frames(scores, EVENTS, rules, 0.02)
         again = np.zeros_like(detected)
-        found = postprocessing.detect_events(scores, EVENTS, rules, hop_s=0.02, duration_s=len(scores) * 0.02)
-        for event in found:
+        events = postprocessing.detect_events(scores, EVENTS, rules, hop_s=0.02, duration_s=len(scores) * 0.02)
+        for event in events:
             again[round(event.onset_s / 0.02) : round(event.offset_s / 0.02), EVENTS.index(event.label)] = True
         np.testing.assert_array_equal(again, detected)
-        assert list(found) == sorted(found, key=lambda event: (event.onset_s, event.label))
+        assert list(events) == sorted(events, key=lambda event: (event.onset_s, event.label))
 
 
 @pytest.mark.parametrize("shape", [(0, 2), (5, 0)])
-def test_nothing_gives_nothing(shape):
+def test_no_frames_or_no_events_give_nothing(shape):
     scores, events = np.zeros(shape, np.float32), EVENTS[: shape[1]]
     rules = dict.fromkeys(events, Rule(median_s=1, low_threshold=0.1, max_gap_s=1, min_duration_s=1))
     assert postprocessing.detect_events(scores, events, rules, hop_s=0.02, duration_s=0.0) == ()
@@ -256,12 +256,12 @@ def test_nothing_gives_nothing(shape):
         {"low_threshold": -0.1}, {"median_s": -1}, {"max_gap_s": float("inf")}, {"min_duration_s": float("nan")},
     ],
 )  # fmt: skip
-def test_rules_that_make_no_sense_are_refused(fields):
+def test_invalid_rules_are_refused(fields):
     with pytest.raises(ValueError, match=str(next(iter(fields.values())))):
         Rule(**fields)
 
 
-def test_a_threshold_of_one_and_equal_thresholds_are_rules():
+def test_threshold_of_one_and_equal_thresholds_are_valid():
     assert Rule(threshold=1.0).lowest == 1.0
     assert Rule(threshold=0.4, low_threshold=0.4).lowest == 0.4
 
@@ -269,43 +269,43 @@ def test_a_threshold_of_one_and_equal_thresholds_are_rules():
 # The file.
 
 
-def written(tmp_path, content):
+def write_rules(tmp_path, content):
     file = tmp_path / "rules.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
     return file
 
 
-def test_rules_come_back_as_they_were_written(tmp_path):
+def test_rules_are_read_as_they_were_written(tmp_path):
     rng = np.random.default_rng(1)
     for _ in range(20):
         rules = {label: random_rule(rng, 512 / 44_100)[0] for label in EVENTS}
         text = postprocessing.rules_to_json(rules, step=15, score="frame", held_out={"high": {"f_after": 1.0}})
-        assert postprocessing.read_rules(written(tmp_path, text), EVENTS, step=15) == rules
+        assert postprocessing.read_rules(write_rules(tmp_path, text), EVENTS, step=15) == rules
         assert json.loads(text)["step"] == 15
 
 
-def test_fields_and_events_left_out_have_defaults(tmp_path):
-    file = written(tmp_path, {"rules": {"low": {"threshold": 0.25, "low_threshold": None}}})
+def test_missing_fields_and_events_have_defaults(tmp_path):
+    file = write_rules(tmp_path, {"rules": {"low": {"threshold": 0.25, "low_threshold": None}}})
     assert postprocessing.read_rules(file, EVENTS) == {"high": Rule(), "low": Rule(threshold=0.25)}
-    assert postprocessing.read_rules(str(written(tmp_path, {"rules": {}})), EVENTS) == dict.fromkeys(EVENTS, Rule())
+    assert postprocessing.read_rules(str(write_rules(tmp_path, {"rules": {}})), EVENTS) == dict.fromkeys(EVENTS, Rule())
 
 
-def test_a_star_is_the_rule_of_all_others(tmp_path):
-    file = written(tmp_path, {"rules": {"*": {"min_duration_s": 1}, "low": {}}})
+def test_star_is_the_rule_of_all_other_events(tmp_path):
+    file = write_rules(tmp_path, {"rules": {"*": {"min_duration_s": 1}, "low": {}}})
     assert postprocessing.read_rules(file, EVENTS) == {"high": Rule(min_duration_s=1.0), "low": Rule()}
     assert list(postprocessing.read_rules(file, EVENTS)) == list(EVENTS)
 
 
-def test_rules_of_another_checkpoint_are_used_with_a_warning(tmp_path, capsys):
-    file = written(tmp_path, postprocessing.rules_to_json({}, step=15))
+def test_rules_of_another_checkpoint_give_a_warning(tmp_path, capsys):
+    file = write_rules(tmp_path, postprocessing.rules_to_json({}, step=15))
     postprocessing.read_rules(file, EVENTS, step=15)
     postprocessing.read_rules(file, EVENTS)
-    postprocessing.read_rules(written(tmp_path, {"rules": {}}), EVENTS, step=15)
+    postprocessing.read_rules(write_rules(tmp_path, {"rules": {}}), EVENTS, step=15)
     assert capsys.readouterr().err == ""
-    written(tmp_path, postprocessing.rules_to_json({}, step=15))
+    write_rules(tmp_path, postprocessing.rules_to_json({}, step=15))
     postprocessing.read_rules(file, EVENTS, step=20)
-    said = capsys.readouterr().err
-    assert "step 15" in said and "step 20" in said and str(file) in said and said.count("\n") == 1
+    warning = capsys.readouterr().err
+    assert "step 15" in warning and "step 20" in warning and str(file) in warning and warning.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -315,20 +315,20 @@ def test_rules_of_another_checkpoint_are_used_with_a_warning(tmp_path, capsys):
         '{"rules": [1]}', "[" * 100_000,
     ],
 )  # fmt: skip
-def test_what_holds_no_rules_is_refused(tmp_path, content):
-    file = written(tmp_path, content)
-    with pytest.raises(InputError) as refusal:
+def test_files_without_rules_are_refused(tmp_path, content):
+    file = write_rules(tmp_path, content)
+    with pytest.raises(InputError) as error:
         postprocessing.read_rules(file, EVENTS)
-    assert str(file) in str(refusal.value) and "\n" not in str(refusal.value) and "rules" in str(refusal.value)
+    assert str(file) in str(error.value) and "\n" not in str(error.value) and "rules" in str(error.value)
 
 
-def test_files_that_cannot_be_read_are_refused(tmp_path):
+def test_unreadable_files_are_refused(tmp_path):
     binary = tmp_path / "binary.json"
     binary.write_bytes(b"\xff\xfe\x00")
     for file in (tmp_path / "missing.json", tmp_path, binary):
-        with pytest.raises(InputError) as refusal:
+        with pytest.raises(InputError) as error:
             postprocessing.read_rules(file, EVENTS)
-        assert str(file) in str(refusal.value) and "\n" not in str(refusal.value)
+        assert str(file) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -339,14 +339,14 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
         {"low_threshold": 0}, {"median_s": -0.1}, {"max_gap_s": float("inf")}, {"min_duration_s": None},
     ],
 )  # fmt: skip
-def test_a_wrong_rule_names_its_event(tmp_path, fields):
-    file = written(tmp_path, {"rules": {"high": {}, "low": fields}})
-    with pytest.raises(InputError) as refusal:
+def test_invalid_rule_is_named_by_its_event(tmp_path, fields):
+    file = write_rules(tmp_path, {"rules": {"high": {}, "low": fields}})
+    with pytest.raises(InputError) as error:
         postprocessing.read_rules(file, EVENTS)
-    said = str(refusal.value)
-    assert str(file) in said and "'low'" in said and "\n" not in said
+    message = str(error.value)
+    assert str(file) in message and "'low'" in message and "\n" not in message
 
 
-def test_an_event_that_the_model_does_not_know_is_refused(tmp_path):
+def test_unknown_event_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"rules\.json: unknown event 'hihg'; the model knows high, low"):
-        postprocessing.read_rules(written(tmp_path, {"rules": {"hihg": {}}}), EVENTS)
+        postprocessing.read_rules(write_rules(tmp_path, {"rules": {"hihg": {}}}), EVENTS)

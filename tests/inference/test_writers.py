@@ -1,4 +1,4 @@
-"""What is written of a prediction, read back by other programs."""
+"""The files of predictions, read back by other programs."""
 
 import csv
 import dataclasses
@@ -18,8 +18,8 @@ from support import ROOT, TESTS
 EVENTS = (("car", 0.1, 0.5, 0.75), ("bird song", 0.48, 2.59, 0.5123456789), ("car", 1.0, 1.02, 1.0))
 
 
-def made(
-    recording="rain 1.wav", *, frames=130, hop_s=0.02, duration_s=2.59, scenes=("park", "street"), found=EVENTS, events=None
+def make_prediction(
+    recording="rain 1.wav", *, frames=130, hop_s=0.02, duration_s=2.59, scenes=("park", "street"), detected=EVENTS, events=None
 ):
     """A prediction of three overlapping windows."""
     events = ("bird song", "car") if events is None else events
@@ -31,17 +31,17 @@ def made(
         window_start_s=np.array([0.0, 1.0, 2.0]), window_end_s=np.array([2.0, 2.59, 2.59]),
         window_scenes=windows.astype(np.float32), frame_scores=rng.random((frames, len(events))).astype(np.float32),
         clip_scores=None, clip_s=2.0, overlap=0.5,
-        detected=tuple(prediction.DetectedEvent(onset, offset, label, sure) for label, onset, offset, sure in found),
+        detected=tuple(prediction.DetectedEvent(onset, offset, label, sure) for label, onset, offset, sure in detected),
     )  # fmt: skip
 
 
-SCENE_ONLY = {"events": (), "found": ()}
+SCENE_ONLY = {"events": (), "detected": ()}
 EVENT_ONLY = {"scenes": ()}
-SILENT = {"found": ()}
+SILENT = {"detected": ()}
 ALL = [name for name in writers.FORMATS if name != "jams"]
 
 
-def written(kind, result, folder):
+def write_file(kind, result, folder):
     if kind == "jams":
         pytest.importorskip("jams")
     write, suffix = writers.FORMATS[kind]
@@ -49,7 +49,7 @@ def written(kind, result, folder):
     return file
 
 
-def table(file):
+def read_table(file):
     with file.open(encoding="utf-8", newline="") as text:
         return list(csv.reader(text, delimiter="\t"))
 
@@ -60,8 +60,8 @@ ODD = ["a b.wav", "rain/übung/城市.wav", "a,b;c.wav", "[x] {y}.wav", 'say "hi
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_the_events_are_a_table(tmp_path, name):
-    rows = table(written("events", made(name), tmp_path))
+def test_events_are_a_table(tmp_path, name):
+    rows = read_table(write_file("events", make_prediction(name), tmp_path))
     assert rows[0] == ["filename", "onset", "offset", "event_label"]
     assert rows[1:] == [
         [name, "0.100000", "0.500000", "car"],
@@ -73,17 +73,17 @@ def test_the_events_are_a_table(tmp_path, name):
 @pytest.mark.parametrize(
     "name", ["tab\there.wav", "new\nline.wav", "re\r\nturn.wav", "u\u2028v.wav", "a\x0bb\x0cc.wav", " a .wav"]
 )
-def test_what_ends_a_field_or_a_row_becomes_a_space(tmp_path, name):
-    result = made(name, found=[("x\ty\nz", 0.0, 1.0, 0.5)], events=("x\ty\nz",))
-    lines = written("events", result, tmp_path).read_text(encoding="utf-8").splitlines()
+def test_field_and_row_separators_become_spaces(tmp_path, name):
+    result = make_prediction(name, detected=[("x\ty\nz", 0.0, 1.0, 0.5)], events=("x\ty\nz",))
+    lines = write_file("events", result, tmp_path).read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2 and lines[1].split("\t") == [" ".join(name.split()), "0.000000", "1.000000", "x y z"]
-    assert written("audacity", result, tmp_path).read_text().splitlines() == ["0.000000\t1.000000\tx y z"]
-    header = written("scores", result, tmp_path).read_text().splitlines()[0]
+    assert write_file("audacity", result, tmp_path).read_text().splitlines() == ["0.000000\t1.000000\tx y z"]
+    header = write_file("scores", result, tmp_path).read_text().splitlines()[0]
     assert header == "onset\toffset\tx y z"
 
 
-def test_a_name_that_begins_with_a_quote(tmp_path):
-    rows = table(written("events", made('"hi" she said.wav'), tmp_path))
+def test_name_that_begins_with_a_quote(tmp_path):
+    rows = read_table(write_file("events", make_prediction('"hi" she said.wav'), tmp_path))
     assert [row[0] for row in rows[1:]] == ['"hi" she said.wav'] * 3
 
 
@@ -91,23 +91,23 @@ def test_a_name_that_begins_with_a_quote(tmp_path):
 def test_sed_eval_reads_the_events(tmp_path, name):
     pytest.importorskip("sed_eval")
     sed_eval, _ = threshold_sweep.packages()
-    file = written("events", made(name), tmp_path)
-    found = sed_eval.io.load_event_list(str(file))
-    assert [(row["filename"], row["onset"], row["offset"], row["event_label"]) for row in found] == [
+    file = write_file("events", make_prediction(name), tmp_path)
+    detected = sed_eval.io.load_event_list(str(file))
+    assert [(row["filename"], row["onset"], row["offset"], row["event_label"]) for row in detected] == [
         (name, onset, offset, label) for label, onset, offset, _ in EVENTS
     ]
-    assert len(sed_eval.io.load_event_list(str(written("events", made(name, **SILENT), tmp_path)))) == 0
+    assert len(sed_eval.io.load_event_list(str(write_file("events", make_prediction(name, **SILENT), tmp_path)))) == 0
 
 
 def test_audacity_reads_a_label_track(tmp_path):
-    text = written("audacity", made(), tmp_path).read_text()
+    text = write_file("audacity", make_prediction(), tmp_path).read_text()
     assert text == "0.100000\t0.500000\tcar\n0.480000\t2.590000\tbird song\n1.000000\t1.020000\tcar\n"
 
 
 @pytest.mark.parametrize("case", [SCENE_ONLY, SILENT])
-def test_lists_without_an_event(tmp_path, case):
-    assert written("events", made(**case), tmp_path).read_text() == "filename\tonset\toffset\tevent_label\n"
-    assert written("audacity", made(**case), tmp_path).read_text() == ""
+def test_lists_without_events(tmp_path, case):
+    assert write_file("events", make_prediction(**case), tmp_path).read_text() == "filename\tonset\toffset\tevent_label\n"
+    assert write_file("audacity", make_prediction(**case), tmp_path).read_text() == ""
 
 
 # JSON.
@@ -149,16 +149,16 @@ SCHEMA = {
 
 @pytest.mark.parametrize("name", [*ODD, "tab\there.wav", "new\nline.wav", '"quoted".wav', "\x01.wav"])
 @pytest.mark.parametrize("case", [{}, SCENE_ONLY, EVENT_ONLY, SILENT], ids=["both", "scenes", "events", "silent"])
-def test_json_holds_what_was_predicted(tmp_path, name, case):
-    result = made(name, **case)
-    content = json.loads(written("json", result, tmp_path).read_text(encoding="utf-8"))
+def test_json_holds_the_prediction(tmp_path, name, case):
+    result = make_prediction(name, **case)
+    content = json.loads(write_file("json", result, tmp_path).read_text(encoding="utf-8"))
     assert (content["recording"], content["duration_s"], content["hop_s"], content["overlap"]) == (name, 2.59, 0.02, 0.5)
     assert ("scene" in content, "scene_over_time" in content, "events" in content) == (
         bool(result.scenes), bool(result.scenes), bool(result.events)
     )  # fmt: skip
     if result.events:
         assert [(e["label"], e["onset_s"], e["offset_s"]) for e in content["events"]] == [
-            e[:3] for e in case.get("found", EVENTS)
+            e[:3] for e in case.get("detected", EVENTS)
         ]
         np.testing.assert_allclose(
             [e["confidence"] for e in content["events"]], [e.confidence for e in result.detected], rtol=0, atol=5e-7
@@ -175,7 +175,7 @@ def test_json_holds_what_was_predicted(tmp_path, name, case):
 @pytest.mark.parametrize("case", [{}, SCENE_ONLY, EVENT_ONLY, SILENT], ids=["both", "scenes", "events", "silent"])
 def test_json_has_one_form(tmp_path, case):
     jsonschema = pytest.importorskip("jsonschema")
-    jsonschema.validate(json.loads(written("json", made(**case), tmp_path).read_text(encoding="utf-8")), SCHEMA)
+    jsonschema.validate(json.loads(write_file("json", make_prediction(**case), tmp_path).read_text(encoding="utf-8")), SCHEMA)
 
 
 # JAMS.
@@ -185,29 +185,29 @@ def test_json_has_one_form(tmp_path, case):
 @pytest.mark.parametrize("case", [{}, SCENE_ONLY, EVENT_ONLY, SILENT], ids=["both", "scenes", "events", "silent"])
 def test_jams_is_valid_and_holds_the_same(tmp_path, case):
     jams = pytest.importorskip("jams")
-    result = made("übung/a b.wav", **case)
-    read = jams.load(str(written("jams", result, tmp_path)), validate=True, strict=True)
+    result = make_prediction("übung/a b.wav", **case)
+    read = jams.load(str(write_file("jams", result, tmp_path)), validate=True, strict=True)
     assert read.validate(strict=True)
     assert read.file_metadata.duration == 2.59 and read.file_metadata.title == "übung/a b.wav"
     events, scenes = read.search(namespace="segment_open"), read.search(namespace="tag_open")
     assert (len(events), len(scenes)) == (bool(result.events), bool(result.scenes))
     if result.events:
-        found = [(o.value, o.time, o.time + o.duration, o.confidence) for o in events[0].data]
-        assert [row[0] for row in found] == [row[0] for row in case.get("found", EVENTS)]
-        for row, expected in zip(found, case.get("found", EVENTS), strict=True):
+        detected = [(o.value, o.time, o.time + o.duration, o.confidence) for o in events[0].data]
+        assert [row[0] for row in detected] == [row[0] for row in case.get("detected", EVENTS)]
+        for row, expected in zip(detected, case.get("detected", EVENTS), strict=True):
             assert row[1:] == pytest.approx(expected[1:], abs=1e-9)
     if result.scenes:
-        found = [(o.time, o.time + o.duration, o.value, o.confidence) for o in scenes[0].data]
-        for row, start, end, scores in zip(found, (0, 1, 2), (2, 2.59, 2.59), result.window_scenes, strict=True):
+        detected = [(o.time, o.time + o.duration, o.value, o.confidence) for o in scenes[0].data]
+        for row, start, end, scores in zip(detected, (0, 1, 2), (2, 2.59, 2.59), result.window_scenes, strict=True):
             assert row[:2] == pytest.approx((start, end)) and row[2] == ("park", "street")[scores.argmax()]
             assert row[3] == pytest.approx(scores.max())
     assert os.listdir(tmp_path) == ["out.jams"]
 
 
-def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
+def test_missing_package_gives_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jams", None)
     with pytest.raises(InputError, match=r"^jams is not installed, but JAMS files need it: pip install -e '\.\[jams\]'"):
-        writers.write_jams(made(), tmp_path / "out.jams")
+        writers.write_jams(make_prediction(), tmp_path / "out.jams")
     assert os.listdir(tmp_path) == []
 
 
@@ -215,13 +215,13 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("hop_s", "frames"), [(0.02, 130), (1 / 3, 500), (256 / 22_050, 3000), (882 / 44_100, 70_000)])
-def test_the_scores_of_frames_are_a_table(tmp_path, hop_s, frames):
-    result = made(frames=frames, hop_s=hop_s, duration_s=(frames - 0.4) * hop_s)
-    file = written("scores", result, tmp_path)
-    assert table(file)[0] == ["onset", "offset", "bird song", "car"]
+def test_frame_scores_are_a_table(tmp_path, hop_s, frames):
+    result = make_prediction(frames=frames, hop_s=hop_s, duration_s=(frames - 0.4) * hop_s)
+    file = write_file("scores", result, tmp_path)
+    assert read_table(file)[0] == ["onset", "offset", "bird song", "car"]
     values = np.loadtxt(file, skiprows=1, delimiter="\t")
     np.testing.assert_allclose(values[:, 0], np.arange(frames) * hop_s, rtol=0, atol=6e-7)
-    np.testing.assert_array_equal(values[1:, 0], values[:-1, 1])  # as texts they are the same
+    np.testing.assert_array_equal(values[1:, 0], values[:-1, 1])  # equal as text
     assert values[-1, 1] == pytest.approx((frames - 0.4) * hop_s, abs=6e-7)
     np.testing.assert_allclose(values[:, 2:], result.frame_scores, rtol=0, atol=6e-7)
 
@@ -232,15 +232,15 @@ def test_sed_scores_eval_reads_the_scores(tmp_path, frames, duration_s):
     threshold_sweep.packages()
     from sed_scores_eval.base_modules.io import read_sed_scores
 
-    result = made(frames=frames, duration_s=duration_s)
-    read = read_sed_scores(written("scores", result, tmp_path))
+    result = make_prediction(frames=frames, duration_s=duration_s)
+    read = read_sed_scores(write_file("scores", result, tmp_path))
     assert list(read.columns) == ["onset", "offset", "bird song", "car"]
     np.testing.assert_allclose(read[["bird song", "car"]].to_numpy(), result.frame_scores, rtol=0, atol=6e-7)
     assert read["offset"].iloc[-1] == pytest.approx(duration_s, abs=1e-9) and len(read) == frames
 
 
-def test_scores_of_no_event_have_no_columns(tmp_path):
-    rows = table(written("scores", made(**SCENE_ONLY), tmp_path))
+def test_scores_without_events_have_no_columns(tmp_path):
+    rows = read_table(write_file("scores", make_prediction(**SCENE_ONLY), tmp_path))
     assert rows[0] == ["onset", "offset"] and len(rows) == 131 and rows[-1] == ["2.580000", "2.590000"]
 
 
@@ -249,8 +249,8 @@ def test_scores_of_no_event_have_no_columns(tmp_path):
 
 @pytest.mark.parametrize("case", [{}, SCENE_ONLY, EVENT_ONLY, SILENT], ids=["both", "scenes", "events", "silent"])
 def test_arrays_need_no_pickles(tmp_path, case):
-    result = made("a.wav", **case)
-    with np.load(written("npz", result, tmp_path), allow_pickle=False) as arrays:
+    result = make_prediction("a.wav", **case)
+    with np.load(write_file("npz", result, tmp_path), allow_pickle=False) as arrays:
         held = {name: arrays[name] for name in arrays.files}
     for name in ("scene", "window_start_s", "window_end_s", "window_scenes", "frame_scores", "duration_s", "hop_s"):
         np.testing.assert_array_equal(held[name], getattr(result, name))
@@ -258,25 +258,25 @@ def test_arrays_need_no_pickles(tmp_path, case):
     assert tuple(held["scenes"]) == result.scenes and tuple(held["events"]) == result.events
     assert all(held[name].dtype.kind == "U" for name in ("scenes", "events", "event_label"))
     columns = [held[f"event_{name}"] for name in ("label", "onset_s", "offset_s", "confidence")]
-    assert list(zip(*(column.tolist() for column in columns), strict=True)) == list(case.get("found", EVENTS))
+    assert list(zip(*(column.tolist() for column in columns), strict=True)) == list(case.get("detected", EVENTS))
 
 
-def test_arrays_are_all_of_them(tmp_path):
-    result = dataclasses.replace(made(), clip_scores=np.ones((130, 2), np.float32))
-    with np.load(written("npz", result, tmp_path), allow_pickle=False) as arrays:
+def test_arrays_include_clip_scores(tmp_path):
+    result = dataclasses.replace(make_prediction(), clip_scores=np.ones((130, 2), np.float32))
+    with np.load(write_file("npz", result, tmp_path), allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["clip_scores"], result.clip_scores)
 
 
-def test_scores_that_lie_in_a_file_are_written_like_others(tmp_path):
-    result = made()
+def test_memory_mapped_scores_are_written_like_others(tmp_path):
+    result = make_prediction()
     mapped = np.memmap(tmp_path / "spool", np.float32, "w+", shape=result.frame_scores.shape)
     mapped[:] = result.frame_scores
     for kind in ("scores", "npz"):
-        plain = written(kind, result, tmp_path).read_bytes()
-        assert written(kind, dataclasses.replace(result, frame_scores=mapped), tmp_path).read_bytes() == plain
+        plain = write_file(kind, result, tmp_path).read_bytes()
+        assert write_file(kind, dataclasses.replace(result, frame_scores=mapped), tmp_path).read_bytes() == plain
 
 
-# Whole or not at all.
+# Atomic writes.
 
 
 class Broken(Exception):
@@ -284,7 +284,7 @@ class Broken(Exception):
 
 
 class Failing:
-    """Frame scores that can't be read beyond the first half."""
+    """Frame scores whose second half can't be read."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -301,22 +301,22 @@ class Failing:
         raise Broken
 
 
-@pytest.mark.parametrize("before", [None, "what was there before"])
+@pytest.mark.parametrize("before", [None, "previous content"])
 @pytest.mark.parametrize("kind", ["scores", "npz"])
-def test_a_writer_that_fails_leaves_what_was_there(tmp_path, kind, before):
+def test_failed_writer_keeps_the_previous_file(tmp_path, kind, before):
     write, suffix = writers.FORMATS[kind]
     file = tmp_path / f"out{suffix}"
     if before:
         file.write_text(before)
     with pytest.raises(Broken):
-        write(dataclasses.replace(made(), frame_scores=Failing(2 * writers.ROWS_AT_ONCE)), file)
+        write(dataclasses.replace(make_prediction(), frame_scores=Failing(2 * writers.ROWS_AT_ONCE)), file)
     assert os.listdir(tmp_path) == ([file.name] if before else [])
     assert not before or file.read_text() == before
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the packages below jams
 @pytest.mark.parametrize("kind", writers.FORMATS)
-def test_a_disk_that_is_full_leaves_nothing(tmp_path, kind, monkeypatch):
+def test_full_disk_leaves_no_file(tmp_path, kind, monkeypatch):
     if kind == "jams":
         pytest.importorskip("jams")
     write, suffix = writers.FORMATS[kind]
@@ -326,25 +326,25 @@ def test_a_disk_that_is_full_leaves_nothing(tmp_path, kind, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(OSError, match="No space left"):
-        write(made(), tmp_path / f"out{suffix}")
+        write(make_prediction(), tmp_path / f"out{suffix}")
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_a_second_writing_replaces_the_first(tmp_path, kind):
-    written(kind, made("a.wav"), tmp_path)
-    second = written(kind, made("b.wav", found=[("car", 2, 2.5, 0.5)]), tmp_path).read_bytes()
+def test_second_write_replaces_the_first(tmp_path, kind):
+    write_file(kind, make_prediction("a.wav"), tmp_path)
+    second = write_file(kind, make_prediction("b.wav", detected=[("car", 2, 2.5, 0.5)]), tmp_path).read_bytes()
     (tmp_path / "alone").mkdir()
-    assert written(kind, made("b.wav", found=[("car", 2, 2.5, 0.5)]), tmp_path / "alone").read_bytes() == second
+    assert write_file(kind, make_prediction("b.wav", detected=[("car", 2, 2.5, 0.5)]), tmp_path / "alone").read_bytes() == second
     assert sorted(os.listdir(tmp_path)) == sorted(["alone", f"out{writers.FORMATS[kind][1]}"])
 
 
-def test_texts_are_utf_8_whatever_the_locale(tmp_path):
+def test_texts_are_utf_8_in_any_locale(tmp_path):
     code = """
 import pathlib, sys
 sys.path[:0] = sys.argv[1].split(":")
-from test_writers import made, writers
-result = made("\\u57ce\\u5e02.wav", found=[("\\xfc", 0, 1, 0.5)], events=("\\xfc",))
+from test_writers import make_prediction, writers
+result = make_prediction("\\u57ce\\u5e02.wav", detected=[("\\xfc", 0, 1, 0.5)], events=("\\xfc",))
 for kind in ("events", "json", "scores", "audacity"):
     writers.FORMATS[kind][0](result, pathlib.Path(sys.argv[2], kind))
 """

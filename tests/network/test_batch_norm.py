@@ -1,4 +1,4 @@
-"""Batch norm against sums in float64, with padded clips against without, and over two devices against one."""
+"""Batch norm against float64, with padded clips against without, and on two devices against one."""
 
 import functools
 import operator
@@ -10,9 +10,9 @@ import pytest
 from support.networks import ODD, Normalise, assert_close, everyone, functional, noise, small_network
 
 
-def test_batch_norm_stands_a_mean_of_thirty_deviations():
-    # The variance is the difference of two means, so rounding grows with the square of this ratio; of all that was tried, a batch
-    # of silence comes nearest to it, in the first layer.
+def test_batch_norm_is_accurate_for_a_mean_of_thirty_deviations():
+    # The variance is a difference of two means, so its rounding error grows with the square of this ratio. The largest ratio
+    # seen in practice is that of the first layer on a silent batch.
     apply, params, batch_stats = functional(lambda: Normalise(3))
     x = noise(4, 50, 4, 3) + 30
     output, _ = apply(params, batch_stats, x, everyone(4), train=True, axis_name=None)
@@ -22,14 +22,14 @@ def test_batch_norm_stands_a_mean_of_thirty_deviations():
 
 
 def padded_with_garbage(x, mask):
-    """Puts the clips of `x` where the mask is True, and large noise elsewhere."""
+    """The clips of `x` where the mask is True, and large noise elsewhere."""
     padded = 1e3 * noise(len(mask), *x.shape[1:], seed=9) + 500
     padded[mask] = x
     return padded
 
 
 def value_statistics_and_gradients(apply, params, batch_stats, x, mask):
-    """Of a layer or network in training, for fixed weights of the results of the clips that count."""
+    """Of a layer or network in training; the gradients are of a fixed weighted sum of the valid clips' results."""
 
     def results(params, x):
         results, new_stats = apply(params, batch_stats, x, clip_mask=mask, train=True, axis_name=None)
@@ -59,7 +59,7 @@ def test_padded_clips_change_nothing(part, mask):
 
 
 def test_padding_would_show_without_the_mask():
-    # So that the test above is known to be able to fail.
+    # The test above can fail.
     x = noise(3, 5, 2, 3)
     mask = np.array([True, False, True, True])
     ours = functional(lambda: Normalise(3))
@@ -68,7 +68,7 @@ def test_padding_would_show_without_the_mask():
     assert np.abs(unmasked[mask] - alone).max() > 0.5
 
 
-def test_no_mask_means_that_all_clips_count():
+def test_without_a_mask_all_clips_count():
     apply, params, batch_stats = functional(small_network(ODD))
     x = noise(2, ODD["frames"], ODD["mel_bins"])
     results = [apply(params, batch_stats, x, clip_mask=mask, train=True) for mask in (None, everyone(2))]
@@ -78,17 +78,17 @@ def test_no_mask_means_that_all_clips_count():
 @pytest.mark.parametrize(
     "mask",
     [[[True, True], [True, True]], [[True, True], [True, False]], [[True, False], [False, False]]],
-    ids=["no padding", "unequal", "a device of padding alone"],
+    ids=["no padding", "unequal", "one device with padding only"],
 )
 def test_batch_norm_over_two_devices_equals_one(mask):
-    """Values, running statistics and gradients; the mean of the devices' means would be wrong for unequal masks."""
+    """Values, running statistics and gradients. Averaging the devices' means would be wrong for unequal masks."""
     mask = np.array(mask)
     apply, params, batch_stats = functional(lambda: Normalise(3))
-    # The second device's clips differ much from the first one's.
+    # The clips of the two devices differ strongly.
     x = noise(2, 2, 5, 2, 3) + np.float32([0, 3]).reshape(2, 1, 1, 1, 1)
     weights = noise(*x.shape, seed=1) * mask[..., None, None, None]
 
-    def both(params, x, mask, weights, axis_name):
+    def value_and_gradients(params, x, mask, weights, axis_name):
         def value(params, x):
             return apply(params, batch_stats, x, mask, train=True, axis_name=axis_name)
 
@@ -96,10 +96,10 @@ def test_batch_norm_over_two_devices_equals_one(mask):
         gradients, gradient_of_x = gradients_of(weights)
         return output, new_stats, gradients, gradient_of_x
 
-    one = [array.reshape(4, *array.shape[2:]) for array in (x, mask, weights)]
-    output, new_stats, gradients, gradient_of_x = both(params, *one, None)
+    merged = [array.reshape(4, *array.shape[2:]) for array in (x, mask, weights)]
+    output, new_stats, gradients, gradient_of_x = value_and_gradients(params, *merged, None)
     on_devices = jax.pmap(
-        functools.partial(both, axis_name="device"), "device", in_axes=(None, 0, 0, 0), devices=jax.devices()[:2]
+        functools.partial(value_and_gradients, axis_name="device"), "device", in_axes=(None, 0, 0, 0), devices=jax.devices()[:2]
     )
     outputs, stats, parts, gradients_of_x = on_devices(params, x, mask, weights)
 

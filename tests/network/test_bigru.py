@@ -1,4 +1,4 @@
-"""The recurrent layer against its own equations, step by step, and against PyTorch's (cuDNN's form of the GRU)."""
+"""The recurrent layer against its equations, step by step, and against PyTorch's (cuDNN's form of the GRU)."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ from flax import nnx
 
 from mfl_jax.network.bigru import BiGRU
 
-# clips, frames, inputs, units: none equal, so that swapped axes show; a single frame; a single clip; the paper's units.
+# Clips, frames, inputs, units: all different, to detect swapped axes; one frame; one clip; the paper's units.
 SIZES = [(3, 11, 5, 4), (4, 1, 5, 3), (1, 9, 6, 2), (2, 40, 24, 32)]
 
 
 def layer_and_input(size, seed=0):
-    """A layer with biases that are not zero, as plain functions and arrays, and an input."""
+    """A layer with non-zero biases as a compiled function and its parameters, and an input."""
     clips, frames, inputs, units = size
     graphdef, params = nnx.split(BiGRU(inputs, units, rngs=nnx.Rngs(params=seed)))
     rng = np.random.default_rng(seed)
@@ -25,8 +25,8 @@ def layer_and_input(size, seed=0):
     return jax.jit(lambda params, x: nnx.merge(graphdef, params)(x)), params, x
 
 
-def by_the_equations(params, x):
-    """A loop over directions, clips and frames, in float64."""
+def states_by_equations(params, x):
+    """Loops over directions, clips and frames in float64."""
 
     def sigmoid(a):
         return 1 / (1 + np.exp(-a))
@@ -59,22 +59,22 @@ def torch_layer(peer, params):
     return peer.copy_into(layer, params)
 
 
-def assert_close(ours, expected, what):
-    """Equal within 1e-5 of the largest value."""
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=what)
+def assert_close(ours, expected, label):
+    """Asserts equality within 1e-5 of the largest absolute value."""
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=label)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_output_follows_the_equations(size):
     layer, params, x = layer_and_input(size)
-    expected = by_the_equations(params, x)
+    expected = states_by_equations(params, x)
     output = layer(params, x)
     assert output.shape == expected.shape == (*size[:2], 2 * size[3])
     assert_close(output, expected, "states")
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_output_and_gradients_equal_those_of_torch(peer, size):
+def test_output_and_gradients_equal_torch(peer, size):
     layer, params, x = layer_and_input(size, seed=1)
     output, gradients_of = jax.vjp(layer, params, x)
     weights = np.random.default_rng(2).standard_normal(output.shape).astype(np.float32)
@@ -87,37 +87,38 @@ def test_output_and_gradients_equal_those_of_torch(peer, size):
 
     assert_close(output, expected.detach().numpy(), "states")
     assert_close(gradient_of_input, x.grad.numpy(), "gradient of the input")
-    expected = peer.arrays_of(reference, "gradients")
+    expected = peer.read_arrays(reference, "gradients")
     assert sorted(gradients) == sorted(expected)
     for name, gradient in gradients.items():
         assert_close(gradient, expected[name], f"gradient of {name}")
 
 
-def test_one_frame_has_no_gradient_of_the_recurrent_kernel():
-    # The state before the only frame is zero; the recurrent bias acts all the same.
+def test_one_frame_gives_the_recurrent_kernel_no_gradient():
+    # The state before the only frame is zero; the recurrent bias still acts.
     layer, params, x = layer_and_input((2, 1, 5, 3))
     gradients = jax.grad(lambda params: jnp.sum(layer(params, x)))(params)
     assert not np.any(gradients["recurrent_kernel"])
     assert np.all(gradients["recurrent_bias"])
 
 
-def test_a_clip_alone_equals_the_clip_within_a_batch():
+def test_a_clip_alone_equals_the_clip_in_a_batch():
     layer, params, x = layer_and_input((3, 11, 5, 4))
     for clip in range(3):
         np.testing.assert_allclose(layer(params, x[clip : clip + 1])[0], layer(params, x)[clip], rtol=0, atol=1e-6)
 
 
-def test_directions_read_all_frames_up_to_their_own():
-    """A changed frame shows in the forward states from it on, and in the backward states up to it."""
+def test_each_direction_depends_on_the_frames_read_so_far():
+    """Changing a frame changes the forward states from that frame on, and the backward states up to it."""
     layer, params, x = layer_and_input((1, 9, 6, 2))
     changed = x.copy()
     changed[:, 4] += 1.0
+    # Exact: both results come from the same compiled program, and unaffected states have the same inputs.
     differs = np.any(np.asarray(layer(params, x) != layer(params, changed)).reshape(9, 2, 2), axis=-1)
     assert differs[:, 0].tolist() == [t >= 4 for t in range(9)]
     assert differs[:, 1].tolist() == [t <= 4 for t in range(9)]
 
 
-def test_each_recurrent_matrix_starts_orthogonal_and_different():
+def test_recurrent_matrices_start_orthogonal_and_different():
     units = 4
     kernel = np.asarray(BiGRU(3, units, rngs=nnx.Rngs(params=0)).recurrent_kernel[...])
     matrices = [kernel[direction][:, gate * units : (gate + 1) * units] for direction in range(2) for gate in range(3)]

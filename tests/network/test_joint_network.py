@@ -1,4 +1,4 @@
-"""The network's parameters, shapes and refusals against the paper's, and single-task networks against the joint one."""
+"""The network's parameters and shapes against the paper's, its errors, and single-task networks against the joint one."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from support.networks import PAPER, SMALL, assert_close, functional, noise, smal
 
 
 def abstract(tasks=joint_network.TASKS, **size):
-    """The network without its arrays: (parameters, statistics, result for three clips) as shapes."""
+    """Shapes of the network's parameters, its statistics and its result for three clips."""
     size = {**PAPER, **size}
     network = nnx.eval_shape(lambda: JointNetwork(**size, tasks=tasks, rngs=nnx.Rngs(params=0)))
     graphdef, params, batch_stats = split(network)
@@ -33,7 +33,7 @@ def test_joint_network_has_the_papers_number_of_parameters():
     assert count(batch_stats) == 2 * (3 * 128 + 2 * 256)
 
 
-def test_torch_network_has_as_many(peer):
+def test_torch_network_has_the_same_number(peer):
     network = peer.Network(**PAPER, channels=128)
     assert sum(parameter.numel() for parameter in network.parameters()) == 1_249_533
 
@@ -44,7 +44,7 @@ def test_torch_network_has_as_many(peer):
      {"events": 1}, {"events": 3}],
     ids=str,
 )  # fmt: skip
-def test_logits_have_a_row_a_clip_and_a_row_a_frame(size):
+def test_logits_have_one_row_per_clip_and_per_frame(size):
     scene_logits, event_logits = abstract(**size)[2]
     size = {**PAPER, **size}
     assert (scene_logits.shape, scene_logits.dtype) == ((3, size["scenes"]), jnp.float32)
@@ -59,7 +59,7 @@ def test_more_mel_bins_widen_only_the_gru():
 
 
 @pytest.mark.parametrize(("task", "other"), [("scene", "event"), ("event", "scene")])
-def test_single_task_network_has_nothing_of_the_other_head(task, other):
+def test_single_task_network_has_no_other_head(task, other):
     joint, _, _ = abstract()
     params, batch_stats, logits = abstract(tasks=(task,))
     assert set(params) == {"shared", task}
@@ -70,30 +70,30 @@ def test_single_task_network_has_nothing_of_the_other_head(task, other):
 
 
 @pytest.mark.parametrize("task", joint_network.TASKS)
-def test_single_task_network_needs_no_class_of_the_other_task(task):
+def test_single_task_network_needs_no_classes_of_the_other_task(task):
     size = {"scene": {"events": 0}, "event": {"scenes": 0, "frames": 24}}[task]
     _, _, logits = abstract(tasks=(task,), **size)
     assert logits[joint_network.TASKS.index(task)].shape[0] == 3
 
 
-def test_single_task_networks_compute_what_the_joint_one_computes():
+def test_single_task_networks_equal_the_joint_one():
     joint, params, batch_stats = functional(small_network(SMALL))
     log_mel = noise(2, 100, 64)
     (scene_logits, event_logits), _ = joint(params, batch_stats, log_mel)
     scene, _, _ = functional(small_network(SMALL, tasks=("scene",)))
     event, _, _ = functional(small_network(SMALL, tasks=("event",)))
-    of_scene = {key: params[key] for key in ("shared", "scene")}
-    of_event = {key: params[key] for key in ("shared", "event")}
-    assert_close(scene(of_scene, batch_stats, log_mel)[0][0], scene_logits, 1e-6)
-    assert_close(event(of_event, {"shared": batch_stats["shared"]}, log_mel)[0][1], event_logits, 1e-6)
+    scene_params = {key: params[key] for key in ("shared", "scene")}
+    event_params = {key: params[key] for key in ("shared", "event")}
+    assert_close(scene(scene_params, batch_stats, log_mel)[0][0], scene_logits, 1e-6)
+    assert_close(event(event_params, {"shared": batch_stats["shared"]}, log_mel)[0][1], event_logits, 1e-6)
 
 
 @pytest.mark.parametrize("tasks", joint_network.TASKS)
 def test_convolutions_have_no_bias(tasks):
-    # Its gradient is zero but for rounding, which RAdam would turn into full steps.
-    found = {name for name in names(abstract(tasks=(tasks,))[0]) if "/conv/" in name}
-    assert found
-    assert {name.split("/")[-1] for name in found} == {"kernel"}
+    # Their gradient would be zero up to rounding, which RAdam scales up to full steps.
+    conv_names = {name for name in names(abstract(tasks=(tasks,))[0]) if "/conv/" in name}
+    assert conv_names
+    assert {name.split("/")[-1] for name in conv_names} == {"kernel"}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,6 @@ def test_convolutions_have_no_bias(tasks):
     ],
     ids=str,
 )
-def test_refuses(change, message):
+def test_invalid_sizes_raise(change, message):
     with pytest.raises(ValueError, match=message):
         JointNetwork(**{**PAPER, "channels": 2, **change}, rngs=nnx.Rngs(params=0))

@@ -1,4 +1,4 @@
-"""Max pooling against PyTorch's and a maximum of JAX, and its gradient compiled against one operation at a time."""
+"""Max pooling against PyTorch's and JAX's maximum; its gradient compiled against one operation at a time."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mfl_jax.network.joint_network import JointNetwork, max_pool
+from mfl_jax.network.joint_network import JointNetwork
+from mfl_jax.network.max_pool import max_pool
 from support.networks import assert_close, noise, split, tensor
 
 
@@ -15,36 +16,36 @@ from support.networks import assert_close, noise, split, tensor
     [((2, 6, 8, 3), (1, 8)), ((2, 50, 3, 2), (25, 1)), ((2, 7, 5, 3), (2, 2)), ((1, 59, 9, 2), (25, 4)), ((2, 5, 4, 3), (5, 4))],
     ids=str,
 )
-def test_max_pool_equals_that_of_torch(peer, shape, window):
+def test_max_pool_equals_torch(peer, shape, window):
     x = noise(*shape)
     reference = tensor(peer, x.transpose(0, 3, 1, 2), requires_grad=True)
     expected = peer.torch.nn.functional.max_pool2d(reference, window)
     pooled, gradient_of = jax.vjp(lambda x: max_pool(x, *window), x)
     assert pooled.shape == (shape[0], shape[1] // window[0], shape[2] // window[1], shape[3])
-    np.testing.assert_array_equal(pooled, expected.detach().numpy().transpose(0, 2, 3, 1).astype(np.float32))
+    np.testing.assert_allclose(pooled, expected.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-6)
 
     weights = noise(*pooled.shape, seed=1)
     (expected * tensor(peer, weights.transpose(0, 3, 1, 2))).sum().backward()
-    # A remainder at the end is dropped: its gradient is zero.
-    np.testing.assert_array_equal(gradient_of(weights)[0], reference.grad.numpy().transpose(0, 2, 3, 1).astype(np.float32))
+    # The incomplete windows at the end are dropped; their gradient is zero.
+    np.testing.assert_allclose(gradient_of(weights)[0], reference.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-6)
 
 
-def test_max_pool_shares_its_gradient_as_a_maximum_of_jax_does():
-    """With many equal values, in windows whose remainder is dropped."""
+def test_equal_maxima_share_the_gradient_as_in_jax():
+    """Many equal values, and incomplete windows at the end."""
     x = np.round(noise(2, 7, 9, 3)).astype(np.float32)
 
-    def plain(x):
+    def jax_maximum(x):
         return x[:, :6, :8].reshape(2, 3, 2, 2, 4, 3).max(axis=(2, 4))
 
-    (got, gradient_of), (expected, gradient_of_plain) = (jax.vjp(f, x) for f in (lambda x: max_pool(x, 2, 4), plain))
+    (pooled, gradient_of), (expected, expected_gradient_of) = (jax.vjp(f, x) for f in (lambda x: max_pool(x, 2, 4), jax_maximum))
     weights = noise(*expected.shape, seed=1)
-    np.testing.assert_array_equal(got, expected)
-    np.testing.assert_allclose(gradient_of(weights)[0], gradient_of_plain(weights)[0], rtol=1e-6)
+    np.testing.assert_allclose(pooled, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient_of(weights)[0], expected_gradient_of(weights)[0], rtol=1e-6)
 
 
 def test_compiled_gradients_equal_those_computed_one_operation_at_a_time():
-    # A compiler may compute a value twice, rounded in two ways; the gradient of a maximum that finds its place by comparing the
-    # two is then lost. Clips of which half is padding have many places that are equal to the last bit.
+    # A compiler may compute a value twice with different rounding. A gradient that compares the two then finds no maximum.
+    # Clips that are half padding have many exactly equal values.
     graphdef, params, batch_stats = split(
         JointNetwork(frames=500, mel_bins=32, scenes=3, events=0, tasks=("scene",), channels=4, rngs=nnx.Rngs(params=0))
     )

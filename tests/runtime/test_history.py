@@ -1,4 +1,4 @@
-"""What a run writes down of itself."""
+"""The record of a run's starts."""
 
 import json
 import subprocess
@@ -14,9 +14,9 @@ def git(folder, *arguments):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_the_code_is_the_commit_and_whether_it_was_changed(tmp_path, monkeypatch):
+def test_code_version_is_the_commit_and_whether_files_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(history, "__file__", str(tmp_path / "mfl_jax" / "runtime" / "history.py"))
-    assert history.code_version() is None  # no repository
+    assert history.code_version() is None  # not in a repository
     git(tmp_path, "init", "--quiet")
     (tmp_path / "file").write_text("a")
     git(tmp_path, "add", "file")
@@ -25,14 +25,14 @@ def test_the_code_is_the_commit_and_whether_it_was_changed(tmp_path, monkeypatch
     (tmp_path / "file").write_text("b")
     assert history.code_version()["changed"]
     monkeypatch.setattr(history, "__file__", str(tmp_path / "lib" / "mfl_jax" / "runtime" / "history.py"))
-    assert history.code_version() is None  # installed below somebody's repository
+    assert history.code_version() is None  # installed inside another repository
 
 
-def test_each_start_adds_a_line(tmp_path):
+def test_each_start_appends_a_line(tmp_path):
     config = small_config(tmp_path, seed=7)
-    what = history.describe_start(config, "abc", jax.devices())
-    history.record_start(tmp_path, what)
-    history.record_start(tmp_path, {**what, "from_step": 5})
+    record = history.build_start_record(config, "abc", jax.devices())
+    history.append_start(tmp_path, record)
+    history.append_start(tmp_path, {**record, "from_step": 5})
     first, second = (json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines())
     assert first["seed"] == 7 and first["fingerprint"] == "abc" and first["config"]["channels"] == 4
     assert first["versions"]["jax"] == jax.__version__ and first["devices"] == 8 and first["hosts"] == 1

@@ -1,4 +1,4 @@
-"""One device against eight: the same batch gives the same gradients, losses, statistics and parameters."""
+"""One device against eight: same gradients, losses, statistics and parameters for the same batch."""
 
 import platform
 import subprocess
@@ -19,19 +19,22 @@ DEVICES = 8
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
+    """A run on one device, its first gradients, and its state after twenty steps."""
     built = build(tmp_path_factory.mktemp("one"), 1)
     return built, gradients(built, next(batches(1))), after_twenty_steps(built)
 
 
-def eight(tmp_path):
-    built = build(tmp_path, DEVICES)
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """The same run on eight devices."""
+    built = build(tmp_path_factory.mktemp("eight"), DEVICES)
     assert len(built.devices) == DEVICES and built.padded_size == 16
-    return built, gradients(built, next(batches(1)))
+    return built
 
 
-def test_gradients_of_the_first_step_agree(single, tmp_path):
+def test_gradients_of_the_first_step_agree(single, eight):
     loss, grads, stats, sums = single[1]
-    _, (loss8, grads8, stats8, sums8) = eight(tmp_path)
+    loss8, grads8, stats8, sums8 = gradients(eight, next(batches(1)))
     assert float(loss8) == pytest.approx(float(loss), rel=1e-5)
     assert worst_leaf(grads8, grads) <= 1e-4
     assert worst_leaf(stats8, stats) <= 1e-5
@@ -39,7 +42,7 @@ def test_gradients_of_the_first_step_agree(single, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_losses_by_the_sum_reduction_agree(tmp_path):
+def test_summed_losses_agree(tmp_path):
     one = build(tmp_path, 1, reduction="sum")
     many = build(tmp_path, DEVICES, reduction="sum")
     batch = next(batches(1))
@@ -48,38 +51,36 @@ def test_losses_by_the_sum_reduction_agree(tmp_path):
     assert float(loss_many) == pytest.approx(float(loss_one), rel=1e-5)
 
 
-def test_twenty_large_steps_agree(single, tmp_path):
-    built = build(tmp_path, DEVICES)
-    state, losses = after_twenty_steps(built)
+def test_twenty_large_steps_agree(single, eight):
+    state, losses = after_twenty_steps(eight)
     expected, expected_losses = single[2]
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-3)
     assert losses[-1] < losses[0]
-    assert moved_apart(built, state, expected) <= 0.01
+    assert moved_apart(eight, state, expected) <= 0.01
     assert worst_leaf(state.batch_stats, expected.batch_stats) <= 1e-3
     for a, b in zip(jax.tree.leaves(state.sums["scene"]), jax.tree.leaves(expected.sums["scene"]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1)
 
 
 @pytest.mark.parametrize("module", [steps, joint_network], ids=["gradients", "batch statistics"])
-def test_the_comparison_notices_a_sum_over_devices_left_out(single, tmp_path, module):
+def test_the_comparison_notices_a_missing_sum_over_devices(single, tmp_path, module):
     with without_sums(module):
-        built, (_, grads8, _, _) = eight(tmp_path)
+        built = build(tmp_path, DEVICES)
+        _, grads8, _, _ = gradients(built, next(batches(1)))
         state, _ = after_twenty_steps(built)
     assert worst_leaf(grads8, single[1][1]) > 1e-2
     assert moved_apart(built, state, single[2][0]) > 0.05
 
 
-def test_evaluation_agrees(single, tmp_path):
-    built, many = single[0], build(tmp_path, DEVICES)
-    state = single[2][0]
-    batch = next(batches(1))
-    one = built.eval_step(state, batch, built.scalars)
-    eight = many.eval_step(state, rows_of(many, batch), many.scalars)
-    for a, b in zip(jax.tree.leaves(eight), jax.tree.leaves(one), strict=True):
+def test_evaluation_agrees(single, eight):
+    built, state, batch = single[0], single[2][0], next(batches(1))
+    got = eight.eval_step(state, rows_of(eight, batch), eight.scalars)
+    want = built.eval_step(state, batch, built.scalars)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-def test_a_step_compiles_once_for_all_weights(single):
+def test_a_step_compiles_once_for_all_loss_weights(single):
     built = single[0]
     batch = next(batches(1))
     before = built.train_step._cache_size()
@@ -88,12 +89,8 @@ def test_a_step_compiles_once_for_all_weights(single):
     assert built.train_step._cache_size() == before
 
 
-def test_split_and_padding():
-    assert (
-        parallel.padded_batch_size(64, 8) == 64
-        and parallel.padded_batch_size(5, 8) == 8
-        and parallel.padded_batch_size(5, 1) == 5
-    )
+def test_batches_are_padded_and_split_over_devices():
+    assert [parallel.padded_batch_size(*sizes) for sizes in ((64, 8), (5, 8), (5, 1))] == [64, 8, 5]
     assert parallel.split_batch({"x": np.arange(12).reshape(6, 2)}, 3)["x"].tolist() == [
         [[0, 1], [2, 3]],
         [[4, 5], [6, 7]],
@@ -101,12 +98,12 @@ def test_split_and_padding():
     ]
 
 
-def test_more_devices_than_there_are_is_refused(tmp_path):
+def test_more_devices_than_the_machine_has_are_refused(tmp_path):
     with pytest.raises(setup.InputError, match="devices is 99, but there are only 8"):
         build(tmp_path, 99)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is of glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_freed_memory_is_kept_for_the_next_step():
     code = """
 import sys
@@ -122,8 +119,8 @@ assert resident_mb() - before > 200
 del block
 print(resident_mb() - before)
 """
-    kept, given_back = (
-        float(subprocess.run([sys.executable, "-c", code, how], check=True, capture_output=True, text=True).stdout)
-        for how in ("keep", "give back")
+    kept_mb, default_mb = (
+        float(subprocess.run([sys.executable, "-c", code, mode], check=True, capture_output=True, text=True).stdout)
+        for mode in ("keep", "default")
     )
-    assert kept > 200 > 50 > given_back
+    assert kept_mb > 200 > 50 > default_mb

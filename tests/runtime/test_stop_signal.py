@@ -1,4 +1,4 @@
-"""A request to stop, and the time that is left after it."""
+"""SIGINT and SIGTERM as a request to stop, and the time limit after SIGTERM."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from mfl_jax.runtime import stop_signal
 
 WORK = """
 import hashlib, sys, time
-from mfl_jax.interruption import stop_requests
+from mfl_jax.runtime.stop_signal import stop_requests
 with stop_requests(notice_s=float(sys.argv[1])) as stop:
     print("working", flush=True)
     if sys.argv[2] == "deaf":
@@ -21,11 +21,12 @@ with stop_requests(notice_s=float(sys.argv[1])) as stop:
     else:
         while not stop.is_set():
             time.sleep(0.01)
-        print("stopped in good order", flush=True)
+        print("stopped cleanly", flush=True)
 """
 
 
-def work(notice_s, how):
+def start_work(notice_s, how):
+    """Starts a process that works until it is asked to stop, or never looks (`deaf`)."""
     process = subprocess.Popen(
         [sys.executable, "-c", WORK, str(notice_s), how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -34,23 +35,23 @@ def work(notice_s, how):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_a_request(number):
-    process = work(20, "listening")
+def test_a_signal_requests_a_stop(number):
+    process = start_work(20, "listening")
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
-    assert (process.returncode, out, err) == (0, "stopped in good order\n", "")
+    assert (process.returncode, out, err) == (0, "stopped cleanly\n", "")
 
 
-def test_work_that_does_not_listen_ends_in_time_all_the_same():
-    process = work(0.5, "deaf")
-    told = time.monotonic()
+def test_work_that_never_looks_is_ended_after_the_notice():
+    process = start_work(0.5, "deaf")
+    signalled = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 143 and time.monotonic() - told < 10
+    assert process.returncode == 143 and time.monotonic() - signalled < 10
     assert "the same command goes on from the last checkpoint" in err and "Traceback" not in err
 
 
-def test_handlers_are_put_back():
+def test_handlers_are_restored():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with stop_signal.stop_requests() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -59,8 +60,8 @@ def test_handlers_are_put_back():
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_other_threads_are_left_alone():
-    """A run in a thread of somebody's program can't have signal handlers, and works without."""
+def test_outside_the_main_thread_no_signal_is_handled():
+    """Python allows signal handlers in the main thread only; a run in another thread works without."""
     seen = []
 
     def inside():

@@ -1,8 +1,6 @@
-"""One host of a run over several: python tests/support/host_worker.py equality|experiment OUT.
+"""One of several hosts that `test_hosts.py` starts: python tests/support/host_worker.py equality|experiment OUT.
 
 JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID give its place.
-
-Several of these are what `test_hosts.py` compares with one process.
 """
 
 import pathlib
@@ -19,7 +17,7 @@ from support import same_batch
 
 
 def equality(out: pathlib.Path) -> None:
-    """Writes what all devices of all hosts come to, and what they would without their sums."""
+    """Writes the numbers that all hosts compute together, and for two hosts those without their sums over devices."""
     from mfl_jax.network import joint_network
     from mfl_jax.training import steps
 
@@ -28,22 +26,22 @@ def equality(out: pathlib.Path) -> None:
     batch = next(same_batch.batches(1))
     loss, grads, stats, sums = same_batch.gradients(built, batch)
     state, losses = same_batch.after_twenty_steps(built)
-    made = {
+    values = {
         "loss": loss, "gradients": grads, "statistics": stats, "sums": sums, "losses": losses, "params": state.params,
         "evaluated": built.eval_step(state, same_batch.rows_of(built, batch), built.scalars),
     }  # fmt: skip
     if jax.process_count() == 2:
         for name, module in (("without sums of gradients", steps), ("without sums of statistics", joint_network)):
             with same_batch.without_sums(module):
-                made[name] = same_batch.gradients(built, batch)[1]
-    made["devices"] = len(built.devices)
+                values[name] = same_batch.gradients(built, batch)[1]
+    values["devices"] = len(built.devices)
     if jax.process_index() == 0:
-        leaves = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(made)}
+        leaves = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(values)}
         np.savez(out, **leaves)
 
 
 def experiment(out: pathlib.Path) -> None:
-    """Trains an experiment in `out`, but for its report."""
+    """Trains an experiment in `out` without its report."""
     from mfl_jax import experiment, report
     from support import small
 
@@ -54,5 +52,5 @@ def experiment(out: pathlib.Path) -> None:
 if __name__ == "__main__":
     hosts.define_flags()
     flags.FLAGS(sys.argv[:1])
-    hosts.join()
+    hosts.join_cluster()
     {"equality": equality, "experiment": experiment}[sys.argv[1]](pathlib.Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""Networks and layers as functions of random arrays, here and in PyTorch; their inputs, and how near two results come."""
+"""Networks and layers as functions of random arrays, in JAX and in PyTorch; test inputs; a comparison of results."""
 
 import functools
 
@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mfl_jax.network.joint_network import BatchNorm, JointNetwork
+from mfl_jax.network.batch_norm import BatchNorm
+from mfl_jax.network.joint_network import JointNetwork
 
 PAPER = {"frames": 500, "mel_bins": 64, "scenes": 4, "events": 25}
 SMALL = {"frames": 100, "mel_bins": 64, "scenes": 4, "events": 5, "channels": 8, "hidden": 6}
-# Bins and frames that the pools do not divide, one scene more than channels in a block, another slope.
+# Bins and frames that the pools do not divide, more scenes than channels, and another slope.
 ODD = {"frames": 60, "mel_bins": 40, "scenes": 7, "events": 3, "channels": 5, "hidden": 4, "slope": 0.2}
 
 
@@ -25,12 +26,12 @@ def split(network):
 
 
 def random_arrays(tree, rng):
-    """Fills shapes at random: the zeros and ones of a fresh network would hide exchanged biases, scales and statistics."""
+    """Random arrays for a tree of shapes; initial zeros and ones would hide swapped biases, scales and statistics."""
 
     def fill(path, leaf):
         if leaf.ndim > 1:
             return jnp.asarray(rng.standard_normal(leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])), jnp.float32)
-        # Batch norm's scale may be negative, and the largest value before it is then the smallest after it.
+        # A negative scale turns the largest value before batch norm into the smallest after it.
         sign = np.resize([1, -1], leaf.shape) if "scale" in jax.tree_util.keystr(path) else 1
         return jnp.asarray(sign * rng.uniform(0.5, 1.5, leaf.shape), jnp.float32)
 
@@ -38,12 +39,20 @@ def random_arrays(tree, rng):
 
 
 def functional(build, seed=0):
-    """Returns the module that `build` builds as `(params, batch_stats, *args) -> (result, new batch_stats)`, and such arrays."""
-    # The shapes alone: initial values take longer to compile than most tests.
+    """Turns a module into a compiled function.
+
+    Args:
+      build: builds the module.
+      seed: seed of the random arrays.
+
+    Returns:
+      `(params, batch_stats, *args, **options) -> (result, new batch_stats)`, and random params and batch_stats for it.
+    """
+    # Shapes only: the initial values take longer to compile than most tests.
     graphdef, params, batch_stats = split(nnx.eval_shape(build))
     rng = np.random.default_rng(seed)
 
-    @functools.partial(jax.jit, static_argnames=("train", "pool", "axis_name"))
+    @functools.partial(jax.jit, static_argnames=("train", "axis_name"))
     def apply(params, batch_stats, *args, **options):
         module = nnx.merge(graphdef, params, batch_stats, copy=True)
         result = module(*args, **options)
@@ -57,13 +66,13 @@ def small_network(size, **options):
 
 
 def peer_network(peer, size, params, batch_stats):
-    """The network in PyTorch, in float64, with our parameters and running statistics."""
+    """PyTorch's network in float64 with our parameters and running statistics."""
     network = peer.Network(**{"channels": 128, **size}).double()
     return peer.copy_into(network, params, batch_stats)
 
 
 class Normalise(BatchNorm):
-    """Batch norm as a layer of its own."""
+    """Batch norm that applies its gain and shift."""
 
     def __call__(self, x, *args, **options):
         gain, shift = super().__call__(x, *args, **options)
@@ -78,11 +87,11 @@ def everyone(clips):
     return np.ones(clips, bool)
 
 
-def assert_close(ours, expected, tolerance, what=""):
-    """Equal within a share of the largest value, leaf by leaf."""
-    assert jax.tree.structure(ours) == jax.tree.structure(expected), what
+def assert_close(ours, expected, tolerance, label=""):
+    """Asserts that two trees are equal within `tolerance` times the largest absolute value of each leaf."""
+    assert jax.tree.structure(ours) == jax.tree.structure(expected), label
     for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(expected), strict=True):
         other = np.asarray(other)
-        assert leaf.shape == other.shape, f"{what}{jax.tree_util.keystr(path)}"
+        assert leaf.shape == other.shape, f"{label}{jax.tree_util.keystr(path)}"
         atol = tolerance * np.abs(other).max()
-        np.testing.assert_allclose(leaf, other, rtol=0, atol=atol, err_msg=f"{what}{jax.tree_util.keystr(path)}")
+        np.testing.assert_allclose(leaf, other, rtol=0, atol=atol, err_msg=f"{label}{jax.tree_util.keystr(path)}")

@@ -8,10 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from mfl_jax import experiment
 from mfl_jax.runtime import parallel
 from mfl_jax.scoring import evaluate_run, floor_scores
-from mfl_jax.training import group_memory, loop, run_group, setup
+from mfl_jax.training import experiment_members, group_memory, loop, run_group, setup
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.splits import Splits
@@ -55,7 +54,7 @@ def read_params(folder):
 def at_once(small_data, tmp_path_factory):
     """Members that differ in seed and in alpha, trained together."""
     root, dataset = small_data
-    group = experiment.expand_members(small_experiment(root, alphas=(0.001, 0.1), seeds=2, epochs=EPOCHS))
+    group = experiment_members.expand_members(small_experiment(root, alphas=(0.001, 0.1), seeds=2, epochs=EPOCHS))
     assert len({member.group for member in group}) == 1 and len(group) == 4
     home = tmp_path_factory.mktemp("at_once")
     assert train(group, dataset, home)
@@ -87,7 +86,7 @@ def test_a_member_equals_the_run_trained_alone(small_data, at_once, tmp_path, in
 def test_gradients_of_the_first_step_equal_those_of_the_run_alone(small_data):
     """Compares RAdam's first moment, which after one step is 0.1 times the gradient."""
     root, dataset = small_data
-    group = experiment.expand_members(small_experiment(root))
+    group = experiment_members.expand_members(small_experiment(root))
     splits = read_splits(dataset)
     setup.configure_process(group[0].config)
     starts = [setup.initial_state(member.config, dataset) for member in group]
@@ -199,7 +198,7 @@ def test_clips_that_do_not_fit_are_streamed(small_data, at_once, tmp_path, monke
 
 def test_as_many_members_at_once_as_fit(small_data, monkeypatch):
     root, dataset = small_data
-    (member, *_) = experiment.expand_members(small_experiment(root))
+    (member, *_) = experiment_members.expand_members(small_experiment(root))
     assert group_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2 * group_memory.MOST_AT_ONCE
     monkeypatch.setattr(group_memory, "memory_bytes", lambda device: 1)
     assert group_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2

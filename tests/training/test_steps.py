@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mfl_jax.network import forward, joint_network
+from mfl_jax.network import joint_network
 from mfl_jax.network.joint_network import JointNetwork
 from mfl_jax.training import steps
 from mfl_jax.training.optimiser import make_optimiser
-from support.networks import SMALL, assert_close, functional, noise, peer_network, small_network, split, tensor
+from support.networks import SMALL, peer_network, split, tensor
 
 STEPS = 12
 LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-2, 0.9, 0.999, 1e-8
@@ -144,7 +144,7 @@ def train_both(peer, weights, reduction, *, align):
         if number == 1:
             # The first moment after one step is a tenth of the gradient.
             gradients = jax.tree.map(lambda moment: moment / (1 - BETA1), moments.mu)
-            record["gradients"] = gradients, peer.arrays_of(network, "gradients")
+            record["gradients"] = gradients, peer.read_arrays(network, "gradients")
         if (r := rectifier(number)) is not None:
             record["factors"].append(ours.factor / r)
             if align:
@@ -155,8 +155,8 @@ def train_both(peer, weights, reduction, *, align):
         parameters = list(network.parameters())
         moments = [[tensor_array(optimiser.state[p][name]) for p in parameters] for name in ("exp_avg", "exp_avg_sq")]
         theirs.measure(list(map(tensor_array, parameters)), *moments, group["lr"])
-    record["params"] = relative_distances(state.params, peer.arrays_of(network, "params"), jax.tree.map(np.asarray, start))
-    record["batch_stats"] = relative_distances(state.batch_stats, peer.arrays_of(network, "batch_stats"))
+    record["params"] = relative_distances(state.params, peer.read_arrays(network, "params"), jax.tree.map(np.asarray, start))
+    record["batch_stats"] = relative_distances(state.batch_stats, peer.read_arrays(network, "batch_stats"))
     return record
 
 
@@ -220,21 +220,3 @@ def test_bfloat16_keeps_the_state_in_float32_and_stays_close():
     text = take_step.lower(state, batch, scalars).as_text()
     convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     assert convolutions and all("xbf16>" in line and "xf32>" not in line for line in convolutions)
-
-
-@pytest.mark.parametrize("tasks", [("scene", "event"), ("scene",), ("event",)])
-@pytest.mark.parametrize("clips", [1, 4, 5, 9])
-def test_inference_in_pieces_equals_that_of_the_whole_batch(tasks, clips):
-    build = small_network(SMALL, tasks=tasks)
-    _, params, batch_stats = functional(build)
-    graphdef, _, _ = split(nnx.eval_shape(build))
-    batch = {
-        "log_mel": noise(clips, 100, 64),
-        "valid_frames": np.resize(np.int32([100, 0, 71]), clips),
-        "clip_mask": np.arange(clips) % 3 < 2,
-        "what else": "there may be",
-    }
-    state = (params, batch_stats, {"mean": noise(64), "std": 1 + np.square(noise(64, seed=1))})
-    got = jax.jit(lambda: forward.infer(*state, batch, graphdef=graphdef))()
-    expected, _ = forward.apply_network(*state, batch, graphdef=graphdef, train=False)
-    assert_close(got, expected, 1e-6)

@@ -15,7 +15,6 @@ from benchmarks import epoch, features, forward, members, predict, profile, roof
 from mfl_jax.data import prepare
 from mfl_jax.errors import InputError
 from mfl_jax.network import forward as network_forward
-from mfl_jax.network.cpu import winograd
 from mfl_jax.training import setup
 from support import ROOT
 from support.small import small_config, small_dataset
@@ -34,12 +33,13 @@ def test_sides_take_turns_after_a_round_that_does_not_count():
 
 
 def test_operations_are_those_that_the_compiler_counts(monkeypatch):
-    monkeypatch.setattr(winograd, "suits", lambda x, outputs: False)  # which does the same with fewer
-    config = workload.config_of()
-    made = setup.build_run(config, workload.dataset_of())
+    # The CPU forms need fewer operations or others.
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, cpu, default: default(*arrays))
+    config = workload.make_config()
+    made = setup.build_run(config, workload.make_dataset())
     initial = made.initial
     network = jax.jit(functools.partial(network_forward.infer, graphdef=made.graphdef))
-    lowered = network.lower(initial.params, initial.batch_stats, initial.feature_stats, workload.batch_of(made.dataset, 2))
+    lowered = network.lower(initial.params, initial.batch_stats, initial.feature_stats, workload.make_batch(made.dataset, 2))
     # It counts additions of biases and the like as well, and the body of the recurrence once.
     counted = lowered.cost_analysis()["flops"]
     assert 2 * workload.forward_multiply_adds(config, 2) == pytest.approx(counted, rel=0.03)
@@ -135,12 +135,12 @@ def test_a_wrong_flag_gets_one_line(flag, answer):
 
 def test_what_is_not_there_to_compare_with_gets_one_line(monkeypatch):
     pytest.importorskip("torch")
-    with pytest.raises(InputError, match="--variants: fast is none of eager, "):
+    with pytest.raises(InputError, match="--variants: fast not among eager, "):
         forward.results(variants=["eager", "fast"])
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "benchmarks.peer_step", raising=False)
     monkeypatch.delattr(benchmarks, "peer_step", raising=False)
-    with pytest.raises(InputError, match=r"torch is missing: pip install -e '\.\[peer\]'"):
+    with pytest.raises(InputError, match=r"torch is missing; install it with: pip install -e '\.\[peer\]'"):
         forward.results()
 
 

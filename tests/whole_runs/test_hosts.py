@@ -1,4 +1,4 @@
-"""Several processes on this machine, two CPU devices each, against one process: the same numbers, and none left behind."""
+"""Several processes on this machine, two CPU devices each: same numbers as one process, and all of them end."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from support.small import SEEDS, small_dataset
 pytestmark = pytest.mark.lightly_optimised
 
 DEVICES_EACH = 2
-# Less optimisation is faster to compile, and what hosts tell each other is the same.
+# Hosts exchange the same messages with fewer optimisations, and compile faster.
 QUICK = {"JAX_NUM_CPU_DEVICES": str(DEVICES_EACH), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 NO_FLAGS = {"coordinator": None, "processes": None, "process": None, "hosts": "auto"}
 CONFIG = """
@@ -35,44 +35,46 @@ def get_config(kind="run"):
 """
 
 
-def start(count, *command, one=None):
-    """Starts a command as `count` hosts; `one` are more arguments for the last of them."""
+def start(count, *command, last_host_flags=()):
+    """Starts a command as `count` hosts; the last one gets additional flags."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = []
+    processes = []
     for number in range(count):
         place = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(count), "JAX_PROCESS_ID": str(number)}
         environment = os.environ | (place if count > 1 else {}) | QUICK
         environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}"
-        arguments = [*map(str, command), *(one or [] if number == count - 1 else [])]
-        started.append(
+        arguments = [*map(str, command), *(last_host_flags if number == count - 1 else ())]
+        processes.append(
             subprocess.Popen(
                 [sys.executable, *arguments], cwd=ROOT, env=environment, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )
         )  # fmt: skip
-    return started
+    return processes
 
 
-def ended(processes, timeout=300):
-    """Their exit statuses and what they said."""
+def wait_until_ended(processes, timeout=300):
+    """Returns their exit statuses and outputs."""
     try:
-        said = [process.communicate(timeout=timeout)[0] for process in processes]
+        outputs = [process.communicate(timeout=timeout)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [process.returncode for process in processes], said
+    return [process.returncode for process in processes], outputs
 
 
 def succeed(count, *command):
-    statuses, said = ended(start(count, *command))
-    assert statuses == [0] * count, "\n".join(said)
-    return said
+    """Runs a command on `count` hosts to the end; returns their outputs."""
+    statuses, outputs = wait_until_ended(start(count, *command))
+    assert statuses == [0] * count, "\n".join(outputs)
+    return outputs
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
+    """A folder with a prepared data set and a config that uses it."""
     tmp = tmp_path_factory.mktemp("hosts")
     small_dataset(tmp)
     (tmp / "config.py").write_text(CONFIG.format(tests=str(ROOT / "tests"), tmp=str(tmp)))
@@ -80,57 +82,66 @@ def prepared(tmp_path_factory):
 
 
 def command(prepared, workdir, **fields):
-    given = [f"--config.{field}={value}" for field, value in fields.items()]
-    return ["-m", "mfl_jax.main", f"--config={prepared / 'config.py'}", f"--workdir={workdir}", *given]
+    flags = [f"--config.{field}={value}" for field, value in fields.items()]
+    return ["-m", "mfl_jax.main", f"--config={prepared / 'config.py'}", f"--workdir={workdir}", *flags]
 
 
 @pytest.fixture(scope="module")
 def alone(prepared):
-    """A run of one process."""
+    """The work directory of a run of one process."""
     workdir = prepared / "alone"
     succeed(1, *command(prepared, workdir))
     return workdir
 
 
-# What several hosts compute.
+# The numbers that several hosts compute.
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    """What one device of one process comes to."""
+    """The numbers of one device of one process."""
     built = build(tmp_path_factory.mktemp("one"), 1)
     loss, grads, stats, sums = gradients(built, next(batches(1)))
     state, losses = after_twenty_steps(built)
     evaluated = built.eval_step(state, next(batches(1)), built.scalars)
-    made = {
+    values = {
         "loss": loss, "gradients": grads, "statistics": stats, "sums": sums, "losses": losses, "params": state.params,
         "evaluated": evaluated, "initial": built.initial.params,
     }  # fmt: skip
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(made)}
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(values)}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.ci_only)])
 def several(request, tmp_path_factory):
-    out = tmp_path_factory.mktemp("several") / "made.npz"
-    succeed(request.param, "tests/support/host_worker.py", "equality", out)
-    with np.load(out) as made:
-        assert made["['devices']"] == request.param * DEVICES_EACH
-        return dict(made)
+    """The numbers of two or four processes."""
+    file = tmp_path_factory.mktemp("several") / "values.npz"
+    succeed(request.param, "tests/support/host_worker.py", "equality", file)
+    with np.load(file) as values:
+        assert values["['devices']"] == request.param * DEVICES_EACH
+        return dict(values)
 
 
-def worst(several, single, part, *, made=None, scale=None):
-    """The largest difference of a leaf, as a share of its norm, or of the distance from `scale` to it."""
+def worst(several, single, part, *, several_part=None, scale=None):
+    """Returns the largest difference of a leaf, as a share of its norm or of its distance from `scale`.
+
+    Args:
+      several: values of several processes, by path.
+      single: of one process.
+      part: first element of the paths to compare.
+      several_part: its name in `several` if it differs.
+      scale: first element of the paths of the starting points of the distances.
+    """
     shares = []
     for name, want in single.items():
         if name.startswith(f"['{part}']"):
-            got = several[name.replace(part, made, 1) if made else name]
+            got = several[name.replace(part, several_part, 1) if several_part else name]
             start = single[name.replace(part, scale, 1)] if scale else 0.0
             shares.append(np.linalg.norm(got - want) / max(np.linalg.norm(want - start), 1e-6))
     assert shares
     return max(shares)
 
 
-def test_hosts_come_to_the_numbers_of_one_process(several, single):
+def test_hosts_compute_the_numbers_of_one_process(several, single):
     assert several["['loss']"] == pytest.approx(single["['loss']"], rel=1e-5)
     assert worst(several, single, "gradients") <= 1e-4
     assert worst(several, single, "statistics") <= 1e-5
@@ -142,12 +153,12 @@ def test_hosts_come_to_the_numbers_of_one_process(several, single):
 
 
 @pytest.mark.parametrize("without", ["without sums of gradients", "without sums of statistics"])
-def test_the_comparison_notices_a_sum_over_hosts_left_out(several, single, without):
+def test_the_comparison_notices_a_missing_sum_over_hosts(several, single, without):
     if several["['devices']"] == 2 * DEVICES_EACH:
-        assert worst(several, single, "gradients", made=without) > 1e-2
+        assert worst(several, single, "gradients", several_part=without) > 1e-2
 
 
-# What several hosts do.
+# How several hosts behave.
 
 
 def records(workdir):
@@ -159,13 +170,13 @@ def newest(workdir):
         return checkpoints.newest()
 
 
-def assert_like(workdir, alone):
+def assert_same_run(workdir, alone):
     for one, other in zip(records(workdir), records(alone), strict=True):
         assert one["step"] == other["step"]
         assert one["train"]["loss"] == pytest.approx(other["train"]["loss"], rel=1e-3)
         assert one["train"]["event"]["loss"] == pytest.approx(other["train"]["event"]["loss"], rel=1e-3)
     results, expected = (json.loads((folder / "results.json").read_text()) for folder in (workdir, alone))
-    assert results["clips"] == expected["clips"] == 12  # none lost or doubled by filling up the last batch
+    assert results["clips"] == expected["clips"] == 12  # padding of the last batch neither loses nor repeats clips
     assert results["floors"] == expected["floors"]
     assert np.sum(results["scene"]["confusion"]) == 12
     assert results["event"]["micro_f"] == pytest.approx(expected["event"]["micro_f"], abs=1)
@@ -175,33 +186,35 @@ def assert_like(workdir, alone):
 
 
 def wait_for(workdir, epochs, processes):
-    """Waits until a run has done some epochs."""
+    """Waits until a run has finished some epochs."""
     file = workdir / "metrics.jsonl"
     deadline = time.monotonic() + 200
     while not file.exists() or len(file.read_text().splitlines()) < epochs:
-        assert time.monotonic() < deadline and all(process.poll() is None for process in processes), ended(processes, 1)
+        assert time.monotonic() < deadline and all(process.poll() is None for process in processes), wait_until_ended(
+            processes, 1
+        )
         time.sleep(0.1)
 
 
 def test_a_signal_to_one_host_stops_all_and_one_process_goes_on(prepared, alone):
-    """SIGTERM to the second of two; then the rest of the run by one process with two devices, not four."""
+    """SIGTERM to the second of two; then one process with two devices, not four, trains the rest."""
     workdir = prepared / "preempted"
     processes = start(2, *command(prepared, workdir, epochs=2000))
     wait_for(workdir, 1, processes)
     processes[1].send_signal(signal.SIGTERM)
-    told = time.monotonic()
-    statuses, said = ended(processes)
-    assert statuses == [130, 130] and time.monotonic() - told < 30, said
-    assert "the same command goes on from there" in said[0] and "stopped" not in said[1]
+    signalled = time.monotonic()
+    statuses, outputs = wait_until_ended(processes)
+    assert statuses == [130, 130] and time.monotonic() - signalled < 30, outputs
+    assert "the same command goes on from there" in outputs[0] and "stopped" not in outputs[1]
     stopped = int(newest(workdir)[0]["step"])
-    assert f"after step {stopped}" in said[0] or f"after epoch {stopped // 5}" in said[0]
+    assert f"after step {stopped}" in outputs[0] or f"after epoch {stopped // 5}" in outputs[0]
     epochs = max(stopped // 5 + 1, 3)
-    (said,) = succeed(1, *command(prepared, workdir, epochs=epochs))
-    assert f"resumes after step {stopped}" in said
+    (output,) = succeed(1, *command(prepared, workdir, epochs=epochs))
+    assert f"resumes after step {stopped}" in output
     assert json.loads((workdir / "results.json").read_text())["checkpoint"]["step"] == epochs * 5
-    (more,) = succeed(1, *command(prepared, alone, epochs=epochs)) if epochs > 3 else ("",)
-    assert "resumes after step 15" in more or epochs <= 3
-    assert_like(workdir, alone)
+    (longer,) = succeed(1, *command(prepared, alone, epochs=epochs)) if epochs > 3 else ("",)
+    assert "resumes after step 15" in longer or epochs <= 3
+    assert_same_run(workdir, alone)
     history = [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
     assert [(start["hosts"], start["devices"], start["from_step"]) for start in history] == [(2, 4, 0), (1, 2, stopped)]
 
@@ -209,28 +222,38 @@ def test_a_signal_to_one_host_stops_all_and_one_process_goes_on(prepared, alone)
 def test_a_killed_host_ends_the_others(prepared):
     workdir = prepared / "killed"
     processes = start(2, *command(prepared, workdir, epochs=2000))
-    wait_for(workdir, 3, processes)  # by then the first checkpoint is whole
+    wait_for(workdir, 3, processes)  # by then the first checkpoint is complete
     processes[1].kill()
     killed = time.monotonic()
-    statuses, said = ended(processes, timeout=60)
-    assert statuses == [1, -signal.SIGKILL] and time.monotonic() - killed < 60, said[0][-3000:]
-    assert "error: another process of this run was lost" in said[0].splitlines()[-1]
-    assert "goes on from the last checkpoint" in said[0]
+    statuses, outputs = wait_until_ended(processes, timeout=60)
+    assert statuses == [1, -signal.SIGKILL] and time.monotonic() - killed < 60, outputs[0][-3000:]
+    assert "error: another process of this run was lost" in outputs[0].splitlines()[-1]
+    assert "goes on from the last checkpoint" in outputs[0]
     assert int(newest(workdir)[0]["step"]) >= 5
 
 
-def test_hosts_that_were_told_different_things_are_refused(prepared):
-    statuses, said = ended(start(2, *command(prepared, prepared / "different"), one=["--config.seed=1"]))
-    assert statuses == [2, 2]
-    assert all("error: host 1 has another config or other data" in one for one in said)
-    statuses, said = ended(start(2, *command(prepared, prepared / "here"), one=[f"--workdir={prepared / 'there'}"]))
-    assert statuses == [2, 2]
-    assert all("error: host 1 does not see the files that are written to" in one for one in said)
-    statuses, said = ended(start(2, *command(prepared, prepared / "device", devices=1)))
-    assert statuses == [2, 2] and "must be 0 for several hosts, which use all devices" in said[0]
+def assert_all_refuse(processes, message):
+    """Every host prints the reason, whichever of them exits first, and none blames a lost process."""
+    statuses, outputs = wait_until_ended(processes)
+    assert statuses == [2] * len(processes), "\n".join(outputs)
+    for output in outputs:
+        assert f"error: {message}" in output and "was lost" not in output and "Traceback" not in output, output
 
 
-def test_an_experiment_is_dealt_out_to_hosts(prepared):
+def test_hosts_with_different_commands_are_refused(prepared):
+    processes = start(2, *command(prepared, prepared / "different"), last_host_flags=["--config.seed=1"])
+    assert_all_refuse(processes, "host 1 has another config or other data")
+    processes = start(2, *command(prepared, prepared / "here"), last_host_flags=[f"--workdir={prepared / 'there'}"])
+    assert_all_refuse(processes, "host 1 does not see the files that are written to")
+
+
+def test_hosts_that_each_find_the_same_mistake_all_name_it(prepared):
+    assert_all_refuse(
+        start(2, *command(prepared, prepared / "device", devices=1)), "config.devices is 1; must be 0 for several hosts"
+    )
+
+
+def test_hosts_share_the_runs_of_an_experiment(prepared):
     for count in (1, 2):
         succeed(count, "tests/support/host_worker.py", "experiment", prepared / f"experiment{count}")
     members = sorted(path.name for path in (prepared / "experiment1" / "members").iterdir())
@@ -243,7 +266,7 @@ def test_an_experiment_is_dealt_out_to_hosts(prepared):
     assert not (prepared / "experiment2" / "groups").exists()
 
 
-# Who is a host.
+# The place of a host in the cluster.
 
 
 @pytest.mark.parametrize(
@@ -270,19 +293,19 @@ def test_an_experiment_is_dealt_out_to_hosts(prepared):
     ],
 )
 def test_the_place_of_a_host(flags, environment, place):
-    assert hosts.cluster_address(NO_FLAGS | flags, environment) == place
+    assert hosts.find_cluster_place(NO_FLAGS | flags, environment) == place
 
 
 @pytest.mark.parametrize(
-    ("flags", "environment", "what"),
+    ("flags", "environment", "message"),
     [
         ({"coordinator": "a:1"}, {}, "--processes, --process missing"),
-        ({"coordinator": "a:1", "processes": 2, "process": 2}, {}, "--process=2 is none of 2 processes"),
-        ({"coordinator": "a", "processes": 2, "process": 1}, {}, "--coordinator=a: it is HOST:PORT"),
+        ({"coordinator": "a:1", "processes": 2, "process": 2}, {}, "--process=2 is not one of 2 processes"),
+        ({"coordinator": "a", "processes": 2, "process": 1}, {}, "--coordinator=a: must be HOST:PORT"),
         ({"coordinator": "a:1", "process": 1}, {"JAX_NUM_PROCESSES": "two"}, "'two' in the environment"),
-        ({}, {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}, "no list of nodes"),
+        ({}, {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}, "not a list of nodes"),
     ],
 )
-def test_a_place_that_makes_no_sense_is_refused(flags, environment, what):
-    with pytest.raises(InputError, match=what):
-        hosts.cluster_address(NO_FLAGS | flags, environment)
+def test_an_invalid_place_is_refused(flags, environment, message):
+    with pytest.raises(InputError, match=message):
+        hosts.find_cluster_place(NO_FLAGS | flags, environment)

@@ -1,4 +1,4 @@
-"""The command: flags, configs, and one line for a mistake."""
+"""The command mfl_jax.main: flags, configs, and one line per mistake."""
 
 import json
 import subprocess
@@ -26,14 +26,14 @@ PAPER = Dataset(
 
 
 def call(*flags, cwd=ROOT):
-    """Runs the command; returns its exit status and what it said."""
+    """Runs the command; returns its exit status, output and errors."""
     command = [sys.executable, "-m", "mfl_jax.main", *map(str, flags)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return process.returncode, process.stdout, process.stderr
 
 
 def small_flags(tmp_path, **fields):
-    """Flags of the smallest run there is, on recordings below tmp_path."""
+    """Flags of a tiny run on recordings below tmp_path."""
     config = small_config(tmp_path, **fields)
     audio = [f"--config.audio.{key}={value}" for key, value in config.audio.items()]
     names = ("dataset", "data_dir", "channels", "hidden", "epochs", "batch_size", "devices", *fields)
@@ -43,16 +43,16 @@ def small_flags(tmp_path, **fields):
 def test_the_command_prepares_trains_and_evaluates(tmp_path):
     root = write_recordings(tmp_path / "recordings", development=4, evaluation=2)
     flags = [*small_flags(tmp_path, epochs=2), f"--workdir={tmp_path / 'run'}"]
-    status, said, errors = call(*flags, f"--config.manual_dir={root}", "--config.alpha=0.01")
+    status, output, errors = call(*flags, f"--config.manual_dir={root}", "--config.alpha=0.01")
     assert status == 0, errors
-    assert "event micro F" in said and "floor" in said and "Traceback" not in errors
+    assert "event micro F" in output and "floor" in output and "Traceback" not in errors
     before = json.loads((tmp_path / "run" / "results.json").read_text())
     assert before["system"] == "proposed" and 0 <= before["event"]["micro_f"] <= 100
     (tmp_path / "run" / "results.json").unlink()
-    status, said, errors = call(*flags, "--mode=evaluate", "--config.alpha=0.01")
+    status, output, errors = call(*flags, "--mode=evaluate", "--config.alpha=0.01")
     assert status == 0, errors
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == before
-    status, said, errors = call(*flags, "--config.alpha=0.02")
+    status, output, errors = call(*flags, "--config.alpha=0.02")
     assert status == 2 and "alpha was 0.01 and is 0.02" in errors and errors.count("\n") == 1
 
 
@@ -74,18 +74,18 @@ PROPOSED = f"--config={ROOT}/configs/proposed.py"
         ([PROPOSED, "--config.dataset=nothing/full"], "no data set builder 'nothing'"),
     ],
 )
-def test_a_wrong_flag_is_one_line(tmp_path, flags, expected):
+def test_a_wrong_flag_is_reported_in_one_line(tmp_path, flags, expected):
     status, _, errors = call(*flags, f"--workdir={tmp_path / 'run'}", *(["--config.data_dir=none"] if len(flags) else []))
     assert status != 0 and expected in errors and "Traceback" not in errors
     assert not (tmp_path / "run").exists()
 
 
-def test_without_prepared_data_the_commands_that_help_are_printed(tmp_path):
+def test_without_prepared_data_the_command_says_how_to_prepare_it(tmp_path):
     status, _, errors = call(PROPOSED, f"--config.data_dir={tmp_path}")
     assert status == 2 and "--config.manual_dir=DIR --mode=prepare" in errors and "--config.dataset=soundscapes/full" in errors
 
 
-def test_a_mistake_in_a_label_list_is_one_line(tmp_path):
+def test_a_mistake_in_a_label_list_is_reported_in_one_line(tmp_path):
     root = write_recordings(tmp_path / "recordings", development=2, evaluation=2)
     (root / "meta" / "meta_evaluation.txt").write_text(HEADER + "audio/evaluation_0.wav\tcalm\t0,5\t1\thigh\n")
     status, _, errors = call(*small_flags(tmp_path), f"--config.manual_dir={root}", f"--workdir={tmp_path / 'run'}")
@@ -94,9 +94,9 @@ def test_a_mistake_in_a_label_list_is_one_line(tmp_path):
     assert not (tmp_path / "run").exists() and not list((tmp_path / "data").rglob("dataset_info.json"))
 
 
-def test_a_mistake_in_a_recording_is_one_line(tmp_path):
+def test_a_broken_recording_is_reported_in_one_line(tmp_path):
     root = write_recordings(tmp_path / "recordings", development=2, evaluation=2)
-    (root / "audio" / "evaluation_1.wav").write_bytes(b"RIFF, but no more")
+    (root / "audio" / "evaluation_1.wav").write_bytes(b"RIFF and nothing else")
     status, _, errors = call(*small_flags(tmp_path), f"--config.manual_dir={root}", f"--workdir={tmp_path / 'run'}")
     assert status == 2 and "Traceback" not in errors
     assert [line for line in errors.splitlines() if line.startswith("error: ")] == [errors.splitlines()[-1]]
@@ -154,7 +154,7 @@ def test_the_systems_differ_as_the_paper_says():
         ("devices", -1),
     ],
 )
-def test_a_value_that_makes_no_sense_is_named(field, value):
+def test_an_invalid_value_is_named(field, value):
     config = default.get_config()
     with config.ignore_type():
         config[field] = value
@@ -163,7 +163,7 @@ def test_a_value_that_makes_no_sense_is_named(field, value):
 
 
 def test_ten_steps_of_the_full_network_learn():
-    """Table II at full width on two clips that repeat: the loss falls, and stays finite."""
+    """Table II at full width on the same two clips: the loss falls and stays finite."""
     config = proposed.get_config()
     config.update({"devices": 1, "learning_rate": 1e-3, "matmul_precision": "highest"})
     built = setup.build_run(config, PAPER)

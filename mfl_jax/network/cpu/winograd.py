@@ -1,19 +1,20 @@
-"""The 3x3 convolution with half the multiplications, for CPUs: Winograd's minimal filtering F(4, 3) along the frames.
+"""3x3 convolution on CPUs with half the multiplications: Winograd's minimal filtering F(4, 3) along the frames.
 
-Six frames of input and the four of output that they decide (a tile) are taken to six points, where a tile needs 6 products in
-place of 12 (Lavin and Gray 2016, arXiv:1509.09308); at each point a convolution with three taps along the bins is left. Work
-goes piece by piece, small enough that what lies between the steps stays in the cache: otherwise nothing would be won. Float32
-results differ from those of a direct convolution by some 1e-6 of the largest value; bfloat16 has too few digits for this.
+A tile is four frames of output and the six frames of input that they depend on. Transformed to six points, a tile needs 6
+products instead of 12 (Lavin and Gray 2016, arXiv:1509.09308); each point leaves a convolution with three taps along the bins.
+Work is cut into pieces whose intermediate arrays fit the cache; without that there is no gain. Float32 results differ from a
+direct convolution by about 1e-6 of the largest value. bfloat16 is too coarse for the transforms.
 """
 
+import functools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 TILE = 4
-"""Frames of output in a tile."""
+"""Output frames of a tile."""
 INPUT_TO_POINTS = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -22,7 +23,7 @@ INPUT_TO_POINTS = (
     (0, 2, -1, -2, 1, 0),
     (0, 4, 0, -5, 0, 1),
 )
-"""A row a point (0, 1, -1, 2, -2 and infinity), a column a frame of the tile's input."""
+"""One row per point (0, 1, -1, 2, -2, infinity), one column per input frame of the tile."""
 TAPS_TO_POINTS = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
@@ -31,28 +32,34 @@ TAPS_TO_POINTS = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
-"""A row a point, a column a tap of the kernel."""
+"""One row per point, one column per tap of the kernel."""
 POINTS_TO_OUTPUT = (
     (1, 1, 1, 1, 1, 0),
     (0, 1, -1, 2, -2, 0),
     (0, 1, 1, 4, 4, 0),
     (0, 1, -1, 8, -8, 1),
 )
-"""A row a frame of the tile's output, a column a point."""
+"""One row per output frame of the tile, one column per point."""
 PIECE_BYTES = 12 << 20
-"""Of input and output together that are worked on at once."""
+"""Bytes of input and output of a piece."""
 
 
-def suits(x: jax.ShapeDtypeStruct, outputs: int) -> bool:
-    """Whether a CPU is faster this way, and precise enough: in float32, from 32 channels on."""
-    return x.dtype == jnp.float32 and min(x.shape[-1], outputs) >= 32
+def suits(x: jax.Array, other: jax.Array) -> bool:
+    """Whether this form is precise enough and faster: float32, at least 32 channels, and a known number of clips.
+
+    Args:
+      x: input of the convolution.
+      other: its kernel or the gradient of its output; the last axis is the output channels.
+    """
+    # The number of clips can be symbolic in exported programs.
+    return x.dtype == jnp.float32 and min(x.shape[-1], other.shape[-1]) >= 32 and isinstance(x.shape[0], int)
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Cross-correlates with zero padding: [shape=(B, T, F, I)], [shape=(3, 3, I, O)] -> [shape=(B, T, F, O)]."""
     batch, time, bins, _ = x.shape
     outputs = kernel.shape[-1]
-    clips, frames = _piece(x, outputs)
+    clips, frames = _piece_size(x, outputs)
     matrices = [_bins_matrix(taps, bins) for taps in _combine(TAPS_TO_POINTS, kernel)]
 
     def convolve_piece(piece):
@@ -65,33 +72,46 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def kernel_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
-    """The gradient of `convolve` with respect to its kernel [shape=(3, 3, I, O)], x and the gradient of its result given."""
+    """The gradient of `convolve` with respect to its kernel.
+
+    Args:
+      x: input [shape=(B, T, F, I)].
+      cotangent: gradient of the output [shape=(B, T, F, O)].
+
+    Returns:
+      [shape=(3, 3, I, O)].
+    """
     bins, outputs = cotangent.shape[2:]
-    clips, frames = _piece(x, outputs)
+    clips, frames = _piece_size(x, outputs)
     cotangent = jnp.pad(cotangent, ((0, 0), (0, -x.shape[1] % frames), (0, 0), (0, 0)))
-    points_of_output = list(zip(*POINTS_TO_OUTPUT, strict=True))
+    output_to_points = list(zip(*POINTS_TO_OUTPUT, strict=True))
 
     def add_piece(gradients, pieces):
         inputs, cotangent = pieces
         tiles = cotangent.reshape(-1, TILE, bins, outputs)
-        of_products = _combine(points_of_output, [tiles[:, frame] for frame in range(TILE)])
-        return list(map(operator.add, gradients, map(_taps_gradient, _at_points(inputs, frames), of_products))), None
+        product_gradients = _combine(output_to_points, [tiles[:, frame] for frame in range(TILE)])
+        return list(map(operator.add, gradients, map(_taps_gradient, _at_points(inputs, frames), product_gradients))), None
 
-    zeros = [jnp.zeros((3, x.shape[-1], outputs), x.dtype)] * len(points_of_output)
+    zeros = [jnp.zeros((3, x.shape[-1], outputs), x.dtype)] * len(output_to_points)
     pieces = _input_pieces(x, clips, frames), cotangent.reshape(-1, clips, frames, bins, outputs)
-    of_points, _ = jax.lax.scan(add_piece, zeros, pieces)
-    return jnp.stack(_combine(zip(*TAPS_TO_POINTS, strict=True), of_points))
+    point_gradients, _ = jax.lax.scan(add_piece, zeros, pieces)
+    return jnp.stack(_combine(zip(*TAPS_TO_POINTS, strict=True), point_gradients))
 
 
 def _combine(matrix: Iterable[Sequence[float]], parts: Iterable[jax.Array]) -> list[jax.Array]:
-    """The products of a matrix with a column of arrays; nothing is spent on its zeros and ones."""
+    """Multiplies a matrix with a column of arrays, skipping zeros and multiplications by one."""
     parts = list(parts)
-    signed = {1: operator.pos, -1: operator.neg}
-    return [sum(signed[w](part) if abs(w) == 1 else w * part for w, part in zip(row, parts, strict=True) if w) for row in matrix]
+    return [_weighted_sum(row, parts) for row in matrix]
 
 
-def _piece(x, outputs) -> tuple[int, int]:
-    """Clips and frames that are worked on at once: several whole clips, one, or a stretch of one, in whole tiles."""
+def _weighted_sum(weights: Sequence[float], parts: Sequence[jax.Array]) -> jax.Array:
+    signed: dict[float, Callable[[jax.Array], jax.Array]] = {1: operator.pos, -1: operator.neg}
+    terms = [signed[w](part) if w in signed else w * part for w, part in zip(weights, parts, strict=True) if w]
+    return functools.reduce(operator.add, terms)
+
+
+def _piece_size(x, outputs) -> tuple[int, int]:
+    """Clips and frames of a piece: several whole clips, one clip, or a stretch of one clip, in whole tiles."""
     batch, time, bins, inputs = x.shape
     most_frames = max(1, PIECE_BYTES // (bins * (inputs + outputs) * x.dtype.itemsize))
     stretches = -(-time // most_frames)
@@ -101,7 +121,7 @@ def _piece(x, outputs) -> tuple[int, int]:
 
 
 def _input_pieces(x, clips, frames):
-    """[shape=(B, T, F, I)] -> [shape=(pieces, clips, ..., F, I)]: whole clips, or stretches with the frames on both sides."""
+    """[shape=(B, T, F, I)] -> [shape=(pieces, clips, ..., F, I)]: whole clips, or stretches with one more frame on each side."""
     time, bins, inputs = x.shape[1:]
     if time > frames:
         padded = jnp.pad(x, ((0, 0), (1, 1 + -time % frames), (0, 0), (0, 0)))
@@ -110,31 +130,31 @@ def _input_pieces(x, clips, frames):
 
 
 def _at_points(piece, frames):
-    """The tiles of a piece of input at the six points: six times [shape=(tiles, F, I)]."""
-    given, bins, inputs = piece.shape[1:]
-    if given <= frames:  # a whole clip: padding it here spares a copy of all
-        piece = jnp.pad(piece, ((0, 0), (1, 1 + frames - given), (0, 0), (0, 0)))
-    of_tiles = (piece[:, frame : frame + frames : TILE].reshape(-1, bins, inputs) for frame in range(TILE + 2))
-    return _combine(INPUT_TO_POINTS, of_tiles)
+    """Transforms the input tiles of a piece to the six points: six arrays [shape=(tiles, F, I)]."""
+    length, bins, inputs = piece.shape[1:]
+    if length <= frames:  # whole clips, which are padded here to avoid a padded copy of all input
+        piece = jnp.pad(piece, ((0, 0), (1, 1 + frames - length), (0, 0), (0, 0)))
+    tile_frames = (piece[:, frame : frame + frames : TILE].reshape(-1, bins, inputs) for frame in range(TILE + 2))
+    return _combine(INPUT_TO_POINTS, tile_frames)
 
 
 def _bins_matrix(taps, bins):
-    """Three taps [shape=(3, I, O)] as what convolves `bins` bins fastest: for few, one matrix [shape=(F * I, F * O)]."""
+    """Three taps [shape=(3, I, O)] for `_convolve_bins`; as one matrix [shape=(F * I, F * O)] where that is faster."""
     if bins > 3:
         return taps
-    none = jnp.zeros_like(taps[0])
-    return jnp.block([[taps[i - o + 1] if abs(i - o) < 2 else none for o in range(bins)] for i in range(bins)])
+    zero = jnp.zeros_like(taps[0])
+    return jnp.block([[taps[i - o + 1] if abs(i - o) < 2 else zero for o in range(bins)] for i in range(bins)])
 
 
 def _convolve_bins(x, matrix):
-    """[shape=(N, F, I)] -> [shape=(N, F, O)]; `matrix` is that of `_bins_matrix`."""
+    """[shape=(N, F, I)] -> [shape=(N, F, O)]; `matrix` comes from `_bins_matrix`."""
     if matrix.ndim == 3:
         return jax.lax.conv_general_dilated(x, matrix, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
     return (x.reshape(len(x), -1) @ matrix).reshape(*x.shape[:2], -1)
 
 
 def _taps_gradient(x, cotangent):
-    """The gradient with respect to the three taps, as a matrix product each: XLA's own takes a hundred times as long."""
+    """The gradient with respect to the three taps, one matrix product each; XLA's own takes a hundred times as long."""
     padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
-    seen = (padded[:, tap : tap + x.shape[1]].reshape(-1, x.shape[-1]) for tap in range(3))
-    return jnp.stack([tap.T @ cotangent.reshape(-1, cotangent.shape[-1]) for tap in seen])
+    tap_inputs = (padded[:, tap : tap + x.shape[1]].reshape(-1, x.shape[-1]) for tap in range(3))
+    return jnp.stack([inputs.T @ cotangent.reshape(-1, cotangent.shape[-1]) for inputs in tap_inputs])

@@ -1,0 +1,71 @@
+"""The runs of an experiment, systems x alphas x folds x seeds, and which of them train at once."""
+
+import collections
+import copy
+from collections.abc import Callable, Iterator, Sequence
+
+from ml_collections import ConfigDict
+
+from mfl_jax.data.builder import FOLDS
+from mfl_jax.errors import InputError
+from mfl_jax.training import config_checks
+from mfl_jax.training.run_group import Member
+
+EXPERIMENT_FIELDS = ("systems", "seeds", "alphas", "folds", "members_at_once")
+"""The fields that an experiment's config has beyond those of a run."""
+
+
+def expand_members(config: ConfigDict) -> list[Member]:
+    """Returns the runs of an experiment; runs that can train at once are adjacent.
+
+    Raises:
+      InputError: a field is invalid, or a system sets an unknown field.
+    """
+    _check_experiment_fields(config)
+    members = [member for system in config.systems for member in _expand_system(config, system)]
+    group_order = {group: number for number, group in enumerate(dict.fromkeys(member.group for member in members))}
+    return sorted(members, key=lambda member: group_order[member.group])
+
+
+def _check_experiment_fields(config: ConfigDict) -> None:
+    def require(field: str, valid: bool, rule: str) -> None:
+        if not valid:
+            raise InputError(f"config.{field} is {config[field]!r}; {rule}")
+
+    require("seeds", config.seeds >= 1, "must be >= 1")
+    require("members_at_once", config.members_at_once >= 0, "must be a number of runs, or 0 for as many as fit")
+    require("validation", config.validation == "none", "must be none: an experiment reports the last epoch, as the paper does")
+    require("systems", bool(config.systems), "an experiment needs at least one system")
+
+
+def _expand_system(config: ConfigDict, system: str) -> Iterator[Member]:
+    """Yields the runs of one system."""
+    changes = config.systems[system]
+    fields = {field: value for field, value in config.to_dict().items() if field not in EXPERIMENT_FIELDS}
+    if unknown := sorted(set(changes) - set(fields)):
+        raise InputError(f"config.systems.{system} sets {unknown[0]!r}, which is not a config field")
+    base = ConfigDict({**fields, **changes.to_dict(), "name": system, "note": ""})
+    alphas = config.alphas if len(base.tasks) == 2 and config.alphas else [base.alpha]
+    for alpha in alphas:
+        for fold in range(1, FOLDS + 1) if config.folds else [0]:
+            for seed in range(config.seed, config.seed + config.seeds):
+                member_config = copy.deepcopy(base)
+                member_config.alpha, member_config.seed = float(alpha), seed
+                config_checks.check_config(member_config)
+                parts = [system, *([f"alpha{alpha:g}"] if config.alphas else []), *([f"fold{fold}"] if fold else [])]
+                yield Member("-".join([*parts, f"seed{seed}"]), system, member_config, fold)
+
+
+def split_groups(members: Sequence[Member], count_at_once: Callable[[Member], int], hosts: int = 1) -> list[list[Member]]:
+    """Splits each group into parts that train at once.
+
+    Args:
+      members: of all groups.
+      count_at_once: returns how many members like the given one may train at once.
+      hosts: that train the parts; each group gets at least as many parts, if it has enough members.
+    """
+    groups = collections.defaultdict(list)
+    for member in members:
+        groups[member.group].append(member)
+    sizes = {key: min(count_at_once(group[0]), -(-len(group) // hosts)) for key, group in groups.items()}
+    return [group[i : i + sizes[key]] for key, group in groups.items() for i in range(0, len(group), sizes[key])]

@@ -1,0 +1,99 @@
+"""The config of a work directory, and fields that were added after a run was made."""
+
+import json
+
+import pytest
+
+from mfl_jax.errors import InputError
+from mfl_jax.inference import trained_model
+from mfl_jax.runtime import workdir_config
+from support.small import small_config, small_experiment
+
+NEW_FIELD = "spec_augment"
+
+
+def config_with_new_field(tmp_path, value=False):
+    config = small_config(tmp_path)
+    config[NEW_FIELD] = value
+    return config
+
+
+def test_a_run_made_before_a_field_existed_has_the_value_of_the_table(tmp_path, monkeypatch):
+    monkeypatch.setitem(workdir_config.ADDED_FIELDS, NEW_FIELD, False)
+    workdir_config.claim_workdir(tmp_path, small_config(tmp_path))
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert NEW_FIELD not in stored
+    assert workdir_config.read_config(tmp_path / "config.json") == {**stored, NEW_FIELD: False}
+    assert workdir_config.check_workdir(tmp_path, config_with_new_field(tmp_path))
+    with pytest.raises(InputError, match=f"{NEW_FIELD} was False and is True"):
+        workdir_config.check_workdir(tmp_path, config_with_new_field(tmp_path, value=True))
+    workdir_config.claim_workdir(tmp_path, config_with_new_field(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())[NEW_FIELD] is False
+
+
+def test_a_field_that_is_neither_stored_nor_in_the_table_is_named(tmp_path):
+    workdir_config.claim_workdir(tmp_path, small_config(tmp_path))
+    with pytest.raises(InputError, match=rf"^.*before config\.{NEW_FIELD} existed; add '{NEW_FIELD}', .* to ADDED_FIELDS in mfl"):
+        workdir_config.check_workdir(tmp_path, config_with_new_field(tmp_path))
+
+
+def test_a_field_of_a_section_is_filled_by_its_dotted_name(tmp_path, monkeypatch):
+    workdir_config.claim_workdir(tmp_path, small_config(tmp_path))
+    config = small_config(tmp_path)
+    config.audio.power = 2.0
+    with pytest.raises(InputError, match=r"before config\.audio\.power existed; add 'audio\.power'"):
+        workdir_config.check_workdir(tmp_path, config)
+    monkeypatch.setitem(workdir_config.ADDED_FIELDS, "audio.power", 2.0)
+    assert workdir_config.check_workdir(tmp_path, config)
+
+
+def test_fields_of_experiments_are_filled_in_experiments_alone(tmp_path, monkeypatch):
+    run, experiment = tmp_path / "run", tmp_path / "experiment"
+    workdir_config.claim_workdir(run, small_config(tmp_path))
+    workdir_config.claim_workdir(experiment, small_experiment(tmp_path))
+    monkeypatch.setitem(workdir_config.ADDED_EXPERIMENT_FIELDS, "pairs", 0)
+    monkeypatch.setitem(workdir_config.ADDED_FIELDS, NEW_FIELD, False)
+    config = small_experiment(tmp_path, pairs=0)
+    config[NEW_FIELD] = False
+    assert workdir_config.check_workdir(experiment, config)
+    assert workdir_config.check_workdir(run, config_with_new_field(tmp_path))
+
+
+def test_filling_leaves_stored_values_and_the_table_alone(monkeypatch):
+    monkeypatch.setattr(workdir_config, "ADDED_FIELDS", {"seed": 0, "augment": {"share": 0.5}})
+    stored = {"seed": 7}
+    filled = workdir_config.fill_added_fields(stored)
+    assert filled == {"seed": 7, "augment": {"share": 0.5}} and stored == {"seed": 7}
+    filled["augment"]["share"] = 1.0
+    assert workdir_config.ADDED_FIELDS["augment"] == {"share": 0.5}
+
+
+def test_a_broken_config_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json: not readable .*; name another --workdir"):
+        workdir_config.check_workdir(tmp_path, small_config(tmp_path))
+
+
+@pytest.fixture
+def network_with_new_field(monkeypatch):
+    """Makes the network depend on a config field that no stored run has; returns the values that it saw."""
+    seen, build_network = [], trained_model.setup.build_network
+
+    def build(config, dataset):
+        seen.append(getattr(config, NEW_FIELD))
+        return build_network(config, dataset)
+
+    monkeypatch.setattr(trained_model.setup, "build_network", build)
+    return seen
+
+
+def test_a_checkpoint_made_before_a_field_existed_loads(trained_run, monkeypatch, network_with_new_field):
+    monkeypatch.setitem(workdir_config.ADDED_FIELDS, NEW_FIELD, False)
+    model = trained_model.load(trained_run[0])
+    assert network_with_new_field == [False] and model.config[NEW_FIELD] is False
+
+
+def test_a_checkpoint_without_a_field_is_refused_in_one_line(trained_run, network_with_new_field):
+    with pytest.raises(InputError, match=rf"checkpoints: made before config\.{NEW_FIELD} existed; add '{NEW_FIELD}'") as refusal:
+        trained_model.load(trained_run[0])
+    assert "\n" not in str(refusal.value)
