@@ -9,6 +9,7 @@ import soundfile
 from configs import default
 from mfl_jax.data import clip_cutting, prepare, spectrogram_cache
 from mfl_jax.data.prepared_dataset import Dataset
+from support import ROOT
 
 HEADER = "path\tscene_label\tevent_start_time\tevent_end_time\tevent_label\n"
 RATE = 8000
@@ -69,6 +70,14 @@ def small_config(tmp: pathlib.Path, **fields):
     )
     config.update(fields)
     return config
+
+
+def small_flags(tmp: pathlib.Path, **fields) -> list[str]:
+    """Flags of `mfl_jax.main` for the run of `small_config`."""
+    config = small_config(tmp, **fields)
+    audio = [f"--config.audio.{key}={value}" for key, value in config.audio.items()]
+    names = ("dataset", "data_dir", "channels", "hidden", "epochs", "batch_size", "devices", *fields)
+    return [f"--config={ROOT}/configs/proposed.py", *audio, *(f"--config.{name}={config[name]}" for name in dict.fromkeys(names))]
 
 
 def small_experiment(tmp, systems=None, **fields):

@@ -14,7 +14,7 @@ from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.training import config_checks, setup
 from support import ROOT
-from support.small import HEADER, small_config, small_dataset, write_recordings
+from support.small import HEADER, small_dataset, small_flags, write_recordings
 
 pytestmark = pytest.mark.lightly_optimised
 
@@ -30,14 +30,6 @@ def call(*flags, cwd=ROOT):
     command = [sys.executable, "-m", "mfl_jax.main", *map(str, flags)]
     process = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     return process.returncode, process.stdout, process.stderr
-
-
-def small_flags(tmp_path, **fields):
-    """Flags of a tiny run on recordings below tmp_path."""
-    config = small_config(tmp_path, **fields)
-    audio = [f"--config.audio.{key}={value}" for key, value in config.audio.items()]
-    names = ("dataset", "data_dir", "channels", "hidden", "epochs", "batch_size", "devices", *fields)
-    return [f"--config={ROOT}/configs/proposed.py", *audio, *(f"--config.{name}={config[name]}" for name in dict.fromkeys(names))]
 
 
 def test_the_command_prepares_trains_and_evaluates(tmp_path):
