@@ -24,6 +24,6 @@ class Builder(AnnotatedRecordings):
     ABOUT = "Own recordings with their label lists."
 
     @classmethod
-    def config_named(cls, name, *, clip_s=10.0, **mel):
+    def make_config(cls, name, *, clip_s=10.0, **mel):
         """Any name, and any settings that fit together."""
         return AudioConfig(name=name, clip_s=clip_s, mel=dataclasses.replace(MelConfig(), **mel))

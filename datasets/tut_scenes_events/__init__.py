@@ -53,20 +53,20 @@ class Builder(AnnotatedRecordings):
     RENAMED_EVENTS = RENAMED_EVENTS
     ABOUT = "Parts of TUT Acoustic Scenes 2016/2017 and TUT Sound Events 2016/2017 with scene and event labels."
 
-    def label_lists(self):
+    def find_label_lists(self):
         """The label lists of the paper's splits or of a fold."""
         if (fold := self.builder_config.fold) is None:
-            return super().label_lists()
+            return super().find_label_lists()
         return {split: self._fold_list(fold, split) for split in SPLITS}
 
     def _fold_list(self, fold, split):
         return self.root / "crossvaridation" / f"meta_fold{fold:02d}_{split}.txt"
 
-    def folds(self, development):
+    def assign_folds(self, development):
         """The published folds; dealt out where the folder `crossvaridation` is missing."""
         files = {fold: self._fold_list(fold, "evaluation") for fold in range(1, FOLDS + 1)}
         if not any(file.is_file() for file in files.values()):
-            return super().folds(development)
+            return super().assign_folds(development)
         return {
             recording.path: fold
             for fold, file in files.items()

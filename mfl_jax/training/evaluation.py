@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from mfl_jax import metrics
-from mfl_jax.data.batching import batches
+from mfl_jax.data.batching import read_batches
 from mfl_jax.data.prepared_dataset import Clips, Dataset
 from mfl_jax.runtime import history, parallel
 from mfl_jax.runtime.storage import atomic_write
@@ -27,7 +27,7 @@ def accumulate_counts(
       The sums, on the host; counts as 64-bit integers, so that they hold whatever the size of the split.
     """
     total = None
-    for batch in batches(clips, numbers, batch_size, rows=rows):
+    for batch in read_batches(clips, numbers, batch_size, rows=rows):
         sums = jax.tree.map(_wide, jax.device_get(step(state, batch, scalars)))
         total = sums if total is None else jax.tree.map(np.add, total, sums)
     return total

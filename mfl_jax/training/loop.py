@@ -106,7 +106,7 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
             console.print(f"resumes after step {int(state.step)} of {epoch_steps * config.epochs}")
         else:
             own = trained[jax.process_index() :: parallel.host_count()]
-            stats = feature_statistics.feature_statistics(clips, own, add=parallel.sum_over_hosts)
+            stats = feature_statistics.compute_feature_statistics(clips, own, add=parallel.sum_over_hosts)
             state = dataclasses.replace(run.initial, feature_stats=jax.tree.map(jnp.asarray, stats))
         described = checkpoint_metadata(config, dataset)
         taken = int(state.step)
@@ -130,9 +130,9 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
         while epoch < config.epochs:
             started, clips_seen = time.perf_counter(), 0
             scalars = task_balance.epoch_scalars(config.balance, run.scalars, made)
-            order = batching.epoch_order(trained, seed=config.seed, epoch=epoch)
+            order = batching.shuffle_indices(trained, seed=config.seed, epoch=epoch)
             rest = order[taken % epoch_steps * config.batch_size :]
-            with contextlib.closing(batching.batches(clips, rest, config.batch_size, rows=run.rows)) as epoch_batches:
+            with contextlib.closing(batching.read_batches(clips, rest, config.batch_size, rows=run.rows)) as epoch_batches:
                 for batch in epoch_batches:
                     state, loss = run.train_step(state, batch, scalars)
                     taken += 1
@@ -182,7 +182,7 @@ def _refuser(config, clips, trained, epoch_steps, workdir, checkpoints):
 
     def refuse(step, loss):
         epoch, number = divmod(step - 1, epoch_steps)
-        order = batching.epoch_order(trained, seed=config.seed, epoch=epoch)
+        order = batching.shuffle_indices(trained, seed=config.seed, epoch=epoch)
         batch = order[number * config.batch_size : (number + 1) * config.batch_size]
         log_mel = clips.take(batch)["log_mel"]
         listed = [

@@ -126,7 +126,7 @@ class GroupBatches:
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[dict, int]]:
         """Yields the batches of an epoch from the step `first` on, with a leading axis of members, and the clips in each."""
-        orders = [batching.epoch_order(self.trained, seed=member.config.seed, epoch=epoch) for member in self.members]
+        orders = [batching.shuffle_indices(self.trained, seed=member.config.seed, epoch=epoch) for member in self.members]
         for step in range(first, self.steps):
             parts = np.stack([order[step * self.batch_size : (step + 1) * self.batch_size] for order in orders])
             missing = self.batch_size - parts.shape[1]
@@ -188,7 +188,7 @@ def train_group(
     take_step = parallel.compile_members(_with_clips(train_step), (0, None, 0, 0), devices, donate=True)
     feed = GroupBatches(members, splits.development, trained, devices)
     states = stack_trees(state for _, state in starts)
-    stats = feature_statistics.feature_statistics(splits.development, trained)
+    stats = feature_statistics.compute_feature_statistics(splits.development, trained)
     states = dataclasses.replace(states, feature_stats=stack_trees([stats] * len(members)))
     scalars = [setup.step_scalars(member.config) for member in members]
     place = home / "groups" / hashlib.sha256(repr([member.name for member in members]).encode()).hexdigest()[:16]

@@ -70,9 +70,9 @@ def test_nothing_but_the_data_set_is_left(whole):
 
 KILLED = """
     import os, signal
-    compute, done = spectrograms.extract_log_mel, []
+    compute, done = spectrograms.write_log_mel, []
 
-    def extract_log_mel(path, *rest):
+    def write_log_mel(path, *rest):
         if len(done) == 3:
             spectrograms.pathlib.Path(arguments[1]).mkdir(exist_ok=True)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -80,7 +80,7 @@ KILLED = """
         done.append(path)
         return made
 
-    spectrograms.extract_log_mel = extract_log_mel
+    spectrograms.write_log_mel = write_log_mel
     os.sched_getaffinity = lambda process: {0}  # one thread: three recordings are whole when it is killed
     prepared(arguments[1], arguments[0], *arguments[2:])
 """
@@ -103,7 +103,7 @@ def test_a_preparation_that_is_killed_while_it_writes_shards_decodes_nothing_aga
     program = """
         import os, signal
         from mfl_jax.data import clip_cutting
-        clip_cutting.cut_clip = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        clip_cutting.build_example = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
         prepared(arguments[1], arguments[0])
     """
     assert run(program, recordings, tmp_path).returncode == -9
@@ -113,20 +113,20 @@ def test_a_preparation_that_is_killed_while_it_writes_shards_decodes_nothing_aga
 def test_a_spectrogram_is_kept_for_one_state_of_a_recording_and_one_setting(tmp_path, decoded):
     places = {"root": tmp_path, "folder": tmp_path / "kept"}
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
-    first = spectrogram_cache.keep("a.wav", mel=MEL, **places)
-    assert (first.frames, first.silent) == (50, 50) and spectrogram_cache.keep("a.wav", mel=MEL, **places) == first
+    first = spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **places)
+    assert (first.frames, first.silent) == (50, 50) and spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **places) == first
     assert decoded == ["a.wav"]
     other = MelConfig(**{**vars(MEL), "mel_bins": 16})
-    assert spectrogram_cache.find("a.wav", mel=other, **places) is None
+    assert spectrogram_cache.find_spectrogram("a.wav", mel=other, **places) is None
     soundfile.write(tmp_path / "a.wav", np.full(2 * RATE, 0.5), RATE)
-    assert spectrogram_cache.find("a.wav", mel=MEL, **places) is None
-    second = spectrogram_cache.keep("a.wav", mel=MEL, **places)
+    assert spectrogram_cache.find_spectrogram("a.wav", mel=MEL, **places) is None
+    second = spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **places)
     assert (second.frames, second.silent) == (100, 0) and second.sha256 != first.sha256
     pathlib.Path(second.file).write_bytes(b"cut short")
-    assert spectrogram_cache.find("a.wav", mel=MEL, **places) is None
+    assert spectrogram_cache.find_spectrogram("a.wav", mel=MEL, **places) is None
     (tmp_path / "a.wav").unlink()
     with pytest.raises(InputError, match=r"a\.wav: no such recording"):
-        spectrogram_cache.keep("a.wav", mel=MEL, **places)
+        spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **places)
     assert not list((tmp_path / "kept").glob("*/*.part"))
 
 
@@ -195,7 +195,7 @@ def test_without_apache_beam_its_extra_is_named(recordings, tmp_path, monkeypatc
 def build(data_dir, root, beam, **shards):
     """Prepares by the builder itself, into shards as many as one likes."""
     cls = prepare.load_builder("annotated_audio").Builder
-    builder = cls(config=cls.config_named("small", **AUDIO), data_dir=data_dir, manual_dir=root, beam=beam)
+    builder = cls(config=cls.make_config("small", **AUDIO), data_dir=data_dir, manual_dir=root, beam=beam)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**shards))
     return builder
 

@@ -77,7 +77,7 @@ def test_a_fold_holds_its_recordings_out(tut, tmp_path):
 
 def test_a_missing_tut_recording_is_named_and_counted(tut, tmp_path):
     builder = prepare.load_builder("tut_scenes_events").Builder
-    made = builder(config=builder.config_named("full"), data_dir=tmp_path, manual_dir=tut)
+    made = builder(config=builder.make_config("full"), data_dir=tmp_path, manual_dir=tut)
     (tut / "moved.wav").unlink(missing_ok=True)
     target = tut / made.recordings["development"][2].path
     target.rename(tut / "moved.wav")
@@ -117,11 +117,11 @@ def test_the_published_lists_are_read_whole(shared_dir):
     """All labels known, folds that partition the development recordings, and nothing in both splits."""
     module = prepare.load_builder("tut_scenes_events")
     builder = module.Builder(
-        config=module.Builder.config_named("full"), data_dir="unused", manual_dir=shared_dir / "datasets" / "sed_asc_metadata"
+        config=module.Builder.make_config("full"), data_dir="unused", manual_dir=shared_dir / "datasets" / "sed_asc_metadata"
     )
     recordings = builder.recordings
     assert {split: len(of_split) for split, of_split in recordings.items()} == {"development": 112, "evaluation": 136}
-    folds = builder.folds(recordings["development"])
+    folds = builder.assign_folds(recordings["development"])
     assert set(folds) == {recording.path for recording in recordings["development"]} and set(folds.values()) == {1, 2, 3, 4}
 
 
@@ -156,7 +156,7 @@ def test_the_real_excerpt_whose_annotation_runs_past_its_end(shared_dir, tmp_pat
     rows = [line.split("\t") for line in (excerpt / "meta" / "street" / "a001.ann").read_text().splitlines()]
     events = tuple(annotation.Event(float(row[2]), float(row[3]), row[4], n) for n, row in enumerate(rows, 1))
     labels = sorted({event.label for event in events})
-    notes, mel = clip_cutting.Oddities(), mel_spectrogram.MelConfig()
+    notes, mel = clip_cutting.Anomalies(), mel_spectrogram.MelConfig()
     recording = annotation.Recording("audio/street/a001.wav", "city_center", events)
     made = clips_of([recording], excerpt, tmp_path, events=labels, mel=mel, clip_frames=500, notes=notes, jobs=1)
     frames = sum(example["valid_frames"] for example in made.values())

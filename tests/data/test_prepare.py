@@ -35,27 +35,27 @@ def test_unknown_builders_and_configs_are_refused_with_the_known_ones(tmp_path):
 
 def test_a_builder_with_settings_of_its_own_takes_no_others():
     with pytest.raises(InputError, match="lays its audio settings down itself"):
-        prepare.load_builder("soundscapes").Builder.config_named("quick", mel_bins=40)
+        prepare.load_builder("soundscapes").Builder.make_config("quick", mel_bins=40)
 
 
 def test_a_builder_alone_means_its_first_config():
-    assert prepare.full_name("tut_scenes_events") == "tut_scenes_events/full"
-    assert prepare.full_name("soundscapes") == "soundscapes/quick"
-    assert prepare.full_name("annotated_audio/mine") == "annotated_audio/mine"
+    assert prepare.complete_name("tut_scenes_events") == "tut_scenes_events/full"
+    assert prepare.complete_name("soundscapes") == "soundscapes/quick"
+    assert prepare.complete_name("annotated_audio/mine") == "annotated_audio/mine"
 
 
 def test_without_data_two_commands_are_named(tmp_path):
     config = small_config(tmp_path, dataset="tut_scenes_events")
     with pytest.raises(InputError) as caught:
-        prepare.open_or_prepare(config)
+        prepare.prepare_from_config(config)
     assert "--config.dataset=tut_scenes_events/full --config.manual_dir=DIR --mode=prepare" in str(caught.value)
     assert "--config.dataset=soundscapes/full" in str(caught.value)
 
 
 def test_a_config_prepares_from_its_manual_dir_and_then_needs_it_no_more(tmp_path):
     root = write_recordings(tmp_path / "recordings", development=2, evaluation=2)
-    made = prepare.open_or_prepare(small_config(tmp_path, manual_dir=str(root)))
-    assert prepare.open_or_prepare(small_config(tmp_path)) == made
+    made = prepare.prepare_from_config(small_config(tmp_path, manual_dir=str(root)))
+    assert prepare.prepare_from_config(small_config(tmp_path)) == made
 
 
 def test_other_audio_settings_than_prepared_are_refused(tmp_path):
@@ -63,7 +63,7 @@ def test_other_audio_settings_than_prepared_are_refused(tmp_path):
     config = small_config(tmp_path)
     config.audio.clip_s = 2.0
     with pytest.raises(InputError, match="prepared with other settings"):
-        prepare.open_or_prepare(config)
+        prepare.prepare_from_config(config)
 
 
 def test_a_spoiled_data_set_is_named(tmp_path):

@@ -74,7 +74,7 @@ def test_several_threads_and_one_give_the_same(prepared, tmp_path):
     tmp, dataset = prepared
     root = tmp / "recordings"
     listed = label_list.read_label_list(root / "meta" / "meta_evaluation.txt")
-    options = {"events": dataset.events, "mel": MEL, "clip_frames": 50, "notes": clip_cutting.Oddities()}
+    options = {"events": dataset.events, "mel": MEL, "clip_frames": 50, "notes": clip_cutting.Anomalies()}
     one, two = (clips_of(listed, root, tmp_path / str(jobs), jobs=jobs, **options) for jobs in (1, 2))
     assert one.keys() == two.keys() and len(one) == 12
     for key, example in one.items():
@@ -84,10 +84,10 @@ def test_several_threads_and_one_give_the_same(prepared, tmp_path):
 def test_a_recording_whose_end_nobody_waits_for_is_not_computed_to_its_end(tmp_path):
     soundfile.write(tmp_path / "long.wav", np.zeros(int(2.5 * audio_reader.BLOCK_S * RATE)), RATE)
     stop = threading.Event()
-    whole, silent = spectrogram_cache.extract_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
+    whole, silent = spectrogram_cache.write_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
     assert whole == silent == 2.5 * audio_reader.BLOCK_S * 50
     stop.set()
-    first, _ = spectrogram_cache.extract_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
+    first, _ = spectrogram_cache.write_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
     assert 0 < first <= audio_reader.BLOCK_S * 50
 
 
@@ -95,7 +95,7 @@ def test_an_error_in_one_recording_ends_the_threads_of_the_others(tmp_path):
     soundfile.write(tmp_path / "good.wav", np.zeros(RATE), RATE)
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     recordings = [annotation.Recording(path=f"{name}.wav", scene="any", events=()) for name in ("good", "bad", "good")]
-    options = {"events": (), "mel": MEL, "clip_frames": 50, "notes": clip_cutting.Oddities()}
+    options = {"events": (), "mel": MEL, "clip_frames": 50, "notes": clip_cutting.Anomalies()}
     before = threading.active_count()
     with pytest.raises(InputError, match=r"bad\.wav: not readable"):
         clips_of(recordings, tmp_path, tmp_path / "kept", jobs=2, **options)
@@ -107,9 +107,9 @@ def test_an_error_in_one_recording_ends_the_threads_of_the_others(tmp_path):
 
 def test_batches_hold_every_clip_once_and_mask_the_rest(prepared):
     opened = prepared[1].read("development")
-    order = batching.epoch_order(np.arange(len(opened)), seed=3, epoch=1)
+    order = batching.shuffle_indices(np.arange(len(opened)), seed=3, epoch=1)
     assert sorted(order) == list(range(24))
-    made = list(batching.batches(opened, order, 10, rows=slice(0, 12)))
+    made = list(batching.read_batches(opened, order, 10, rows=slice(0, 12)))
     assert [batch["clip_mask"].sum() for batch in made] == [10, 10, 4]
     assert all(batch["log_mel"].shape == (12, 50, 32) for batch in made)
     joined = np.concatenate([batch["log_mel"][batch["clip_mask"]] for batch in made])
@@ -119,7 +119,9 @@ def test_batches_hold_every_clip_once_and_mask_the_rest(prepared):
 
 def test_the_order_depends_on_seed_and_epoch_alone():
     numbers = np.arange(100)
-    orders = [batching.epoch_order(numbers, seed=seed, epoch=epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    orders = [
+        batching.shuffle_indices(numbers, seed=seed, epoch=epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))
+    ]
     assert orders[0] == orders[3] and len({tuple(order) for order in orders}) == 3
 
 
@@ -137,7 +139,7 @@ def test_a_split_larger_than_memory_is_read_from_the_disk(prepared):
 def test_an_error_while_reading_ahead_reaches_the_reader(prepared):
     opened = prepared[1].read("development")
     with pytest.raises(IndexError):
-        list(batching.batches(opened, np.array([0, 99]), 2))
+        list(batching.read_batches(opened, np.array([0, 99]), 2))
 
 
 def test_feature_statistics_are_those_of_the_valid_frames(prepared):
@@ -145,7 +147,7 @@ def test_feature_statistics_are_those_of_the_valid_frames(prepared):
     numbers = np.arange(0, 24, 2)
     taken = opened.take(numbers)
     frames = np.concatenate([clip[:valid] for clip, valid in zip(taken["log_mel"], taken["valid_frames"], strict=True)])
-    got = feature_statistics.feature_statistics(opened, numbers)
+    got = feature_statistics.compute_feature_statistics(opened, numbers)
     np.testing.assert_allclose(got["mean"], frames.mean(0, dtype=np.float64), rtol=1e-5)
     np.testing.assert_allclose(got["std"], frames.std(0, dtype=np.float64), rtol=1e-4)
 
@@ -176,7 +178,7 @@ def test_silence_is_no_nan_and_is_named(tmp_path, capsys):
 def test_a_data_set_that_is_silent_throughout_has_finite_statistics(tmp_path):
     dataset = small(tmp_path, spoiled(tmp_path, development_0=np.zeros(RATE), development_1=np.zeros(RATE)))
     opened = dataset.read("development")
-    stats = feature_statistics.feature_statistics(opened, np.arange(len(opened)))
+    stats = feature_statistics.compute_feature_statistics(opened, np.arange(len(opened)))
     assert np.isfinite(stats["mean"]).all() and (stats["std"] == 1).all()
 
 

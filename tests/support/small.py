@@ -95,11 +95,11 @@ def small_experiment(tmp, systems=None, **fields):
 def clips_of(recordings, root, folder, *, events, mel, clip_frames, notes, jobs) -> dict[str, dict]:
     """The examples of recordings by their keys, by the two stages of the builders."""
     return {
-        clip.key: clip_cutting.cut_clip(clip, events=events, mel=mel, clip_frames=clip_frames)
-        for recording, spectrogram in spectrogram_cache.keep_all(
-            recordings, mel=mel, what="test", jobs=jobs, root=root, folder=folder
+        clip.key: clip_cutting.build_example(clip, events=events, mel=mel, clip_frames=clip_frames)
+        for recording, spectrogram in spectrogram_cache.cache_spectrograms(
+            recordings, mel=mel, description="test", jobs=jobs, root=root, folder=folder
         )
-        for clip in clip_cutting.list_clips(recording, spectrogram, mel=mel, clip_frames=clip_frames, notes=notes)
+        for clip in clip_cutting.plan_clips(recording, spectrogram, mel=mel, clip_frames=clip_frames, notes=notes)
     }
 
 

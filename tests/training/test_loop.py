@@ -226,7 +226,7 @@ def test_a_loss_that_is_no_number_stops_the_run(prepared, tmp_path):
     step = int(str(refused.value).split()[4])
     told = json.loads((tmp_path / "run" / "bad_batch.json").read_text())
     clips = dataset.read("development")
-    order = loop.data.epoch_order(np.arange(len(clips)), seed=0, epoch=0)[(step - 1) * 5 : step * 5]
+    order = loop.batching.shuffle_indices(np.arange(len(clips)), seed=0, epoch=0)[(step - 1) * 5 : step * 5]
     assert told["step"] == step
     assert [(clip["recording"], clip["start_s"]) for clip in told["clips"]] == [
         (clips.recording[number], clips.clip_start_s[number]) for number in order

@@ -82,7 +82,10 @@ def test_a_mistake_in_a_label_list_is_reported_in_one_line(tmp_path):
     (root / "meta" / "meta_evaluation.txt").write_text(HEADER + "audio/evaluation_0.wav\tcalm\t0,5\t1\thigh\n")
     status, _, errors = call(*small_flags(tmp_path), f"--config.manual_dir={root}", f"--workdir={tmp_path / 'run'}")
     assert status == 2 and errors.count("\n") == 1
-    assert "meta_evaluation.txt, row 2: event_start_time '0,5' is no number of seconds; write a point, not a comma" in errors
+    assert (
+        "meta_evaluation.txt, row 2: the event_start_time '0,5' is not a number of seconds; write a decimal point, not a comma"
+        in errors
+    )
     assert not (tmp_path / "run").exists() and not list((tmp_path / "data").rglob("dataset_info.json"))
 
 
