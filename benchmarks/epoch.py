@@ -72,7 +72,7 @@ def measure(config, dataset: prepared_dataset.Dataset, epochs: int) -> dict:
 def results(*, channels=128, batch_size=16, epochs=4, data_dir="data") -> list[dict]:
     """An entry a way to read the clips."""
     config = workload.make_config(dataset="soundscapes/quick", batch_size=batch_size, channels=channels, data_dir=data_dir)
-    dataset = prepare.open_or_prepare(config)
+    dataset = prepare.prepare_from_config(config)
     return [measure(config, kind(**vars(dataset)), epochs) for kind in (prepared_dataset.Dataset, Streamed)]
 
 

@@ -52,11 +52,13 @@ def our_clips(files: list[pathlib.Path], jobs: int | None) -> list[np.ndarray]:
     made = {}
     with tempfile.TemporaryDirectory() as name:
         places = {"root": files[0].parent, "folder": pathlib.Path(name)}
-        for recording, kept in spectrogram_cache.keep_all(recordings, mel=CONFIG, what="recordings", jobs=jobs, **places):
-            for clip in clip_cutting.list_clips(
-                recording, kept, mel=CONFIG, clip_frames=CLIP_FRAMES, notes=clip_cutting.Oddities()
+        for recording, kept in spectrogram_cache.cache_spectrograms(
+            recordings, mel=CONFIG, description="recordings", jobs=jobs, **places
+        ):
+            for clip in clip_cutting.plan_clips(
+                recording, kept, mel=CONFIG, clip_frames=CLIP_FRAMES, anomalies=clip_cutting.Anomalies()
             ):
-                made[clip.key] = clip_cutting.cut_clip(clip, events=("any",), mel=CONFIG, clip_frames=CLIP_FRAMES)["log_mel"]
+                made[clip.key] = clip_cutting.build_example(clip, events=("any",), mel=CONFIG, clip_frames=CLIP_FRAMES)["log_mel"]
     return [made[key] for key in sorted(made)]
 
 
@@ -86,7 +88,7 @@ def memory(folder: pathlib.Path, minutes: int) -> dict:
     write_noise(file, 60 * minutes, 0)
     code = (
         "import sys; from mfl_jax.data import mel_spectrogram, spectrogram_cache; "
-        "spectrogram_cache.extract_log_mel(sys.argv[1], mel_spectrogram.MelConfig(), sys.argv[1] + '.f32')"
+        "spectrogram_cache.write_log_mel(sys.argv[1], mel_spectrogram.MelConfig(), sys.argv[1] + '.f32')"
     )
     return {"recording_min": minutes, "peak_memory_mb": timing.peak_memory_mb(code, file)}
 

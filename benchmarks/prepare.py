@@ -46,12 +46,15 @@ def measure(folder: pathlib.Path, recordings: int, seconds: int, rounds: int, be
         with tempfile.TemporaryDirectory(dir=folder) as kept:
             places = {"root": root, "folder": pathlib.Path(kept)}
             return [
-                made.frames for _, made in spectrogram_cache.keep_all(listed, mel=mel, what="spectrograms", jobs=jobs, **places)
+                made.frames
+                for _, made in spectrogram_cache.cache_spectrograms(
+                    listed, mel=mel, description="spectrograms", jobs=jobs, **places
+                )
             ]
 
     def build(place):
         """By the builder itself, which leaves the spectrograms."""
-        builder = cls(config=cls.config_named("noise"), data_dir=place, manual_dir=root)
+        builder = cls(config=cls.make_config("noise"), data_dir=place, manual_dir=root)
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
         return pathlib.Path(builder.data_path)

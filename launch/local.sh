@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains and evaluates on this machine; installs into .venv the first time. Takes the flags of mfl_jax.main:
+# Trains and evaluates on this machine. Installs into .venv the first time. Takes the flags of mfl_jax.main:
 #   launch/local.sh --config=configs/proposed.py:quick
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""

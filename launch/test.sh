@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the whole test suite; installs into .venv the first time. Takes the arguments of pytest.
-# MFL_JAX_EXTRAS=peer,eval,jams,onnx,gcs,emulator,beam also installs what some tests compare with; they are skipped without.
+# Runs the whole test suite. Installs into .venv the first time. Takes the arguments of pytest.
+# Tests that need an optional package are skipped without it; MFL_JAX_EXTRAS=peer,eval,jams,onnx,gcs,emulator,beam installs all of them.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "[test${MFL_JAX_EXTRAS:+,$MFL_JAX_EXTRAS}]"
 cd "$root"

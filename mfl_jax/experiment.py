@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
 
     members = experiment_members.expand_members(config)
     workdir_config.check_workdir(workdir, config)
-    dataset = prepare.open_or_prepare(config)
+    dataset = prepare.prepare_from_config(config)
     setup.configure_process(config)
     devices = setup.select_local_devices(config)
     first = parallel.is_first_host()

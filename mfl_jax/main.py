@@ -40,7 +40,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> int:
         raise InputError("this config describes an experiment of several runs; use python -m mfl_jax.experiment")
     config_checks.check_config(config)
     workdir_config.check_workdir(workdir, config)
-    dataset = prepare.open_or_prepare(config)
+    dataset = prepare.prepare_from_config(config)
     if mode == "prepare":
         return 0
     setup.configure_process(config)

@@ -102,11 +102,11 @@ def _read_reference(
     model: TrainedModel, sources: Sequence[AudioSource], rules: Mapping[str, Rule]
 ) -> tuple[ReferenceScores, dict[str, Recording]]:
     """Reads --reference; returns empty scores, and the labels of each recording that it lists."""
-    from mfl_jax.data import event_list
+    from mfl_jax.data.match_recordings import match_recordings
     from mfl_jax.scoring import reference_scores
 
     scores = reference_scores.ReferenceScores(model, reference_scores.read_reference(flags.FLAGS.reference, model), rules)
-    paths = event_list.match_recordings([source.name for source in sources], scores.reference, all_of_them=False)
+    paths = match_recordings([source.name for source in sources], scores.reference, require_all=False)
     return scores, {name: scores.reference[path] for name, path in paths.items()}
 
 

@@ -1,12 +1,12 @@
-"""Your own recordings: any folder of audio with label lists of the project's format; scenes and events come from the lists.
+"""Your own recordings with label lists in the format of this project; scenes and events come from the lists.
 
     manual_dir/
-      meta/meta_development.txt   what is trained on
-      meta/meta_evaluation.txt    what is scored
-      ...                         the recordings that the lists name, WAV, FLAC, OGG or MP3, any rate, any channel count
+      meta/meta_development.txt   recordings for training
+      meta/meta_evaluation.txt    recordings for scoring
+      ...                         the recordings: WAV, FLAC, OGG or MP3, any rate, any number of channels
 
-The part after the slash in `annotated_audio/NAME` is a name of your choice. Clip length, rate and spectrogram are
-set by the config fields `audio.clip_s`, `audio.sample_rate_hz` and so on (configs/default.py).
+The part after the slash in `annotated_audio/NAME` is a name of your choice. The config fields `audio.clip_s`,
+`audio.sample_rate_hz` etc. (configs/default.py) set the length of clips and the spectrogram.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from mfl_jax.data.mel_spectrogram import MelConfig
 
 
 class Builder(AnnotatedRecordings):
-    """Own recordings, own scenes, own events."""
+    """Any recordings, scenes and events."""
 
     name = "annotated_audio"
     BUILDER_CONFIGS: ClassVar = [AudioConfig(name="own")]
-    ABOUT = "Own recordings with their label lists."
+    ABOUT = "Recordings with their label lists."
 
     @classmethod
-    def config_named(cls, name, *, clip_s=10.0, **mel):
-        """Any name, and any settings that fit together."""
+    def make_config(cls, name, *, clip_s=10.0, **mel):
+        """Returns a config with any name and any consistent settings."""
         return AudioConfig(name=name, clip_s=clip_s, mel=dataclasses.replace(MelConfig(), **mel))

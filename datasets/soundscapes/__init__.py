@@ -1,7 +1,7 @@
-"""The embedded data set: soundscapes synthesised by `synthesis.py`, for a start without any download.
+"""Synthetic soundscapes from `synthesis.py`: a data set that needs no download.
 
-Configs: `quick` and `full`, the same sounds and the same difficulty; `full` has about as many minutes as the paper's data. The
-recordings stay in `data_dir/recordings/soundscapes/`, with their label lists, to be listened to.
+Configs: `quick` and `full`, with the same sounds and the same difficulty; `full` has about as many minutes as the paper's data.
+The recordings and their label lists remain in `data_dir/recordings/soundscapes/`, e.g. for listening.
 """
 
 import dataclasses
@@ -15,7 +15,12 @@ from . import synthesis
 
 @dataclasses.dataclass(eq=False)
 class SoundscapeConfig(AudioConfig):
-    """Recordings of each scene in each split, and the seed of their sounds."""
+    """A config of synthetic soundscapes.
+
+    Attributes:
+      development, evaluation: recordings per scene.
+      seed: of the random generator.
+    """
 
     development: int = 0
     evaluation: int = 0
@@ -36,16 +41,16 @@ class Builder(AnnotatedRecordings):
     ABOUT = "Synthetic soundscapes with scene and event labels."
 
     def __init__(self, *, manual_dir=None, data_dir, **settings):
-        """`manual_dir` is not used."""
+        """As `AnnotatedRecordings`; ignores `manual_dir`."""
         super().__init__(manual_dir=None, data_dir=data_dir, **settings)
 
     @property
     def recordings(self):
-        """The recordings, synthesised where they are not there yet."""
+        """The recordings of each split; synthesised if missing."""
         config = self.builder_config
         self.root = pathlib.Path(self.data_path.parents[2], "recordings", self.name, config.name, str(self.version))
         if not self.root.is_dir():
             self.root.parent.mkdir(parents=True, exist_ok=True)
-            amount = {"development": config.development, "evaluation": config.evaluation}
-            synthesis.render(self.root, amount, seed=config.seed)
+            recordings_per_scene = {"development": config.development, "evaluation": config.evaluation}
+            synthesis.render(self.root, recordings_per_scene, seed=config.seed)
         return super().recordings

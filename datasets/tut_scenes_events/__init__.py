@@ -1,15 +1,15 @@
-"""The paper's data: parts of TUT Acoustic Scenes 2016 and 2017 and TUT Sound Events 2016 and 2017, with one set of labels.
+"""The paper's data: parts of TUT Acoustic Scenes 2016/2017 and TUT Sound Events 2016/2017 with common labels.
 
     manual_dir/
       meta/meta_development.txt, meta/meta_evaluation.txt
-      crossvaridation/meta_fold01_development.txt ... meta_fold04_evaluation.txt     (spelled so in the published list)
-      TUT-acoustic-scenes-2016-development/audio/...                                 (and six folders more)
+      crossvaridation/meta_fold01_development.txt ... meta_fold04_evaluation.txt     (sic)
+      TUT-acoustic-scenes-2016-development/audio/...                                 (and six more folders)
 
-The label lists are those of https://github.com/KeisukeImoto/metadata_SEDandASC01. `fetch.py` beside this file downloads,
-checks and unpacks the audio.
+The label lists come from https://github.com/KeisukeImoto/metadata_SEDandASC01. `fetch.py` in this folder downloads, checks and
+unpacks the audio.
 
-Configs: `full` (development and evaluation), and `fold1` to `fold4`, the cross-validation within development, where
-`evaluation` holds the recordings that the fold holds out.
+Configs: `full` (development and evaluation), and `fold1` to `fold4` for cross-validation within development: their `evaluation`
+split has the recordings that the fold holds out.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ EVENTS = (
     "glass jingling", "keyboard typing", "large vehicle", "mouse clicking", "mouse wheeling", "people talking",
     "people walking", "washing dishes", "water tap running", "wind blowing",
 )  # fmt: skip
-# Older copies of the list, made straight from the TUT annotations, know some events under other names.
+# Older copies of the lists, generated directly from the TUT annotations, use other names for some events.
 RENAMED_EVENTS = {
     "object banging": "(object) banging",
     "object impact": "(object) impact",
@@ -38,7 +38,11 @@ RENAMED_EVENTS = {
 
 @dataclasses.dataclass(eq=False)
 class TutConfig(AudioConfig):
-    """`fold` is 1 to 4, or None for the evaluation split of the paper."""
+    """A config of the paper's data.
+
+    Attributes:
+      fold: cross-validation fold, 1 to 4; None for the paper's splits.
+    """
 
     fold: int | None = None
 
@@ -53,20 +57,20 @@ class Builder(AnnotatedRecordings):
     RENAMED_EVENTS = RENAMED_EVENTS
     ABOUT = "Parts of TUT Acoustic Scenes 2016/2017 and TUT Sound Events 2016/2017 with scene and event labels."
 
-    def label_lists(self):
-        """The label lists of the paper's splits or of a fold."""
+    def find_label_lists(self):
+        """Returns the label lists of the paper's splits or of a fold."""
         if (fold := self.builder_config.fold) is None:
-            return super().label_lists()
+            return super().find_label_lists()
         return {split: self._fold_list(fold, split) for split in SPLITS}
 
     def _fold_list(self, fold, split):
         return self.root / "crossvaridation" / f"meta_fold{fold:02d}_{split}.txt"
 
-    def folds(self, development):
-        """The published folds; dealt out where the folder `crossvaridation` is missing."""
+    def assign_folds(self, development):
+        """Returns the published folds; assigns folds as the base class does if the folder `crossvaridation` is missing."""
         files = {fold: self._fold_list(fold, "evaluation") for fold in range(1, FOLDS + 1)}
         if not any(file.is_file() for file in files.values()):
-            return super().folds(development)
+            return super().assign_folds(development)
         return {
             recording.path: fold
             for fold, file in files.items()

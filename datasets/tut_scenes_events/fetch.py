@@ -2,8 +2,8 @@
 
     python datasets/tut_scenes_events/fetch.py --manual_dir=DIR [--keep_archives]
 
-Run it again after an interruption: archives that are whole and unpacked are skipped. It needs an internet connection to
-zenodo.org. The label lists are not part of it; see docs/paper.md.
+After an interruption, run it again: it skips archives that are downloaded and unpacked. It needs access to zenodo.org. It does
+not download the label lists; see docs/paper.md.
 """
 
 import csv
@@ -27,7 +27,14 @@ ATTEMPTS = 5
 
 
 class Archive(NamedTuple):
-    """One file of a Zenodo record."""
+    """A file of a Zenodo record.
+
+    Attributes:
+      record: number of the record.
+      file: name.
+      bytes: size.
+      md5: checksum.
+    """
 
     record: str
     file: str
@@ -35,8 +42,8 @@ class Archive(NamedTuple):
     md5: str
 
 
-def archives() -> list[Archive]:
-    """The archives as published."""
+def list_archives() -> list[Archive]:
+    """Returns the published archives."""
     with open(pathlib.Path(__file__).parent / "archives.tsv", newline="") as table:
         return [
             Archive(row["record"], row["file"], int(row["bytes"]), row["md5"]) for row in csv.DictReader(table, delimiter="\t")
@@ -44,18 +51,19 @@ def archives() -> list[Archive]:
 
 
 def fetch(wanted: Sequence[Archive], manual_dir: pathlib.Path, *, url: str = URL, keep_archives: bool = False) -> None:
-    """Brings archives into a folder and unpacks them.
+    """Downloads archives and unpacks them.
 
-    Each archive is downloaded aside, checked against its MD5 sum and only then takes its name; a download that breaks off is
-    tried anew up to `ATTEMPTS` times. Unpacking writes each file aside too, and notes at the end that the archive is done.
+    An archive gets its name after its MD5 sum has been checked. Interrupted downloads are tried `ATTEMPTS` times. Each unpacked
+    file is renamed when complete, and a file `ARCHIVE.done` marks an unpacked archive.
 
     Args:
-      wanted: the archives. manual_dir: where their folders go.
-      url: with the fields {record} and {file}.
-      keep_archives: whether to leave the archives in `manual_dir/archives`.
+      wanted: archives to download.
+      manual_dir: folder to unpack into.
+      url: address of an archive, with the fields {record} and {file}.
+      keep_archives: whether to keep the archives in `manual_dir/archives`.
 
     Raises:
-      InputError: an archive can't be had, or is not what was published.
+      InputError: an archive is not available, or differs from the published one.
     """
     store = manual_dir / "archives"
     store.mkdir(parents=True, exist_ok=True)
@@ -64,33 +72,33 @@ def fetch(wanted: Sequence[Archive], manual_dir: pathlib.Path, *, url: str = URL
         for number, archive in enumerate(wanted, 1):
             done = store / f"{archive.file}.done"
             if done.is_file() and done.read_text().strip() == archive.md5:
-                bars.console.print(f"{number}/{len(wanted)} {archive.file}: done before")
+                bars.console.print(f"{number}/{len(wanted)} {archive.file}: already done")
                 continue
             task = bars.add_task(f"{number}/{len(wanted)} {archive.file}", total=archive.bytes)
             path = _download(archive, store, url, _Bar(bars, task))
             bars.update(task, description=f"{number}/{len(wanted)} {archive.file}, unpacking")
             unpack(path, manual_dir)
-            aside = done.with_suffix(".part")
-            aside.write_text(archive.md5 + "\n")
-            aside.rename(done)
+            part = done.with_suffix(".part")
+            part.write_text(archive.md5 + "\n")
+            part.rename(done)
             if not keep_archives:
                 path.unlink()
             bars.update(task, description=f"{number}/{len(wanted)} {archive.file}", completed=archive.bytes)
 
 
 class _Bar:
-    """What pooch asks of a progress bar, on one of rich's."""
+    """Shows the progress of pooch in a progress bar of rich; pooch sets `total` and calls the methods."""
 
-    def __init__(self, bars, task):
+    def __init__(self, bars: rich.progress.Progress, task: rich.progress.TaskID):
         self.bars, self.task, self.total = bars, task, None
 
-    def update(self, count):
+    def update(self, count: int) -> None:
         self.bars.advance(self.task, count)
 
-    def reset(self):
+    def reset(self) -> None:
         self.bars.reset(self.task)
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
@@ -107,16 +115,16 @@ def _download(archive: Archive, store: pathlib.Path, url: str, bar: _Bar) -> pat
     try:
         return pathlib.Path(registry.fetch(archive.file, downloader=downloader))
     except requests.exceptions.RequestException as error:
-        raise InputError(f"{source}: not to be had after {ATTEMPTS} attempts ({error}); run the same command again") from None
+        raise InputError(f"{source}: not available after {ATTEMPTS} attempts ({error}); run the same command again") from None
     except ValueError:
-        raise InputError(f"{source}: came {ATTEMPTS} times with another MD5 sum than the published {archive.md5}") from None
+        raise InputError(f"{source}: MD5 sum was not the published {archive.md5} in {ATTEMPTS} downloads") from None
 
 
 def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
     """Unpacks a zip archive.
 
     Raises:
-      InputError: it is broken, or one of its files would lie outside of the folder.
+      InputError: the archive is damaged, or one of its files would be outside the folder.
     """
     root = folder.resolve()
     try:
@@ -124,33 +132,33 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
             for member in packed.infolist():
                 target = (root / member.filename).resolve()
                 if not target.is_relative_to(root):
-                    raise InputError(f"{archive}: {member.filename!r} would be unpacked outside of {root}; nothing of it was")
+                    raise InputError(f"{archive}: {member.filename!r} would be unpacked outside {root}; unpacked nothing")
             for member in packed.infolist():
                 target = root / member.filename
                 if member.is_dir() or (target.is_file() and target.stat().st_size == member.file_size):
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
-                aside = target.with_name(target.name + ".part")
-                with packed.open(member) as source, open(aside, "wb") as file:
+                part = target.with_name(target.name + ".part")
+                with packed.open(member) as source, open(part, "wb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
-                aside.rename(target)
+                part.rename(target)
     except zipfile.BadZipFile as error:
-        raise InputError(f"{archive}: not a whole zip archive ({error})") from None
+        raise InputError(f"{archive}: not a complete zip archive ({error})") from None
 
 
-def main(arguments):
-    """Fetches all archives."""
+def main(arguments: Sequence[str]) -> None:
+    """Downloads all archives."""
     if len(arguments) > 1:
-        raise app.UsageError(f"unexpected: {' '.join(arguments[1:])}")
+        raise app.UsageError(f"unexpected arguments: {' '.join(arguments[1:])}")
     try:
-        fetch(archives(), pathlib.Path(_MANUAL_DIR.value).expanduser(), keep_archives=_KEEP_ARCHIVES.value)
+        fetch(list_archives(), pathlib.Path(_MANUAL_DIR.value).expanduser(), keep_archives=_KEEP_ARCHIVES.value)
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; run the same command again to go on")
+        sys.exit("interrupted; run the same command again to continue")
 
 
 if __name__ == "__main__":
     _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder for the TUT recordings.", required=True)
-    _KEEP_ARCHIVES = flags.DEFINE_bool("keep_archives", False, "Keep the archives after they are unpacked.")
+    _KEEP_ARCHIVES = flags.DEFINE_bool("keep_archives", False, "Keep the archives after unpacking.")
     app.run(main)

@@ -1,4 +1,4 @@
-"""Sound events and recordings as their annotations describe them, and events as frames."""
+"""Annotated sound events and recordings, and the conversion of events to frames."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """A sound event: [onset_s, offset_s) seconds from the start of its recording, and where the list says so."""
+    """A sound event.
+
+    Attributes:
+      onset_s, offset_s: seconds from the start of the recording; the event covers [onset_s, offset_s).
+      label: its class.
+      row: its row in the list it was read from; 0 if unknown.
+    """
 
     onset_s: float
     offset_s: float
@@ -18,7 +24,13 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """A recording as a label list describes it: its path below the audio folder, its one scene, its events."""
+    """A recording of a label list.
+
+    Attributes:
+      path: relative to the folder of the recordings.
+      scene: label of its only scene.
+      events: in the order of the list.
+    """
 
     path: str
     scene: str
@@ -38,21 +50,22 @@ def events_to_frames(
 
     Frame t covers [t, t + 1) hops and is active when an event overlaps it. Times are rounded to whole microseconds
     and compared as integers, since 0.14 / 0.02 is not 7 in floating point. A zero-length event activates the one frame
-    that holds it. What lies outside the frames asked for is cut off.
+    that holds it. Parts of events outside the requested frames are ignored.
 
     Args:
-      events: the events of a recording, in any order; those of one label may overlap.
-      labels: the vocabulary; column m of the result stands for labels[m].
+      events: events of a recording, in any order; events with the same label may overlap.
+      labels: the vocabulary; column m of the result is labels[m].
       frames: number of frames to mark.
-      hop_samples, sample_rate_hz: a hop lasts their ratio in seconds.
-      first_frame: the frame of the recording that row 0 of the result stands for.
+      hop_samples: hop length in samples.
+      sample_rate_hz: samples per second.
+      first_frame: frame of the recording at row 0 of the result.
 
     Returns:
       bool [shape=(frames, len(labels))].
     """
     active = np.zeros((frames, len(labels)), bool)
     column = {label: index for index, label in enumerate(labels)}
-    hop = hop_samples * 1_000_000  # of 1 / (sample_rate_hz * 10^6) seconds, as the times below
+    hop = hop_samples * 1_000_000  # in units of 1 / (sample_rate_hz * 10^6) seconds, like the times below
     for event in events:
         onset = round(event.onset_s * 1_000_000) * sample_rate_hz
         offset = round(event.offset_s * 1_000_000) * sample_rate_hz

@@ -1,32 +1,38 @@
-"""The order of the clips in an epoch, and batches of one shape, padded and masked."""
+"""Shuffles the clips of an epoch and reads them in batches of one shape, padded and masked."""
 
 import grain
 import numpy as np
 
-from mfl_jax.data.prepared_dataset import Clips, split_numbers
+from mfl_jax.data.prepared_dataset import Clips
 
 READERS = 2
-"""Threads that make batches ahead of the one in use, one each."""
+"""Threads that read ahead, one batch each."""
 
 
-def epoch_order(numbers: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
-    """The order of the clips in an epoch: a permutation that depends on the seed and the epoch alone."""
-    return np.random.default_rng([seed, epoch]).permutation(numbers)
+def shuffle_indices(indices: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """Permutes the clip indices of an epoch; the order depends only on the seed and the epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(indices)
 
 
-def batches(
-    clips: Clips, numbers: np.ndarray, batch_size: int, *, rows: slice | None = None
+def split_into_batches(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Splits indices into consecutive runs of `batch_size`; the last one may be shorter."""
+    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+
+
+def read_batches(
+    clips: Clips, indices: np.ndarray, batch_size: int, *, rows: slice | None = None
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
-    """Yields the clips of the given numbers, in their order, as batches of one shape.
+    """Yields the clips at the given indices, in that order, as batches of one shape.
 
-    Every clip comes once. What a batch lacks of its rows is zeros whose `clip_mask` is False. The next ones are read while one is
-    used.
+    Every clip comes once. Missing rows of a batch are zeros with a `clip_mask` of False. The next batches are read while one is
+    in use.
 
     Args:
-      clips: the split. numbers: int [shape=(n,)].
-      batch_size: clips in a batch.
-      rows: which of a batch to read and to yield: those of one host, or more than there are clips in a batch, so that it can be
-        split evenly. `batch_size` rows from 0 by default.
+      clips: the split.
+      indices: int [shape=(n,)], the clips to read.
+      batch_size: clips per batch.
+      rows: rows of each batch to read and yield: the share of one host, or more rows than a batch has clips, so that it divides
+        evenly among devices. Default: rows 0 to `batch_size`.
 
     Yields:
       `log_mel` float32 [shape=(B, T, M)], `events` bool [shape=(B, T, E)], `scene` int32 [shape=(B,)],
@@ -35,10 +41,11 @@ def batches(
     rows = rows or slice(0, batch_size)
     size = rows.stop - rows.start
 
-    def batch(part):
-        part = part[rows]
-        filled = clips.take(part) | {"clip_mask": np.ones(len(part), bool)}
-        return {key: np.pad(value, [(0, size - len(part))] + [(0, 0)] * (value.ndim - 1)) for key, value in filled.items()}
+    def read_batch(batch_indices: np.ndarray) -> dict[str, np.ndarray]:
+        row_indices = batch_indices[rows]
+        batch = clips.take(row_indices) | {"clip_mask": np.ones(len(row_indices), bool)}
+        missing = (0, size - len(row_indices))
+        return {key: np.pad(array, [missing] + [(0, 0)] * (array.ndim - 1)) for key, array in batch.items()}
 
-    parts = grain.MapDataset.source(split_numbers(numbers, batch_size)).map(batch)
-    return iter(parts.to_iter_dataset(grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=READERS)))
+    batches = grain.MapDataset.source(split_into_batches(indices, batch_size)).map(read_batch)
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=READERS)))

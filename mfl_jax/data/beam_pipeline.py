@@ -1,7 +1,7 @@
-"""Calls a function for each text of a list, by the workers of an Apache Beam pipeline.
+"""Runs a function for each string of a list on the workers of an Apache Beam pipeline.
 
-The workers see the files that the asking machine sees, under the same paths, and have mfl_jax installed. What they make lies in
-files; through the pipeline itself go texts alone.
+The workers must see the same files under the same paths as this machine, and have mfl_jax installed. Their results are files;
+only strings pass through the pipeline.
 """
 
 import contextlib
@@ -15,88 +15,92 @@ from mfl_jax.errors import InputError
 from mfl_jax.runtime import storage
 
 
-def check(options: str) -> None:
-    """Raises an InputError where Apache Beam is missing, or can't read the options of a pipeline."""
-    _parsed(options)
-
-
-def for_each(texts: Iterable[str], function: Callable[[str], object], options: str, *, file: pathlib.Path) -> None:
-    """Calls a function for each text, once or, where a worker is lost, more often, in no given order.
-
-    Args:
-      texts: what the function takes.
-      function: a function of a module that the workers have, or a partial of one; what it returns is dropped.
-      options: of the pipeline, as on a command line; DirectRunner where they name no runner.
-      file: a JSON file that hands the texts to the workers; what went wrong is written beside it.
+def check_options(options: str) -> None:
+    """Checks that Apache Beam is installed and accepts the options of a pipeline.
 
     Raises:
-      InputError: the function raised one, or an OSError, for some text (one is named, all are counted); or the pipeline failed.
+      InputError: Apache Beam is missing, or an option is invalid.
+    """
+    _parse_options(options)
+
+
+def run_for_each(items: Iterable[str], function: Callable[[str], object], options: str, *, file: pathlib.Path) -> None:
+    """Calls a function for each item, in any order; again if a worker is lost.
+
+    Args:
+      items: arguments of the function.
+      function: a function of a module that the workers have, or a partial of one; its result is discarded.
+      options: options of the pipeline, as on a command line; the default runner is DirectRunner.
+      file: JSON file that passes the items to the workers; errors are written next to it.
+
+    Raises:
+      InputError: the function raised an InputError or OSError for some items (names one, counts all), or the pipeline failed.
     """
     import apache_beam
 
-    answers = file.with_suffix(".wrong.json")
-    answers.unlink(missing_ok=True)
-    storage.atomic_write(file, json.dumps(list(texts)))
-    with _failures(), apache_beam.Pipeline(options=_parsed(options)) as pipeline:
-        # A worker reads the texts and they are dealt out from there: many of them would make the pipeline itself too large.
-        wrong = (
+    errors_file = file.with_suffix(".wrong.json")
+    errors_file.unlink(missing_ok=True)
+    storage.atomic_write(file, json.dumps(list(items)))
+    with _report_failure(), apache_beam.Pipeline(options=_parse_options(options)) as pipeline:
+        # A worker reads the items and distributes them. As a part of the pipeline itself, many items would make it too large.
+        errors = (
             pipeline
             | "file" >> apache_beam.Create([str(file)])
-            | "texts" >> apache_beam.FlatMap(_texts)
-            | "deal out" >> apache_beam.Reshuffle()
-            | "call" >> apache_beam.Map(_call, function)
-            | "wrong" >> apache_beam.Filter(bool)
+            | "items" >> apache_beam.FlatMap(_read_items)
+            | "distribute" >> apache_beam.Reshuffle()
+            | "call" >> apache_beam.Map(_call_for_error, function)
+            | "errors" >> apache_beam.Filter(bool)
         )
-        wrong | "list" >> apache_beam.combiners.ToList() | "write" >> apache_beam.Map(_write, str(answers))
-    if not answers.is_file():
-        raise InputError(
-            f"config.beam: the workers do not reach {file.parent}; data_dir lies where all of them do, under one path"
-        )
-    if found := json.loads(answers.read_text(encoding="utf-8")):
-        raise InputError(min(found) + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""))
+        errors | "list" >> apache_beam.combiners.ToList() | "write" >> apache_beam.Map(_write_errors, str(errors_file))
+    if not errors_file.is_file():
+        raise InputError(f"config.beam: the workers do not reach {file.parent}; data_dir must have the same path on all workers")
+    if messages := json.loads(errors_file.read_text(encoding="utf-8")):
+        raise InputError(min(messages) + (f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""))
 
 
-def _parsed(options: str):
+def _parse_options(options: str):
+    """Parses the options of a pipeline into Beam's `PipelineOptions`."""
     try:
         from apache_beam.options import pipeline_options
     except ImportError:
         raise InputError("config.beam: Apache Beam is missing: pip install -e '.[beam]'") from None
-    said = io.StringIO()  # argparse says what is wrong, below a page of usage, and ends the process
+    usage = io.StringIO()  # argparse prints the error below a page of usage, then exits
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(usage):
             parsed = pipeline_options.PipelineOptions(shlex.split(options))
-            parsed.get_all_options()  # nothing is read before it is asked for
+            parsed.get_all_options()  # options are parsed on first use
             standard = parsed.view_as(pipeline_options.StandardOptions)
         standard.runner = standard.runner or "DirectRunner"
     except (ValueError, SystemExit) as error:
-        what = said.getvalue().strip().rpartition("error: ")[2] or error
-        raise InputError(f"config.beam: {options!r} are no options of a pipeline ({what})") from None
+        reason = usage.getvalue().strip().rpartition("error: ")[2] or error
+        raise InputError(f"config.beam: {options!r} are not valid pipeline options ({reason})") from None
     return parsed
 
 
 @contextlib.contextmanager
-def _failures() -> Iterator[None]:
+def _report_failure() -> Iterator[None]:
+    """Turns any error of a pipeline into an InputError of one line."""
     try:
         yield
-    except Exception as error:  # runners raise whatever they like, some with the traceback of a worker as their text
+    except Exception as error:  # runners raise errors of any type, some with the traceback of a worker as their message
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise InputError(f"config.beam: the pipeline failed: {lines[-1].strip()}") from error
 
 
-def _texts(file: str) -> list[str]:
+def _read_items(file: str) -> list[str]:
     return json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
 
 
-def _call(text: str, function: Callable[[str], object]) -> str:
-    """What a user can mend goes through the pipeline as a text; runners would try it again and again."""
+def _call_for_error(item: str, function: Callable[[str], object]) -> str:
+    """Returns errors that the user can fix as a message, since runners retry after an exception; an empty string on success."""
     try:
-        function(text)
+        function(item)
     except InputError as error:
         return str(error)
     except OSError as error:
-        return f"{error.filename or text}: {error.strerror or error}"
+        return f"{error.filename or item}: {error.strerror or error}"
     return ""
 
 
-def _write(wrong: list[str], file: str) -> None:
-    storage.atomic_write(pathlib.Path(file), json.dumps(wrong))
+def _write_errors(messages: list[str], file: str) -> None:
+    storage.atomic_write(pathlib.Path(file), json.dumps(messages))

@@ -1,4 +1,4 @@
-"""What the TFDS builders under `datasets/` share: from a folder of recordings and its label lists to a prepared data set."""
+"""Base class of the TFDS builders in `datasets/`: prepares a data set from recordings and their label lists."""
 
 import collections
 import dataclasses
@@ -7,8 +7,8 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -25,7 +25,7 @@ from mfl_jax.runtime import storage
 from mfl_jax.runtime.progress import progress_bar
 
 SPECTROGRAMS = ".spectrograms"
-"""The folder beside the versions of a data set that holds what preparing it is made of, until it is whole."""
+"""Folder of cached spectrograms and plans next to the versions of a data set; removed when preparation completes."""
 FORMAT = file_adapters.FileFormat.ARRAY_RECORD
 SPLITS = ("development", "evaluation")
 FOLDS = 4
@@ -33,11 +33,11 @@ FOLDS = 4
 
 @dataclasses.dataclass(eq=False)
 class AudioConfig(tfds.core.BuilderConfig):
-    """A builder config with all that decides how recordings become examples.
+    """A builder config with the settings that turn recordings into examples.
 
     Attributes:
       mel: settings of the spectrograms.
-      clip_s: length of a clip in seconds, a whole number of hops.
+      clip_s: length of a clip in seconds; must be a multiple of the hop.
     """
 
     mel: MelConfig = dataclasses.field(default_factory=MelConfig)
@@ -45,19 +45,19 @@ class AudioConfig(tfds.core.BuilderConfig):
 
     @property
     def clip_frames(self) -> int:
-        """Frames of a clip.
+        """Frames per clip.
 
         Raises:
-          InputError: a clip is no whole number of hops long.
+          InputError: the length of a clip is not a multiple of the hop.
         """
         frames = round(self.clip_s / self.mel.hop_s)
         if frames < 1 or abs(frames * self.mel.hop_s - self.clip_s) > 1e-6:
-            raise InputError(f"clip_s {self.clip_s:g} is no whole number of hops of {self.mel.hop_s:g} s")
+            raise InputError(f"clip_s {self.clip_s:g} is not a multiple of the hop, {self.mel.hop_s:g} s")
         return frames
 
 
-def tfds_features(*, clip_frames: int, mel_bins: int, scenes: Sequence[str], events: Sequence[str]) -> tfds.features.FeaturesDict:
-    """What an example holds."""
+def make_features(*, clip_frames: int, mel_bins: int, scenes: Sequence[str], events: Sequence[str]) -> tfds.features.FeaturesDict:
+    """Returns the TFDS features of an example."""
     return tfds.features.FeaturesDict(
         {
             "log_mel": tfds.features.Tensor(
@@ -76,45 +76,61 @@ def tfds_features(*, clip_frames: int, mel_bins: int, scenes: Sequence[str], eve
 
 
 def write_shard(plan: str, advance: Callable[[], object] = lambda: None) -> None:
-    """Writes a shard of a data set, clip by clip.
+    """Writes one shard of a data set.
 
     Args:
-      plan: a JSON file that says which, and of which clips, in their order. advance: called after each clip.
+      plan: JSON file with the path of the shard, its clips in order, and the settings of the data set.
+      advance: called after each clip.
 
     Raises:
-      OSError: a spectrogram can't be read, or the shard can't be written.
+      OSError: a spectrogram is not readable, or the shard is not writable.
     """
     about = json.loads(pathlib.Path(plan).read_bytes())
     mel, clip_frames, events = MelConfig(**about["mel"]), about["clip_frames"], about["events"]
-    features = tfds_features(clip_frames=clip_frames, mel_bins=mel.mel_bins, scenes=about["scenes"], events=events)
+    features = make_features(clip_frames=clip_frames, mel_bins=mel.mel_bins, scenes=about["scenes"], events=events)
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
 
-    def records():
-        for clip in map(Clip.of_row, about["clips"]):
-            example = clip_cutting.cut_clip(clip, events=events, mel=mel, clip_frames=clip_frames)
+    def build_records() -> Iterator[tuple[str, bytes]]:
+        for clip in map(Clip.from_row, about["clips"]):
+            example = clip_cutting.build_example(clip, events=events, mel=mel, clip_frames=clip_frames)
             record = serializer.get_tf_example(features.encode_example(example))
             yield clip.key, record.SerializeToString(deterministic=True)
             advance()
 
     shard, adapter = pathlib.Path(about["shard"]), file_adapters.ADAPTER_FOR_FORMAT[FORMAT]
-    with spectrogram_cache.atomic_folder(shard) as part:
+    with spectrogram_cache.atomic_shared_path(shard) as part:
         try:
-            adapter.write_examples(part, records())
+            adapter.write_examples(part, build_records())
             written = adapter.num_examples(part)
-        except RuntimeError as error:  # what ArrayRecord makes of a full disk
+        except RuntimeError as error:  # ArrayRecord raises it when the disk is full
             raise OSError(errno.EIO, str(error), str(shard)) from None
         if written != len(about["clips"]):
             raise OSError(errno.EIO, f"{written} of {len(about['clips'])} clips were written", str(shard))
 
 
-class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=True):
-    """Base of the builders: a subclass says where recordings and label lists lie, and which labels there may be.
+@dataclasses.dataclass(frozen=True)
+class PlannedShard:
+    """A shard to write.
 
-    Preparing has two stages: the spectrogram of each recording, kept in a folder beside the data set, then the shards, cut from
-    them. Both are done by this machine, or by the workers of a Beam pipeline, to the same bytes.
+    Attributes:
+      file: the shard.
+      plan: its plan, for `write_shard`.
+      clips: number of clips.
+    """
+
+    file: pathlib.Path
+    plan: str
+    clips: int
+
+
+class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS is untyped
+    """Base class of the builders. A subclass defines where recordings and label lists are, and which labels are allowed.
+
+    Preparing has two stages: it computes the spectrogram of each recording and caches it next to the data set, then builds the
+    shards from the cache. Threads of this machine or the workers of a Beam pipeline do both, and write the same bytes.
 
     Examples: `log_mel` float32 [clip_frames, mel_bins], `events` bool [clip_frames, E], `scene`, `valid_frames`, `recording`,
-    `clip_start_s`, and `fold`: the cross-validation fold (1 to 4) that holds the recording out, 0 outside of development.
+    `clip_start_s`, and `fold`: the cross-validation fold (1 to 4) that holds the recording out; 0 outside development.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -126,46 +142,55 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
     ABOUT = ""
 
     def __init__(self, *, manual_dir: str | pathlib.Path | None = None, data_dir: str | pathlib.Path, beam: str = "", **settings):
-        """Reads the label lists, so that all that is wrong with them is known before any audio is touched.
+        """Reads the label lists, so that their errors show before any audio is read.
 
         Args:
-          manual_dir: the folder of the recordings and of `meta/`.
-          data_dir: where data sets are prepared.
-          beam: options of the Beam pipeline that prepares; empty for this machine.
-          **settings: `config` and others of TFDS.
+          manual_dir: folder with the recordings and `meta/`.
+          data_dir: folder of the prepared data sets.
+          beam: options of the Beam pipeline that prepares; empty for the threads of this machine.
+          **settings: `config` and other arguments of TFDS.
         """
+        if self.NEEDS_MANUAL_DIR and not manual_dir:
+            raise InputError(f"{self.name} needs manual_dir, the folder of the recordings")
         self.beam = beam
-        self.root = pathlib.Path(manual_dir).expanduser().absolute() if manual_dir else None
+        self.root = pathlib.Path(manual_dir).expanduser().absolute() if manual_dir else pathlib.Path()
         self._recordings: dict[str, list[Recording]] | None = None
         super().__init__(data_dir=data_dir, file_format="array_record", **settings)
 
-    # What a subclass may lay down otherwise.
+    # Subclasses may override these three.
 
     @classmethod
-    def config_named(cls, name: str, **audio) -> AudioConfig:
-        """The builder config of a name; `audio` (clip_s and the fields of MelConfig) must be what it lays down."""
+    def make_config(cls, name: str, **audio) -> AudioConfig:
+        """Returns the builder config with the given name.
+
+        Args:
+          name: of the config.
+          **audio: `clip_s` and fields of `MelConfig`; must be equal to those of the config.
+
+        Raises:
+          InputError: unknown name, or other audio settings.
+        """
         configs = {config.name: config for config in cls.BUILDER_CONFIGS}
         if name not in configs:
-            raise InputError(f"{cls.name} has no config {name!r}, but {', '.join(configs)}")
+            raise InputError(f"{cls.name} has no config {name!r}, only {', '.join(configs)}")
         config = configs[name]
         settings = {**dataclasses.asdict(config.mel), "clip_s": config.clip_s}
-        if other := {key: value for key, value in audio.items() if value != settings[key]}:
-            raise InputError(f"{cls.name}/{name} lays its audio settings down itself; not {other}: see annotated_audio")
+        if different := {key: value for key, value in audio.items() if value != settings[key]}:
+            raise InputError(f"{cls.name}/{name} has fixed audio settings and does not accept {different}; see annotated_audio")
         return config
 
-    def label_lists(self) -> dict[str, pathlib.Path]:
-        """The label list of each split."""
+    def find_label_lists(self) -> dict[str, pathlib.Path]:
+        """Returns the label list of each split."""
         return {split: self.root / "meta" / f"meta_{split}.txt" for split in SPLITS}
 
-    def folds(self, development: Sequence[Recording]) -> dict[str, int]:
-        """The fold of each development recording: dealt out in the order of paths, each scene by itself."""
-        fold, dealt = {}, collections.Counter()
+    def assign_folds(self, development: Sequence[Recording]) -> dict[str, int]:
+        """Returns the fold of each development recording, by path; distributes each scene evenly, in the order of paths."""
+        folds: dict[str, int] = {}
+        scene_counts: collections.Counter[str] = collections.Counter()
         for recording in sorted(development, key=lambda recording: recording.path):
-            fold[recording.path] = dealt[recording.scene] % FOLDS + 1
-            dealt[recording.scene] += 1
-        return fold
-
-    # What all share.
+            folds[recording.path] = scene_counts[recording.scene] % FOLDS + 1
+            scene_counts[recording.scene] += 1
+        return folds
 
     @property
     def recordings(self) -> dict[str, list[Recording]]:
@@ -173,25 +198,30 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         if self._recordings is None:
             self._recordings = {
                 split: label_list.read_label_list(file, scenes=self.SCENES, events=self.EVENTS, renamed=self.RENAMED_EVENTS)
-                for split, file in self.label_lists().items()
+                for split, file in self.find_label_lists().items()
             }
             development, evaluation = ({recording.path for recording in self._recordings[split]} for split in SPLITS)
-            if both := sorted(development & evaluation):
-                raise InputError(f"{len(both)} recordings are both in development and in evaluation; the first: {both[0]}")
+            if shared := sorted(development & evaluation):
+                raise InputError(f"{len(shared)} recordings are in both development and evaluation; the first: {shared[0]}")
         return self._recordings
 
-    def _vocabulary(self) -> tuple[list[str], list[str]]:
-        everything = [recording for split in SPLITS for recording in self.recordings[split]]
-        scenes = self.SCENES or sorted({recording.scene for recording in everything})
-        events = self.EVENTS or sorted({event.label for recording in everything for event in recording.events})
+    def _list_recordings(self) -> list[Recording]:
+        """Returns the recordings of all splits."""
+        return [recording for split in SPLITS for recording in self.recordings[split]]
+
+    def _collect_labels(self) -> tuple[list[str], list[str]]:
+        """Returns the scene and the event labels in the order of their class indices."""
+        recordings = self._list_recordings()
+        scenes = self.SCENES or sorted({recording.scene for recording in recordings})
+        events = self.EVENTS or sorted({event.label for recording in recordings for event in recording.events})
         if not events:
-            raise InputError(f"{self.label_lists()['development']}: the label lists name no event at all")
+            raise InputError(f"{self.find_label_lists()['development']}: the label lists contain no events")
         return list(scenes), list(events)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        scenes, events = self._vocabulary()
+        scenes, events = self._collect_labels()
         config = self.builder_config
-        about = {
+        metadata = {
             "events": events,
             "mel": dataclasses.asdict(config.mel),
             "recordings": {
@@ -202,21 +232,21 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.ABOUT,
-            features=tfds_features(clip_frames=config.clip_frames, mel_bins=config.mel.mel_bins, scenes=scenes, events=events),
-            metadata=tfds.core.MetadataDict(about),
+            features=make_features(clip_frames=config.clip_frames, mel_bins=config.mel.mel_bins, scenes=scenes, events=events),
+            metadata=tfds.core.MetadataDict(metadata),
         )
 
-    def _fingerprint(self, kept: Mapping[str, Spectrogram]) -> str:
-        """Stands for label lists, settings and every sample."""
-        scenes, events = self._vocabulary()
+    def _compute_fingerprint(self, spectrograms: Mapping[str, Spectrogram]) -> str:
+        """Hashes the label lists, the settings and all samples."""
+        scenes, events = self._collect_labels()
         config = self.builder_config
-        about = {
+        content = {
             "events": events,
             "mel": dataclasses.asdict(config.mel),
             "recordings": {split: [dataclasses.astuple(r) for r in self.recordings[split]] for split in SPLITS},
-            "audio": {split: [kept[r.path].sha256 for r in self.recordings[split]] for split in SPLITS},
+            "audio": {split: [spectrograms[r.path].sha256 for r in self.recordings[split]] for split in SPLITS},
         }
-        return hashlib.sha256(json.dumps([scenes, config.clip_frames, about]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([scenes, config.clip_frames, content]).encode()).hexdigest()
 
     def _download_and_prepare(self, dl_manager, download_config):
         del dl_manager  # nothing is downloaded
@@ -224,76 +254,89 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
             clip_cutting.check_recordings(self.recordings[split], self.root)
         folder = pathlib.Path(self.data_path.parent, SPECTROGRAMS)
         folder.mkdir(exist_ok=True)
-        kept = self._keep_spectrograms(folder)
-        self.info.metadata["fingerprint"] = self._fingerprint(kept)
-        shards = {split: self._plan_shards(split, kept, download_config, folder) for split in SPLITS}
-        plans = {plan: clips_ for of_split in shards.values() for _, plan, clips_ in of_split}
-        if self.beam:
-            beam_pipeline.for_each(plans, write_shard, self.beam, file=folder / "shards.json")
-        else:
-            with progress_bar("clips,") as bar:
-                task = bar.add_task(f"{self.name}/{self.builder_config.name}, clips", total=sum(plans.values()))
-                for plan in plans:
-                    write_shard(plan, functools.partial(bar.advance, task))
-        infos = []
-        for split, of_split in shards.items():
-            files, _, lengths = zip(*of_split, strict=True)
-            size = sum(file.stat().st_size for file in files)
-            infos.append(tfds.core.SplitInfo(split, list(lengths), size, self._get_filename_template(split)))
-        self.info.set_splits(tfds.core.SplitDict(infos))
+        spectrograms = self._compute_spectrograms(folder)
+        self.info.metadata["fingerprint"] = self._compute_fingerprint(spectrograms)
+        shards = {split: self._plan_shards(split, spectrograms, download_config, folder) for split in SPLITS}
+        self._write_shards([shard for split in SPLITS for shard in shards[split]], folder)
+        self.info.set_splits(tfds.core.SplitDict([self._describe_split(split, shards[split]) for split in SPLITS]))
 
-    def _keep_spectrograms(self, folder: pathlib.Path) -> dict[str, Spectrogram]:
-        """The spectrogram of each recording, by path."""
-        listed = [recording for split in SPLITS for recording in self.recordings[split]]
-        places = {"root": self.root, "folder": folder, "mel": self.builder_config.mel}
-        kept = spectrogram_cache.find_all([recording.path for recording in listed], **places)
-        if kept:
-            warn(f"{folder}: {len(kept)} of {len(listed)} spectrograms are there from a preparation that was broken off")
-        missing = [recording for recording in listed if recording.path not in kept]
-        what = f"{self.name}/{self.builder_config.name}, spectrograms"
+    def _compute_spectrograms(self, folder: pathlib.Path) -> dict[str, Spectrogram]:
+        """Returns the spectrogram of each recording, by path; computes those that are not cached."""
+        recordings = self._list_recordings()
+        settings: dict[str, Any] = {"root": self.root, "folder": folder, "mel": self.builder_config.mel}
+        spectrograms = spectrogram_cache.find_spectrograms([recording.path for recording in recordings], **settings)
+        if spectrograms:
+            warn(f"{folder}: reusing {len(spectrograms)} of {len(recordings)} spectrograms of an interrupted preparation")
+        missing = [recording for recording in recordings if recording.path not in spectrograms]
         if not missing:
-            return kept
+            return spectrograms
         if not self.beam:
-            return kept | {r.path: made for r, made in spectrogram_cache.keep_all(missing, what=what, **places)}
+            description = f"{self.name}/{self.builder_config.name}, spectrograms"
+            computed = spectrogram_cache.cache_spectrograms(missing, description=description, **settings)
+            return spectrograms | {recording.path: spectrogram for recording, spectrogram in computed}
         paths = [recording.path for recording in missing]
-        beam_pipeline.for_each(
-            paths, functools.partial(spectrogram_cache.keep, **places), self.beam, file=folder / "recordings.json"
-        )
-        kept |= spectrogram_cache.find_all(paths, **places)
-        if lost := [path for path in paths if path not in kept]:
+        compute = functools.partial(spectrogram_cache.cache_spectrogram, **settings)
+        beam_pipeline.run_for_each(paths, compute, self.beam, file=folder / "recordings.json")
+        spectrograms |= spectrogram_cache.find_spectrograms(paths, **settings)
+        if lost := [path for path in paths if path not in spectrograms]:
             raise InputError(
-                f"{folder}: {len(lost)} spectrograms that the workers of the pipeline made are not there, the first is of "
-                f"{lost[0]}; --config.data_dir and the recordings lie where all of them reach them under the same path"
+                f"{folder}: {len(lost)} spectrograms computed by the workers of the pipeline are missing, the first: {lost[0]}; "
+                "--config.data_dir and the recordings must have the same path on all workers"
             )
-        return kept
+        return spectrograms
 
-    def _plan_shards(self, split, kept, download_config, folder) -> list[tuple[pathlib.Path, str, int]]:
-        """Writes the plan of each shard of a split; returns (file of the shard, its plan, number of clips)."""
-        config, (scenes, events) = self.builder_config, self._vocabulary()
-        fold = self.folds(self.recordings[split]) if split == "development" else {}
-        notes = clip_cutting.Oddities()
-        mel, clip_frames = config.mel, config.clip_frames
-        ordered = [
-            clip
-            for recording in self.recordings[split]
-            for clip in clip_cutting.list_clips(
-                recording, kept[recording.path], mel=mel, clip_frames=clip_frames, notes=notes, fold=fold.get(recording.path, 0)
+    def _plan_clips(self, split: str, spectrograms: Mapping[str, Spectrogram]) -> list[Clip]:
+        """Plans the clips of a split; prints a warning for each kind of anomaly."""
+        config = self.builder_config
+        folds = self.assign_folds(self.recordings[split]) if split == "development" else {}
+        anomalies = clip_cutting.Anomalies()
+        clips: list[Clip] = []
+        for recording in self.recordings[split]:
+            clips += clip_cutting.plan_clips(
+                recording,
+                spectrograms[recording.path],
+                mel=config.mel,
+                clip_frames=config.clip_frames,
+                anomalies=anomalies,
+                fold=folds.get(recording.path, 0),
             )
-        ]
-        for line in notes.lines():
+        for line in anomalies.lines():
             warn(f"{self.name}, {split}: {line}")
-        # The order that TFDS gives to examples by default, and its rules for the number of shards.
+        return clips
+
+    def _plan_shards(
+        self, split: str, spectrograms: Mapping[str, Spectrogram], download_config: Any, folder: pathlib.Path
+    ) -> list[PlannedShard]:
+        """Writes the plan of each shard of a split, in the order and number of shards that TFDS uses by default."""
+        config, (scenes, events) = self.builder_config, self._collect_labels()
+        mel, clip_frames = config.mel, config.clip_frames
         hasher = hashing.Hasher(split)
-        ordered.sort(key=lambda clip: hasher.hash_key(clip.key))
-        size = len(ordered) * clip_frames * mel.mel_bins * np.dtype(np.float32).itemsize
-        count = download_config.get_shard_config().get_number_shards(size, len(ordered))
-        ends = shard_utils.get_shard_boundaries(len(ordered), count)
-        about = {"mel": dataclasses.asdict(mel), "clip_frames": clip_frames, "scenes": scenes, "events": events}
-        planned = []
-        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-            shard = pathlib.Path(self._get_filename_template(split).sharded_filepath(shard_index=number, num_shards=count))
-            plan = folder / f"{shard.name}.json"
-            rows = [clip.row() for clip in ordered[start:end]]
-            storage.atomic_write(plan, json.dumps({"shard": str(shard), **about, "clips": rows}))
-            planned.append((shard, str(plan), end - start))
-        return planned
+        clips = sorted(self._plan_clips(split, spectrograms), key=lambda clip: hasher.hash_key(clip.key))
+        size = len(clips) * clip_frames * mel.mel_bins * np.dtype(np.float32).itemsize
+        count = download_config.get_shard_config().get_number_shards(size, len(clips))
+        ends = shard_utils.get_shard_boundaries(len(clips), count)
+        settings = {"mel": dataclasses.asdict(mel), "clip_frames": clip_frames, "scenes": scenes, "events": events}
+        shards = []
+        for index, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            file = pathlib.Path(self._get_filename_template(split).sharded_filepath(shard_index=index, num_shards=count))
+            plan = folder / f"{file.name}.json"
+            rows = [clip.to_row() for clip in clips[start:end]]
+            storage.atomic_write(plan, json.dumps({"shard": str(file), **settings, "clips": rows}))
+            shards.append(PlannedShard(file, str(plan), end - start))
+        return shards
+
+    def _write_shards(self, shards: Sequence[PlannedShard], folder: pathlib.Path) -> None:
+        """Writes the planned shards by the pipeline, or in this process."""
+        if self.beam:
+            plans = [shard.plan for shard in shards]
+            beam_pipeline.run_for_each(plans, write_shard, self.beam, file=folder / "shards.json")
+            return
+        with progress_bar("clips,") as bar:
+            description = f"{self.name}/{self.builder_config.name}, clips"
+            task = bar.add_task(description, total=sum(shard.clips for shard in shards))
+            for shard in shards:
+                write_shard(shard.plan, functools.partial(bar.advance, task))
+
+    def _describe_split(self, split: str, shards: Sequence[PlannedShard]) -> tfds.core.SplitInfo:
+        size = sum(shard.file.stat().st_size for shard in shards)
+        return tfds.core.SplitInfo(split, [shard.clips for shard in shards], size, self._get_filename_template(split))

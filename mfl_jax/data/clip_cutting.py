@@ -1,4 +1,4 @@
-"""From recordings, their label lists and their spectrograms to clips: the one way to the examples of a data set."""
+"""Plans the clips of a recording and builds their examples, the same way for every data set."""
 
 import dataclasses
 import pathlib
@@ -13,39 +13,52 @@ from mfl_jax.errors import InputError
 
 
 @dataclasses.dataclass
-class Oddities:
-    """What was odd about the recordings of a split without being an error, for one line each."""
+class Anomalies:
+    """Unusual cases among the recordings of a split that are not errors, for one warning per kind.
+
+    Attributes:
+      past_end: events that end after their recording.
+      after_end: events that start after the end of their recording.
+      silent: recordings without any sound.
+    """
 
     past_end: list[str] = dataclasses.field(default_factory=list)
     after_end: list[str] = dataclasses.field(default_factory=list)
     silent: list[str] = dataclasses.field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """One line a kind, with the number of cases and the first of them."""
+        """Returns one line per kind, with the number of cases and the first one."""
         kinds = {
-            "events end after their recording does and were cut there": self.past_end,
-            "events start after their recording has ended and were left out": self.after_end,
-            "recordings are silent throughout": self.silent,
+            "events end after their recording and were cut off there": self.past_end,
+            "events start after the end of their recording and were left out": self.after_end,
+            "recordings are entirely silent": self.silent,
         }
-        return [f"{len(cases)} {what}; the first: {cases[0]}" for what, cases in kinds.items() if cases]
+        return [f"{len(cases)} {kind}; the first: {cases[0]}" for kind, cases in kinds.items() if cases]
 
 
 def check_recordings(recordings: Sequence[Recording], root: pathlib.Path) -> None:
-    """Raises an InputError that names the first missing recording and counts all of them."""
+    """Checks that the files of all recordings exist.
+
+    Raises:
+      InputError: names the first missing recording and counts all missing ones.
+    """
     missing = [recording.path for recording in recordings if not (root / recording.path).is_file()]
     if missing:
-        raise InputError(f"{len(missing)} of {len(recordings)} recordings are missing below {root}; the first: {missing[0]}")
+        raise InputError(f"{len(missing)} of {len(recordings)} recordings are missing in {root}; the first: {missing[0]}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip that is still to be cut.
+    """The plan of a clip: where its example comes from.
 
     Attributes:
-      recording: path of the recording. spectrogram: file of its spectrogram.
-      scene: its scene. fold: the cross-validation fold that holds it out, 0 for none.
-      first_frame: where the clip begins. valid_frames: how many frames of the recording it holds.
-      events: all events of the recording that reach into the clip, and maybe others close to it.
+      recording: path of the recording.
+      spectrogram: file of its spectrogram.
+      scene: its scene.
+      fold: cross-validation fold that holds the recording out; 0 for none.
+      first_frame: frame of the recording at which the clip starts.
+      valid_frames: frames before the padding.
+      events: all events of the recording that reach into the clip, and possibly others nearby.
     """
 
     recording: str
@@ -58,64 +71,75 @@ class Clip:
 
     @property
     def key(self) -> str:
-        """The key of the example."""
+        """Key of the example."""
         return f"{self.recording}@{self.first_frame:09d}"
 
-    def row(self) -> list:
-        """The clip as JSON holds it; `of_row` is the way back."""
+    def to_row(self) -> list:
+        """Returns the clip as a JSON list; `from_row` is the inverse."""
         events = [[event.onset_s, event.offset_s, event.label, event.row] for event in self.events]
         return [self.recording, self.spectrogram, self.scene, self.fold, self.first_frame, self.valid_frames, events]
 
     @classmethod
-    def of_row(cls, row: Sequence) -> "Clip":
-        """The clip of a row."""
-        *fields, events = row
-        return cls(*fields, tuple(Event(*event) for event in events))
+    def from_row(cls, row: Sequence) -> "Clip":
+        """Rebuilds a clip from `to_row`."""
+        recording, spectrogram, scene, fold, first_frame, valid_frames, events = row
+        return cls(recording, spectrogram, scene, fold, first_frame, valid_frames, tuple(Event(*event) for event in events))
 
 
-def list_clips(
+def plan_clips(
     recording: Recording,
     spectrogram: Spectrogram,
     *,
     mel: mel_spectrogram.MelConfig,
     clip_frames: int,
-    notes: Oddities,
+    anomalies: Anomalies,
     fold: int = 0,
 ) -> Iterator[Clip]:
-    """Says how a recording is cut into clips.
+    """Plans the clips of a recording.
 
-    The remainder of a recording becomes a last clip, padded with silence; `valid_frames` tells where it ends.
+    The remainder of a recording becomes a last clip, padded with silence; `valid_frames` marks its end.
 
     Args:
-      recording: as `annotations.read_label_list` returns it. spectrogram: its spectrogram. fold: its fold.
-      mel: the settings of the spectrogram. clip_frames: length of a clip. notes: collects oddities.
+      recording: from `label_list.read_label_list`.
+      spectrogram: spectrogram of the recording.
+      mel: settings of the spectrogram.
+      clip_frames: length of a clip.
+      anomalies: collects unusual cases.
+      fold: cross-validation fold of the recording.
     """
     end_s, clip_s = spectrogram.frames * mel.hop_s, clip_frames * mel.hop_s
     starts = range(0, spectrogram.frames, clip_frames)
-    events: list[list[Event]] = [[] for _ in starts]
+    clip_events: list[list[Event]] = [[] for _ in starts]
     for event in recording.events:
         times = f"from {event.onset_s:.6f} to {event.offset_s:.6f} s of {end_s:.2f} s"
         place = f"{recording.path}, row {event.row}, {event.label!r} {times}"
         if event.onset_s >= end_s:
-            notes.after_end.append(place)
+            anomalies.after_end.append(place)
             continue
         if event.offset_s > end_s:
-            notes.past_end.append(place)
-        # A clip more on either side, so that rounding leaves none out; `events_to_frames` has the last word.
-        for number in range(max(0, int(event.onset_s / clip_s) - 1), min(len(starts), int(event.offset_s / clip_s) + 2)):
-            events[number].append(event)
+            anomalies.past_end.append(place)
+        # One clip more on either side, so that rounding loses none; `events_to_frames` decides exactly.
+        for index in range(max(0, int(event.onset_s / clip_s) - 1), min(len(starts), int(event.offset_s / clip_s) + 2)):
+            clip_events[index].append(event)
     if spectrogram.silent == spectrogram.frames:
-        notes.silent.append(recording.path)
-    for start, near in zip(starts, events, strict=True):
+        anomalies.silent.append(recording.path)
+    for start, events in zip(starts, clip_events, strict=True):
         valid = min(clip_frames, spectrogram.frames - start)
-        yield Clip(recording.path, spectrogram.file, recording.scene, fold, start, valid, tuple(near))
+        yield Clip(recording.path, spectrogram.file, recording.scene, fold, start, valid, tuple(events))
 
 
-def cut_clip(clip: Clip, *, events: Sequence[str], mel: mel_spectrogram.MelConfig, clip_frames: int) -> dict:
-    """Cuts a clip: {"log_mel", "events", "scene", "valid_frames", "recording", "clip_start_s", "fold"}.
+def build_example(clip: Clip, *, events: Sequence[str], mel: mel_spectrogram.MelConfig, clip_frames: int) -> dict:
+    """Builds the example of a clip.
 
     Args:
-      clip: which one. events: the vocabulary. mel: the settings of the spectrogram. clip_frames: length of a clip.
+      clip: plan of the clip.
+      events: the vocabulary.
+      mel: settings of the spectrogram.
+      clip_frames: length of a clip.
+
+    Returns:
+      `log_mel` float32 [shape=(clip_frames, M)], `events` bool [shape=(clip_frames, E)], `scene`, `valid_frames`, `recording`,
+      `clip_start_s`, `fold`.
     """
     valid, start = clip.valid_frames, clip.first_frame
     log_mel = np.full((clip_frames, mel.mel_bins), np.log(np.float32(mel.floor)), np.float32)

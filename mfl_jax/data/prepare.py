@@ -1,4 +1,4 @@
-"""Prepares a data set by its builder under `datasets/`."""
+"""Prepares data sets with the builders in `datasets/`."""
 
 import contextlib
 import fcntl
@@ -7,43 +7,48 @@ import io
 import pathlib
 import shutil
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 
 from mfl_jax.data import beam_pipeline
-from mfl_jax.data.builder import SPECTROGRAMS
+from mfl_jax.data.builder import SPECTROGRAMS, AnnotatedRecordings
 from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.data.prepared_dataset import Dataset, open_dataset
 from mfl_jax.errors import InputError, warn
 from mfl_jax.runtime import storage
 
 BUILDERS = pathlib.Path(__file__).absolute().parent.parent.parent / "datasets"
-"""The builders of the checkout; they are not part of the installed package."""
+"""Folder of the builders in a checkout; not part of the installed package."""
 
 
 def split_name(dataset: str) -> tuple[str, str | None]:
-    """Splits `builder/config`, or `builder` alone."""
+    """Splits `builder/config` into both names; the config of a bare `builder` is None."""
     builder, _, config = dataset.partition("/")
     return builder, config or None
 
 
 def load_builder(name: str) -> ModuleType:
-    """Loads `datasets/<name>/` of the checkout as a package under a private name, so that no other `datasets` is meant.
+    """Loads `datasets/<name>/` of the checkout as a package, under a private name that no other `datasets` package uses.
 
     Returns:
       A module with the class `Builder`.
 
     Raises:
-      InputError: there is no such builder.
+      InputError: unknown builder.
     """
-    file = BUILDERS / name / "__init__.py"
     known = sorted(path.parent.name for path in BUILDERS.glob("*/__init__.py"))
     if name not in known:
-        raise InputError(f"there is no data set builder {name!r} in {BUILDERS}, but {', '.join(known) or 'none at all'}")
+        raise InputError(f"no data set builder {name!r} in {BUILDERS}, only {', '.join(known) or 'none at all'}")
     module_name = f"_mfl_jax_datasets_{name}"
     if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, file, submodule_search_locations=[str(file.parent)])
+        folder = BUILDERS / name
+        spec = importlib.util.spec_from_file_location(
+            module_name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None and spec.loader is not None  # true for any .py file
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:
@@ -54,8 +59,8 @@ def load_builder(name: str) -> ModuleType:
     return sys.modules[module_name]
 
 
-def full_name(dataset: str) -> str:
-    """Completes `builder` to `builder/config` by the builder's first config."""
+def complete_name(dataset: str) -> str:
+    """Completes `builder` to `builder/config` with the first config of the builder."""
     name, config = split_name(dataset)
     if config is None:
         config = load_builder(name).Builder.BUILDER_CONFIGS[0].name
@@ -63,92 +68,115 @@ def full_name(dataset: str) -> str:
 
 
 def needs_manual_dir(dataset: str) -> bool:
-    """Whether the recordings come from the user."""
+    """Returns whether the user must provide the recordings."""
     return load_builder(split_name(dataset)[0]).Builder.NEEDS_MANUAL_DIR
 
 
 def prepare(
     dataset: str, *, data_dir: str | pathlib.Path, manual_dir: str | pathlib.Path | None = None, beam: str = "", **audio
 ) -> Dataset:
-    """Prepares a data set, or finds it prepared.
+    """Prepares a data set unless it is prepared already, and opens it.
 
-    What is half made lies beside the place of the whole: shards in a folder `incomplete...`, which is renamed at the end, and
-    spectrograms in `.spectrograms`, with which a preparation that was broken off goes on, and which is removed at the end.
+    Until the data set is complete, its shards are in a folder `incomplete...`, which is renamed at the end, and the
+    spectrograms in `.spectrograms`, which an interrupted preparation reuses and which is removed at the end.
 
     Args:
       dataset: `builder/config`, or `builder` for its first config.
-      data_dir: where prepared data sets lie.
-      manual_dir: the folder of the recordings and label lists, for builders that need one.
-      beam: options of the Apache Beam pipeline that does the work; empty for the threads of this machine.
-      **audio: `clip_s` and the fields of `MelConfig`, for builders that leave them open.
+      data_dir: folder of the prepared data sets.
+      manual_dir: folder of the recordings and label lists, for builders that need one.
+      beam: options of the Apache Beam pipeline that prepares; empty for the threads of this machine.
+      **audio: `clip_s` and fields of `MelConfig`, for builders that leave them open.
 
     Raises:
-      InputError: no such builder or config, something is wrong with the recordings, the label lists or the pipeline, or the
-        data set can't be written.
+      InputError: unknown builder or config; an error in the recordings, the label lists or the pipeline; or the data set cannot
+        be written.
     """
-    dataset = full_name(dataset)
+    dataset = complete_name(dataset)
     name, config = split_name(dataset)
-    if found := _opened(dataset, data_dir):
-        return found
+    if prepared := _open_prepared(dataset, data_dir):
+        return prepared
     if beam:
-        beam_pipeline.check(beam)
-    place = pathlib.Path(data_dir).absolute()  # workers of a pipeline start in folders of their own
+        beam_pipeline.check_options(beam)
+    absolute_data_dir = pathlib.Path(data_dir).absolute()  # workers of a pipeline have other working directories
     cls = load_builder(name).Builder
     try:
-        builder = cls(config=cls.config_named(config, **audio), data_dir=place, manual_dir=manual_dir, beam=beam)
-        home = place / dataset
-        home.mkdir(parents=True, exist_ok=True)
-        with open(home / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a second preparation waits, and finds the work of the first
-            if found := _opened(dataset, data_dir):
-                return found
-            for leftover in home.glob("incomplete.*"):
-                warn(f"{leftover}: left by a preparation that was broken off; removed")
-                shutil.rmtree(leftover)
-            tfds.disable_progress_bar()
-            # TFDS says on the standard output what the progress bar says better.
-            with contextlib.redirect_stdout(io.StringIO()):
-                builder.download_and_prepare()
-            return _opened(dataset, data_dir)
+        builder = cls(config=cls.make_config(config, **audio), data_dir=absolute_data_dir, manual_dir=manual_dir, beam=beam)
+        with _lock(absolute_data_dir / dataset):
+            return _open_prepared(dataset, data_dir) or _build(builder, dataset, data_dir)
     except OSError as error:
-        what = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
-        raise InputError(f"{dataset} can't be prepared in {data_dir}: {what}; make room, or name another data_dir") from error
+        reason = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+        raise InputError(
+            f"{dataset} can't be prepared in {data_dir}: {reason}; free space, or choose another data_dir"
+        ) from error
 
 
-def _opened(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None:
-    """Opens a prepared data set, and removes what it was made of, now that it is whole."""
-    if found := open_dataset(dataset, data_dir):
-        shutil.rmtree(found.directory.parent / SPECTROGRAMS, ignore_errors=True)
-    return found
+@contextlib.contextmanager
+def _lock(folder: pathlib.Path) -> Iterator[None]:
+    """Creates the folder of a data set and locks it: a second preparation waits for the first one and finds its result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
-def open_or_prepare(config) -> Dataset:
-    """The data set that a config names, prepared if it is not and can be.
+def _build(builder: AnnotatedRecordings, dataset: str, data_dir: str | pathlib.Path) -> Dataset:
+    """Runs a builder and opens the result."""
+    for leftover in pathlib.Path(data_dir, dataset).glob("incomplete.*"):
+        warn(f"{leftover}: removed the remains of an interrupted preparation")
+        shutil.rmtree(leftover)
+    tfds.disable_progress_bar()
+    # TFDS prints to standard output; our progress bar is more useful.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare()
+    prepared = _open_prepared(dataset, data_dir)
+    assert prepared is not None
+    return prepared
+
+
+def _open_prepared(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None:
+    """Opens a prepared data set and removes its cached spectrograms, which are no longer needed; None if not prepared."""
+    prepared = open_dataset(dataset, data_dir)
+    if prepared is not None:
+        shutil.rmtree(prepared.directory.parent / SPECTROGRAMS, ignore_errors=True)
+    return prepared
+
+
+def prepare_from_config(config: ConfigDict) -> Dataset:
+    """Opens the data set of a training config; prepares it first if necessary.
 
     Raises:
-      InputError: it is not prepared and needs recordings (says the commands that help), or was prepared with other settings.
+      InputError: the data set needs recordings (names the commands that help), was prepared with other settings, or see
+        `prepare`.
     """
-    dataset = config.dataset if "/" in config.dataset else full_name(config.dataset)
+    dataset = config.dataset if "/" in config.dataset else complete_name(config.dataset)
     data_dir = storage.expand_path(config.data_dir)
-    found = _opened(dataset, data_dir)
-    if found is None and needs_manual_dir(dataset) and not config.manual_dir:
-        command = "experiment" if "systems" in config else "main"
-        run = f"python -m mfl_jax.{command} --config=configs/{config.name.removesuffix('_quick')}.py"
-        raise InputError(
-            f"{dataset} is not prepared in {config.data_dir}. Prepare it from its recordings and label lists in DIR:\n"
-            f"  python -m mfl_jax.main --config=configs/proposed.py --config.dataset={dataset} --config.manual_dir=DIR "
-            f"--mode=prepare\n"
-            f"or run on synthetic soundscapes, which need no download:\n"
-            f"  {run} --config.dataset=soundscapes/full"
-        )
     audio = config.audio.to_dict() if split_name(dataset)[0] == "annotated_audio" else {}
-    if found is None:
-        return prepare(dataset, data_dir=data_dir, manual_dir=config.manual_dir or None, beam=config.get("beam", ""), **audio)
-    if audio:
-        now = MelConfig(**{key: value for key, value in audio.items() if key != "clip_s"})
-        if now != found.mel or round(audio["clip_s"] / now.hop_s) != found.clip_frames:
-            raise InputError(
-                f"{found.directory} was prepared with other settings than config.audio has ({found.mel}, clips of "
-                f"{found.clip_frames} frames); name another data set, annotated_audio/NAME, or delete that folder"
-            )
-    return found
+    prepared = _open_prepared(dataset, data_dir)
+    if prepared is not None:
+        if audio:
+            _check_audio_settings(prepared, audio)
+        return prepared
+    if needs_manual_dir(dataset) and not config.manual_dir:
+        raise InputError(_explain_missing_data(dataset, config))
+    return prepare(dataset, data_dir=data_dir, manual_dir=config.manual_dir or None, beam=config.get("beam", ""), **audio)
+
+
+def _explain_missing_data(dataset: str, config: ConfigDict) -> str:
+    command = "experiment" if "systems" in config else "main"
+    run = f"python -m mfl_jax.{command} --config=configs/{config.name.removesuffix('_quick')}.py"
+    return (
+        f"{dataset} is not prepared in {config.data_dir}. Prepare it from its recordings and label lists in DIR:\n"
+        f"  python -m mfl_jax.main --config=configs/proposed.py --config.dataset={dataset} --config.manual_dir=DIR "
+        f"--mode=prepare\n"
+        f"or run on synthetic soundscapes, which need no download:\n"
+        f"  {run} --config.dataset=soundscapes/full"
+    )
+
+
+def _check_audio_settings(prepared: Dataset, audio: dict) -> None:
+    mel = MelConfig(**{key: value for key, value in audio.items() if key != "clip_s"})
+    if mel != prepared.mel or round(audio["clip_s"] / mel.hop_s) != prepared.clip_frames:
+        raise InputError(
+            f"{prepared.directory} was prepared with other settings than config.audio ({prepared.mel}, clips of "
+            f"{prepared.clip_frames} frames); choose another name, annotated_audio/NAME, or delete that folder"
+        )

@@ -1,8 +1,10 @@
-"""From a prepared TFDS folder to batches, padded and masked."""
+"""Opens prepared data sets and reads their clips."""
 
 import dataclasses
 import json
 import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -12,9 +14,11 @@ from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.errors import InputError
 
 IN_MEMORY_BYTES = 8 << 30
-"""A split up to this size is held in memory; a larger one is read from the disk, batch by batch."""
-PLACES = ("fold", "recording", "clip_start_s")
-"""What examples tell of where a clip comes from."""
+"""Splits up to this size are kept in memory; larger ones are read from disk, batch by batch."""
+ORIGIN_FIELDS = ("fold", "recording", "clip_start_s")
+"""Fields of an example that describe the origin of a clip."""
+READ_AT_ONCE = 256
+"""Clips to read at a time for their origins."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +26,13 @@ class Dataset:
     """A prepared data set.
 
     Attributes:
-      directory: the TFDS folder of the version.
-      scenes, events: the vocabularies; class m of an array is their entry m.
-      mel: what its log-mel spectrograms were computed with.
-      clip_frames: frames of a clip.
+      directory: TFDS folder of the version.
+      scenes: scene labels in the order of their class indices.
+      events: event labels in the order of their class indices.
+      mel: settings of the log-mel spectrograms.
+      clip_frames: frames per clip.
       clips: number of clips of each split.
-      fingerprint: stands for the label lists, the settings and every sample of the recordings; differs when one of them does.
+      fingerprint: hash of the label lists, the settings and all samples of the recordings.
     """
 
     directory: pathlib.Path
@@ -39,23 +44,23 @@ class Dataset:
     fingerprint: str
 
     def recordings(self, split: str) -> list[Recording]:
-        """The recordings of a split with their events, as the label list has them.
+        """Returns the recordings of a split with their events, in the order of the label list.
 
         Raises:
-          InputError: the data set was prepared by a version that did not keep them.
+          InputError: the data set was prepared by an older version that did not store them.
         """
         self._check_split(split)
         metadata = tfds.builder_from_directory(self.directory).info.metadata
         if "recordings" not in metadata:
-            raise InputError(f"{self.directory}: prepared by an older version, without label lists; delete it to prepare anew")
+            raise InputError(f"{self.directory}: prepared by an older version, without label lists; delete it and prepare again")
         return [
             Recording(path, scene, tuple(Event(onset, offset, label) for onset, offset, label in events))
             for path, scene, events in metadata["recordings"][split]
         ]
 
-    def _check_split(self, split):
+    def _check_split(self, split: str) -> None:
         if split not in self.clips:
-            raise InputError(f"{self.directory}: there is no split {split!r}, but {', '.join(self.clips)}")
+            raise InputError(f"{self.directory}: there is no split {split!r}, only {', '.join(self.clips)}")
 
     def read(self, split: str) -> "Clips":
         """Opens a split, `development` or `evaluation`."""
@@ -64,16 +69,16 @@ class Dataset:
 
 
 def find_directory(dataset: str, data_dir: str | pathlib.Path) -> pathlib.Path | None:
-    """The folder of the newest prepared version of `builder/config` below `data_dir`, None where there is none."""
+    """Finds the folder of the newest prepared version of `builder/config` in `data_dir`; None if there is none."""
     versions = [path.parent for path in pathlib.Path(data_dir, dataset).glob("[0-9]*/dataset_info.json")]
     return max(versions, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
 
 
 def open_dataset(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None:
-    """Opens the prepared data set `builder/config`; None where it is not prepared.
+    """Opens the prepared data set `builder/config`; returns None if it is not prepared.
 
     Raises:
-      InputError: the folder was not made by a builder of this project, or does not hold together.
+      InputError: the folder is damaged, or was not written by a builder of this project.
     """
     directory = find_directory(dataset, data_dir)
     if directory is None:
@@ -98,80 +103,88 @@ def open_dataset(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None:
 
 
 def _check_features(directory: pathlib.Path) -> None:
-    """Raises a ValueError where the data would have TFDS import code that is not its own, as data from a stranger could."""
+    """Checks that TFDS would only import its own feature classes, since data from strangers could name any other code.
 
-    def classes(node):
+    Raises:
+      ValueError: features.json names another class.
+    """
+
+    def find_classes(node: object) -> Iterator[object]:
         if isinstance(node, dict):
             for key, value in node.items():
                 if key in ("pythonClassName", "python_class_name", "type"):
                     yield value
-                yield from classes(value)
+                yield from find_classes(value)
         elif isinstance(node, list):
             for value in node:
-                yield from classes(value)
+                yield from find_classes(value)
 
-    for name in classes(json.loads((directory / "features.json").read_text(encoding="utf-8"))):
+    for name in find_classes(json.loads((directory / "features.json").read_text(encoding="utf-8"))):
         if not str(name).startswith("tensorflow_datasets.core.features."):
-            raise ValueError(f"features.json asks for the code of {str(name)[:80]!r}")
+            raise ValueError(f"features.json names the class {str(name)[:80]!r}, which is not a feature of TFDS")
 
 
-def _text(value) -> str:
+def _decode(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
 class Clips:
-    """The clips of a split, by number; held in memory where they fit.
+    """The clips of a split, accessed by index; kept in memory if they fit.
 
     Attributes:
-      fold: int [shape=(n,)], the fold that holds the recording of each clip out; 0 for none.
-      recording: str [shape=(n,)], its path. clip_start_s: float64 [shape=(n,)], where in it the clip begins.
+      fold: int [shape=(n,)], cross-validation fold that holds the recording of each clip out; 0 for none.
+      recording: str [shape=(n,)], path of the recording of each clip.
+      clip_start_s: float64 [shape=(n,)], start of each clip in its recording.
     """
 
-    def __init__(self, source, in_memory_bytes: int = IN_MEMORY_BYTES):
-        """`source` is a random-access TFDS data source."""
-        self._source = source
-        self._arrays = None
-        if len(source):
-            clip_bytes = sum(value.nbytes for value in self._from_source([0]).values())
-            if clip_bytes * len(source) <= in_memory_bytes:
-                self._arrays = self._from_source(range(len(source)))
-        self.fold, self.recording, self.clip_start_s = self._places()
+    def __init__(self, source: Any, in_memory_bytes: int = IN_MEMORY_BYTES):
+        """Reads the clips if they fit into memory.
 
-    def __len__(self):
+        Args:
+          source: a random-access data source of TFDS.
+          in_memory_bytes: keep splits up to this size in memory.
+        """
+        self._source = source
+        self._arrays: dict[str, np.ndarray] | None = None
+        if len(source):
+            clip_bytes = sum(array.nbytes for array in self._read([0]).values())
+            if clip_bytes * len(source) <= in_memory_bytes:
+                self._arrays = self._read(range(len(source)))
+        self.fold, self.recording, self.clip_start_s = self._read_origins()
+
+    def __len__(self) -> int:
         return len(self._source)
 
-    def _from_source(self, numbers) -> dict[str, np.ndarray]:
-        examples = self._source.__getitems__([int(number) for number in numbers])
+    def _read(self, indices: Iterable[int]) -> dict[str, np.ndarray]:
+        """Reads all fields of clips from the source."""
+        examples = self._source.__getitems__([int(index) for index in indices])
         return {
             "log_mel": np.stack([example["log_mel"] for example in examples]),
             "events": np.stack([example["events"] for example in examples]),
             "scene": np.asarray([example["scene"] for example in examples], np.int32),
             "valid_frames": np.asarray([example["valid_frames"] for example in examples], np.int32),
             "fold": np.asarray([example["fold"] for example in examples], np.int32),
-            "recording": np.asarray([_text(example["recording"]) for example in examples], np.str_),
+            "recording": np.asarray([_decode(example["recording"]) for example in examples], np.str_),
             "clip_start_s": np.asarray([example["clip_start_s"] for example in examples], np.float64),
         }
 
-    def _places(self) -> list[np.ndarray]:
-        """`PLACES` of all clips."""
+    def _read_origins(self) -> list[np.ndarray]:
+        """Returns `ORIGIN_FIELDS` of all clips; removes them from the arrays in memory."""
         if self._arrays is not None:
-            return [self._arrays.pop(name) for name in PLACES]
-        parts = [self._from_source(part) for part in split_numbers(np.arange(len(self)), 256)]
-        return [np.concatenate([part[name] for part in parts]) if parts else np.zeros(0, int) for name in PLACES]
+            return [self._arrays.pop(field) for field in ORIGIN_FIELDS]
+        count = len(self)
+        parts = [self._read(range(start, min(start + READ_AT_ONCE, count))) for start in range(0, count, READ_AT_ONCE)]
+        return [np.concatenate([part[field] for part in parts]) if parts else np.zeros(0, int) for field in ORIGIN_FIELDS]
 
     @property
     def arrays(self) -> dict[str, np.ndarray] | None:
-        """What `take` takes from, for all clips at once; None for a split that stays on the disk."""
+        """The arrays of all clips that `take` selects from; None for a split that stays on disk."""
         return self._arrays
 
-    def take(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns `log_mel`, `events`, `scene` and `valid_frames` of the clips with these numbers, of which there may be none."""
-        if not len(numbers):
-            return {key: value[:0] for key, value in self.take(np.zeros(1, int)).items()}
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns `log_mel`, `events`, `scene` and `valid_frames` of the clips at the given indices, possibly none."""
+        if not len(indices):
+            return {field: array[:0] for field, array in self.take(np.zeros(1, int)).items()}
         if self._arrays is not None:
-            return {key: value[numbers] for key, value in self._arrays.items()}
-        return {key: value for key, value in self._from_source(numbers).items() if key not in PLACES}
-
-
-def split_numbers(numbers: np.ndarray, size: int) -> list[np.ndarray]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+            return {field: array[indices] for field, array in self._arrays.items()}
+        return {field: array for field, array in self._read(indices).items() if field not in ORIGIN_FIELDS}

@@ -1,7 +1,7 @@
-"""The first stage of preparing: the log-mel spectrogram of each recording, computed once and kept until the data set is whole.
+"""Computes the log-mel spectrogram of each recording once and caches it until the data set is complete.
 
-A spectrogram is a raw file of float32 frames. Beside it lies a JSON that says which recording it is of: its size, its time of
-change, the settings, and the SHA-256 sum of its bytes. A preparation that was broken off goes on with what is kept.
+This is the first stage of preparing. A spectrogram is a raw file of float32 frames. The JSON file next to it identifies the
+recording: its size, modification time and SHA-256 sum, and the settings. An interrupted preparation continues from the cache.
 """
 
 import concurrent.futures
@@ -15,28 +15,32 @@ import pathlib
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from mfl_jax.data import audio_reader, mel_spectrogram
 from mfl_jax.data.annotation import Recording
+from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.runtime.progress import progress_bar
 
 FORMAT = 1
-"""Counts up when the same recording and settings come to mean other frames: what is kept of an older count is computed again."""
-LOOKING = 16
-"""Threads that look for what is kept; the waiting is for the file system."""
+"""Increase it when the same recording and settings give other frames: older files are then ignored."""
+LOOKUP_THREADS = 16
+"""Threads that look files up; they mostly wait for the file system."""
 
 
-def extract_log_mel(path: str, mel: mel_spectrogram.MelConfig, out: str, stop: threading.Event | None = None) -> tuple[int, int]:
-    """Writes the log-mel spectrogram of a recording to a raw file, piece by piece.
+def write_log_mel(path: str, mel: MelConfig, out: str, stop: threading.Event | None = None) -> tuple[int, int]:
+    """Writes the log-mel spectrogram of a recording to a raw file, block by block.
 
     Args:
-      path: the recording. mel: the settings. out: where the float32 frames go. stop: once set, no further piece is computed.
+      path: the recording.
+      mel: settings of the spectrogram.
+      out: file for the float32 frames.
+      stop: when set, the work ends after the current block.
 
     Returns:
-      The number of frames, and of those among them that are silent throughout.
+      The number of frames, and the number of silent frames among them.
     """
     frames = silent = 0
     with open(out, "wb") as file:
@@ -51,12 +55,13 @@ def extract_log_mel(path: str, mel: mel_spectrogram.MelConfig, out: str, stop: t
 
 @dataclasses.dataclass(frozen=True)
 class Spectrogram:
-    """A spectrogram that is kept.
+    """A cached spectrogram.
 
     Attributes:
       file: raw float32 [shape=(frames, mel_bins)].
-      frames: how many there are. silent: how many of them are silent throughout.
-      sha256: of the bytes of the recording.
+      frames: number of frames.
+      silent: number of silent frames.
+      sha256: sum of the recording's bytes.
     """
 
     file: str
@@ -65,134 +70,154 @@ class Spectrogram:
     sha256: str
 
 
-def find(path: str, *, root: pathlib.Path, folder: pathlib.Path, mel: mel_spectrogram.MelConfig) -> Spectrogram | None:
-    """The spectrogram that is kept of a recording; None where there is none, or one of another state of it or other settings.
+def find_spectrogram(path: str, *, root: pathlib.Path, folder: pathlib.Path, mel: MelConfig) -> Spectrogram | None:
+    """Finds the cached spectrogram of a recording.
 
     Args:
-      path: of the recording, below `root`. folder: what keeps the spectrograms. mel: the settings.
+      path: of the recording, relative to `root`.
+      root: folder of the recordings.
+      folder: folder of the cache.
+      mel: settings of the spectrogram.
+
+    Returns:
+      The spectrogram; None if there is none, or if the recording or the settings have changed since.
     """
-    file = _place(folder, path)
+    file = _cache_file(folder, path)
     try:
-        kept = json.loads(file.with_suffix(".json").read_bytes())
-        whole = file.stat().st_size == kept["frames"] * mel.mel_bins * np.dtype(np.float32).itemsize
-        if whole and kept["of"] == _state(root / path, mel):
-            return Spectrogram(str(file), kept["frames"], kept["silent"], kept["sha256"])
+        about = json.loads(file.with_suffix(".json").read_bytes())
+        complete = file.stat().st_size == about["frames"] * mel.mel_bins * np.dtype(np.float32).itemsize
+        if complete and about["of"] == _describe_source(root / path, mel):
+            return Spectrogram(str(file), about["frames"], about["silent"], about["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # whatever can't be read is computed again
+        pass  # unreadable files are computed again
     return None
 
 
-def keep(
-    path: str, *, root: pathlib.Path, folder: pathlib.Path, mel: mel_spectrogram.MelConfig, stop: threading.Event | None = None
+def cache_spectrogram(
+    path: str, *, root: pathlib.Path, folder: pathlib.Path, mel: MelConfig, stop: threading.Event | None = None
 ) -> Spectrogram:
-    """Computes the spectrogram of a recording, unless it is kept already. Several may do so at once, on several machines.
+    """Computes the spectrogram of a recording unless it is cached. Several threads and machines may do so at once.
 
     Args:
-      path, root, folder, mel: as for `find`. stop: once set, the work is given up.
+      path, root, folder, mel: see `find_spectrogram`.
+      stop: when set, the work is given up.
 
     Raises:
       InputError: the recording is missing, unreadable or empty.
-      OSError: `folder` can't be written to.
+      OSError: `folder` is not writable.
       concurrent.futures.CancelledError: `stop` was set.
     """
-    if found := find(path, root=root, folder=folder, mel=mel):
-        return found
-    file, of = _place(folder, path), _state(root / path, mel)
+    if cached := find_spectrogram(path, root=root, folder=folder, mel=mel):
+        return cached
+    file, source = _cache_file(folder, path), _describe_source(root / path, mel)
     file.parent.mkdir(parents=True, exist_ok=True)
-    # A core for each call: there are as many calls at once as cores, and products have the same bits wherever they are computed.
-    with atomic_folder(file) as part, mel_spectrogram.one_core_per_thread():
-        frames, silent = extract_log_mel(str(root / path), mel, str(part), stop)
+    # There are as many calls at once as cores. One core each also makes the result independent of the number of cores.
+    with atomic_shared_path(file) as part, mel_spectrogram.one_core_per_thread():
+        frames, silent = write_log_mel(str(root / path), mel, str(part), stop)
         if stop is not None and stop.is_set():
             raise concurrent.futures.CancelledError
     with open(root / path, "rb") as recording:
         sha256 = hashlib.file_digest(recording, "sha256").hexdigest()
-    # Last, since it vouches for the other.
-    about = {"recording": path, "frames": frames, "silent": silent, "sha256": sha256, "of": of}
-    with atomic_folder(file.with_suffix(".json")) as part:
+    # Written last: it marks the spectrogram as complete.
+    about = {"recording": path, "frames": frames, "silent": silent, "sha256": sha256, "of": source}
+    with atomic_shared_path(file.with_suffix(".json")) as part:
         part.write_text(json.dumps(about), encoding="utf-8")
     return Spectrogram(str(file), frames, silent, sha256)
 
 
-def _place(folder: pathlib.Path, path: str) -> pathlib.Path:
-    """Paths of recordings may be too long for names; and no folder gets more than a share of the files."""
+def _cache_file(folder: pathlib.Path, path: str) -> pathlib.Path:
+    """Returns the file of a spectrogram: a hash, since paths may exceed the length of a name, in one of 256 folders."""
     name = hashlib.sha256(path.encode()).hexdigest()[:32]
     return folder / name[:2] / f"{name}.f32"
 
 
-def _state(recording: pathlib.Path, mel: mel_spectrogram.MelConfig) -> dict | None:
+def _describe_source(recording: pathlib.Path, mel: MelConfig) -> dict | None:
+    """Returns everything that invalidates a cached spectrogram when it changes; None for a missing recording."""
     try:
-        seen = recording.stat()
+        stat = recording.stat()
     except OSError:
-        return None  # decoding says better what is wrong
-    return {"format": FORMAT, "mel": dataclasses.asdict(mel), "bytes": seen.st_size, "modified_ns": seen.st_mtime_ns}
+        return None  # decoding reports the error in more detail
+    return {"format": FORMAT, "mel": dataclasses.asdict(mel), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
 
 
 @contextlib.contextmanager
-def atomic_folder(file: pathlib.Path) -> Iterator[pathlib.Path]:
-    """As `settings.aside`, for several machines, on which processes may have the same number."""
+def atomic_shared_path(file: pathlib.Path) -> Iterator[pathlib.Path]:
+    """As `storage.atomic_path`, for several machines, whose processes may have the same number."""
     part = file.with_name(f"{file.name}.{uuid.uuid4().hex}.part")
     try:
         yield part
         part.replace(file)
     except OSError as error:
-        error.filename = error.filename or str(file)  # a full disk names none
+        error.filename = error.filename or str(file)  # the error of a full disk has no file name
         raise
     finally:
         part.unlink(missing_ok=True)
 
 
-def find_all(paths: Iterable[str], **places) -> dict[str, Spectrogram]:
-    """What is kept of some recordings, by path; `places` as for `find`."""
-    if not places["folder"].is_dir():
+def find_spectrograms(
+    paths: Iterable[str], *, root: pathlib.Path, folder: pathlib.Path, mel: MelConfig
+) -> dict[str, Spectrogram]:
+    """Finds the cached spectrograms of recordings, by path; see `find_spectrogram`."""
+    if not folder.is_dir():
         return {}
     paths = list(paths)
-    with concurrent.futures.ThreadPoolExecutor(LOOKING) as pool:
-        found = pool.map(functools.partial(find, **places), paths)
-        return {path: kept for path, kept in zip(paths, found, strict=True) if kept}
+    find = functools.partial(find_spectrogram, root=root, folder=folder, mel=mel)
+    with concurrent.futures.ThreadPoolExecutor(LOOKUP_THREADS) as pool:
+        return {path: cached for path, cached in zip(paths, pool.map(find, paths), strict=True) if cached}
 
 
-def keep_all(
-    recordings: Sequence[Recording], *, mel: mel_spectrogram.MelConfig, what: str, jobs: int | None = None, **places
+def cache_spectrograms(
+    recordings: Sequence[Recording],
+    *,
+    root: pathlib.Path,
+    folder: pathlib.Path,
+    mel: MelConfig,
+    description: str,
+    jobs: int | None = None,
 ) -> Iterator[tuple[Recording, Spectrogram]]:
     """Computes the spectrograms of recordings on all cores of this machine, with a progress bar.
 
-    Memory is bounded by a few seconds of audio a thread, whatever the length of a recording.
+    Memory is bounded by a few seconds of audio per thread, regardless of the length of a recording.
 
     Args:
-      recordings: their paths start from `root`. mel: the settings. what: name of the work, for the progress bar.
-      jobs: threads that decode and transform; by default as many as there are cores.
-      **places: `root` and `folder`, as for `find`.
+      recordings: recordings in `root`.
+      root, folder, mel: see `find_spectrogram`.
+      description: for the progress bar.
+      jobs: threads that decode and transform; default: one per core.
 
     Yields:
-      (recording, its spectrogram), as they get done. No more than a few are computed before they are asked for.
+      Recordings with their spectrograms in the order of completion. Only a few are computed ahead of the caller.
 
     Raises:
-      InputError, OSError: as `keep`, for the first of the recordings.
+      InputError, OSError: see `cache_spectrogram`; for the first recording that fails.
     """
     jobs = max(1, min(jobs or len(os.sched_getaffinity(0)), len(recordings)))
-    with _threads(jobs) as submit, progress_bar("recordings, {task.fields[rate]:.0f} x real time,") as bar:
-        task = bar.add_task(what, total=len(recordings), rate=0.0)
-        started, seconds = time.monotonic(), 0.0
-        waiting: dict[concurrent.futures.Future, Recording] = {}
-        for number, recording in enumerate(recordings, 1):
-            waiting[submit(recording.path, mel=mel, **places)] = recording
-            while waiting and (number == len(recordings) or len(waiting) > 2 * jobs):
-                done, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+    compute = functools.partial(cache_spectrogram, root=root, folder=folder, mel=mel)
+    with _start_threads(jobs, compute) as submit, progress_bar("recordings, {task.fields[rate]:.0f} x real time,") as bar:
+        task = bar.add_task(description, total=len(recordings), rate=0.0)
+        started, audio_s = time.monotonic(), 0.0
+        pending: dict[concurrent.futures.Future[Spectrogram], Recording] = {}
+        for count, recording in enumerate(recordings, 1):
+            pending[submit(recording.path)] = recording
+            while pending and (count == len(recordings) or len(pending) > 2 * jobs):
+                done, _ = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in done:
                     spectrogram = future.result()
-                    seconds += spectrogram.frames * mel.hop_s
-                    bar.update(task, advance=1, rate=seconds / (time.monotonic() - started))
-                    yield waiting.pop(future), spectrogram
+                    audio_s += spectrogram.frames * mel.hop_s
+                    bar.update(task, advance=1, rate=audio_s / (time.monotonic() - started))
+                    yield pending.pop(future), spectrogram
 
 
 @contextlib.contextmanager
-def _threads(jobs: int):
-    """Yields a function that submits a call of `keep`; what is left of the calls at the end is not finished."""
+def _start_threads(
+    jobs: int, compute: Callable[..., Spectrogram]
+) -> Iterator[Callable[[str], concurrent.futures.Future[Spectrogram]]]:
+    """Yields a function that submits a path to `compute` in a thread pool; abandons unfinished calls at the end."""
     stop = threading.Event()
-    # Threads are enough: decoding, transforms and products all let others run.
+    # Threads suffice: decoding, transforms and matrix products release the GIL.
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         try:
-            yield functools.partial(pool.submit, keep, stop=stop)
+            yield lambda path: pool.submit(compute, path, stop=stop)
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from mfl_jax.data.batching import batches
+from mfl_jax.data.batching import read_batches
 from mfl_jax.data.prepared_dataset import Clips, Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.inference.streaming import batch_size
@@ -30,7 +30,7 @@ def clip_probabilities(
     was not trained on are None.
     """
     waiting = iter(numbers)
-    for batch in batches(clips, numbers, batch_size()):
+    for batch in read_batches(clips, numbers, batch_size()):
         scene, event = jax.device_get(model.probabilities({k: batch[k] for k in ("log_mel", "valid_frames", "clip_mask")}))
         for row in np.flatnonzero(batch["clip_mask"]):
             valid = int(batch["valid_frames"][row])

@@ -34,6 +34,7 @@ import rich.table
 from mfl_jax import metrics
 from mfl_jax.data import event_list
 from mfl_jax.data.annotation import Event
+from mfl_jax.data.match_recordings import match_recordings
 from mfl_jax.errors import InputError, warn
 from mfl_jax.inference import postprocessing
 from mfl_jax.scoring import threshold_sweep
@@ -59,7 +60,7 @@ def score_lists(
     """Compares lists of events by sed_eval, recording by recording.
 
     The reference says which recordings there are. One without an estimate counts as one in which nothing was detected, with a
-    warning; an estimate for any other recording is refused. `event_lists.match_recordings` says which names mean the same.
+    warning; an estimate for any other recording is refused. `match_recordings` says which names mean the same.
 
     Args:
       reference, estimated: recording -> its events, with `onset_s`, `offset_s` (seconds) and `label`.
@@ -103,7 +104,7 @@ def _estimates_of(reference: Mapping[str, Sequence], estimated: Mapping[str, Seq
     """The estimated events of every recording of the reference."""
     if not reference:
         raise InputError("the reference holds no recording; there is nothing to score")
-    found = {name: estimated[other] for other, name in event_list.match_recordings(estimated, reference).items()}
+    found = {name: estimated[other] for other, name in match_recordings(estimated, reference).items()}
     if missing := [name for name in reference if name not in found]:
         warn(
             f"{len(missing)} of {len(reference)} recordings of the reference are not in the estimate, {missing[0]} for one; "
@@ -225,7 +226,7 @@ def score_frames(
     Args:
       frame_scores: recording -> [shape=(T, E)]; frame t covers [t, t + 1) * hop_s.
       reference: recording -> its events, with `onset_s`, `offset_s` and `label`. Its recordings are those of `frame_scores`;
-        `event_lists.match_recordings` says which names mean the same.
+        `match_recordings` says which names mean the same.
       events: the classes, names of the columns.
       hop_s: seconds of a frame. durations_s: of each recording of `frame_scores`.
       kinds: what to compute, of `segment`, `event` and `psds`.
@@ -258,7 +259,7 @@ def score_frames(
     if not frame_scores:
         raise InputError("there is no recording to score")
     _check_scores(frame_scores, events, hop_s, durations_s)
-    name_of = event_list.match_recordings(frame_scores, reference)
+    name_of = match_recordings(frame_scores, reference)
     if missing := sorted(set(reference) - set(name_of.values())):
         raise InputError(f"the recording {missing[0]!r} of the reference has no scores")
     if unknown := sorted({*_labels(reference.values())} - set(events)):
@@ -315,7 +316,7 @@ def evaluate_lists(reference_file: str | pathlib.Path, estimated_file: str | pat
     Where each list is about one recording and one of the two does not name it, they belong together.
 
     Args:
-      reference_file, estimated_file: as `event_lists.read_event_list` reads them.
+      reference_file, estimated_file: as `event_list.read_event_list` reads them.
       settings: as of `score_lists`.
 
     Returns:

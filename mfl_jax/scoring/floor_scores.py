@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from mfl_jax import metrics
-from mfl_jax.data.batching import batches
+from mfl_jax.data.batching import read_batches
 from mfl_jax.data.prepared_dataset import Clips
 from mfl_jax.frame_mask import frame_mask
 
@@ -14,7 +14,7 @@ def count_activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) 
     [shape=(S, E)].
     """
     scene, frames, active = np.zeros(scenes, np.int64), np.zeros(scenes, np.int64), np.zeros((scenes, events), np.int64)
-    for batch in batches(clips, numbers, 64):
+    for batch in read_batches(clips, numbers, 64):
         valid = frame_mask(batch["valid_frames"], batch["events"].shape[1]) & batch["clip_mask"][:, None]
         np.add.at(scene, batch["scene"], batch["clip_mask"])
         np.add.at(frames, batch["scene"], valid.sum(1))
@@ -45,7 +45,7 @@ def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], e
         counts = {key: np.zeros(len(events), np.int64) for key in ("tp", "fp", "fn")} | dict.fromkeys(
             ("substitutions", "deletions", "insertions", "active"), 0
         )
-        for batch in batches(clips, numbers, 64):
+        for batch in read_batches(clips, numbers, 64):
             valid = frame_mask(batch["valid_frames"], batch["events"].shape[1]) & batch["clip_mask"][:, None]
             answer = np.broadcast_to(detected[batch["scene"]][:, None], batch["events"].shape)
             counts = jax.tree.map(np.add, counts, metrics.frame_counts(answer, batch["events"], valid))

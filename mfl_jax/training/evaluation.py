@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from mfl_jax import metrics
-from mfl_jax.data.batching import batches
+from mfl_jax.data.batching import read_batches
 from mfl_jax.data.prepared_dataset import Clips, Dataset
 from mfl_jax.runtime import history, parallel
 from mfl_jax.runtime.storage import atomic_write
@@ -23,13 +23,13 @@ def accumulate_counts(
       step: a compiled `steps.eval_step`.
       state: a `TrainState`.
       scalars: of the loss, as in `steps.eval_step`.
-      clips, numbers, batch_size, rows: as in `batching.batches`.
+      clips, numbers, batch_size, rows: as in `batching.read_batches`.
 
     Returns:
       The sums, on the host, in int64 and float64 so that counts never overflow.
     """
     total: dict = {}
-    for batch in batches(clips, numbers, batch_size, rows=rows):
+    for batch in read_batches(clips, numbers, batch_size, rows=rows):
         sums = jax.tree.map(_widen, jax.device_get(step(state, batch, scalars)))
         total = jax.tree.map(np.add, total, sums) if total else sums
     return total

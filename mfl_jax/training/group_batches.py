@@ -39,7 +39,7 @@ class GroupBatches:
         A batch has a leading axis of runs. It holds `numbers` of clips if those are on the devices, else the clips themselves;
         `clip_mask` is False for clips that only fill it up.
         """
-        orders = [batching.epoch_order(self._training, seed=seed, epoch=epoch) for seed in self._seeds]
+        orders = [batching.shuffle_indices(self._training, seed=seed, epoch=epoch) for seed in self._seeds]
         for step in range(first, self.epoch_steps):
             part = slice(step * self._batch_size, (step + 1) * self._batch_size)
             numbers = np.stack([order[part] for order in orders])

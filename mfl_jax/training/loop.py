@@ -129,7 +129,7 @@ class _Job:
             self.console.print(f"resumes after step {int(state.step)} of {self.epoch_steps * config.epochs}")
             return state
         of_this_host = self.training[jax.process_index() :: parallel.host_count()]
-        stats = feature_statistics.feature_statistics(self.clips, of_this_host, add=parallel.sum_over_hosts)
+        stats = feature_statistics.compute_feature_statistics(self.clips, of_this_host, add=parallel.sum_over_hosts)
         return dataclasses.replace(run.initial, feature_stats=jax.tree.map(jnp.asarray, stats))
 
     def run_epochs(self, state: TrainState, stop: threading.Event) -> bool:
@@ -179,13 +179,13 @@ class _Job:
             self.board = self.stack.enter_context(epoch_log.TensorBoardWriter(self.workdir / "tensorboard", purge_step=epoch + 1))
 
     def _clip_order(self, epoch: int) -> np.ndarray:
-        return batching.epoch_order(self.training, seed=self.run.config.seed, epoch=epoch)
+        return batching.shuffle_indices(self.training, seed=self.run.config.seed, epoch=epoch)
 
     def _batches(self, epoch: int, first: int) -> Batches:
         """Yields this host's rows of the batches of an epoch, from batch number `first` on."""
         size = self.run.config.batch_size
         remaining = self._clip_order(epoch)[first * size :]
-        with contextlib.closing(batching.batches(self.clips, remaining, size, rows=self.run.rows)) as batches:
+        with contextlib.closing(batching.read_batches(self.clips, remaining, size, rows=self.run.rows)) as batches:
             for number, batch in enumerate(batches):
                 yield batch, min(size, len(remaining) - number * size)
 

@@ -149,7 +149,7 @@ class _Group:
     def resume_or_start(self, checkpoints: Checkpoints) -> TrainState:
         """Restores the newest checkpoint, or stacks the first states; reads the records of complete epochs."""
         states = stack_trees(state for _, state in self.starts)
-        stats = feature_statistics.feature_statistics(self.splits.development, self.training)
+        stats = feature_statistics.compute_feature_statistics(self.splits.development, self.training)
         states = dataclasses.replace(states, feature_stats=stack_trees([stats] * len(self.padded)))
         checkpoints.check_room(states)
         refusal = f"{self.home} was begun on other data than {self.dataset.directory} holds now; name another --workdir"

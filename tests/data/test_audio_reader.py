@@ -1,4 +1,4 @@
-"""Recordings of any format, rate and channel count, and what is said of those that are broken."""
+"""Reading recordings of any format, rate and channel count, and errors in recordings."""
 
 import csv
 
@@ -18,7 +18,7 @@ def sine(seconds, rate, pitch=440.0):
 
 
 def read(path, rate=RATE):
-    """The whole recording; every block is mono float32."""
+    """Returns the whole recording; checks that every block is mono float32."""
     blocks = list(audio_reader.stream_mono(path, rate))
     assert all(block.dtype == np.float32 and block.ndim == 1 for block in blocks)
     return np.concatenate(blocks)
@@ -40,7 +40,7 @@ def read(path, rate=RATE):
         ("a.mp3", "MPEG_LAYER_III", 0.02),
     ],
 )
-def test_every_format_gives_the_sound_that_was_written(tmp_path, name, subtype, error):
+def test_every_format_returns_the_written_waveform(tmp_path, name, subtype, error):
     wave = sine(0.5, RATE)
     soundfile.write(tmp_path / name, wave, RATE, subtype=subtype)
     got = read(tmp_path / name)
@@ -48,7 +48,7 @@ def test_every_format_gives_the_sound_that_was_written(tmp_path, name, subtype, 
     np.testing.assert_allclose(got, wave, atol=error, rtol=0)
 
 
-def test_the_name_need_not_tell_the_format(tmp_path):
+def test_the_suffix_may_differ_from_the_format(tmp_path):
     soundfile.write(tmp_path / "a.flac", sine(0.1, RATE), RATE)
     (tmp_path / "a.flac").rename(tmp_path / "a.WAV")
     assert len(read(tmp_path / "a.WAV")) == RATE // 10
@@ -68,8 +68,8 @@ def test_opposite_channels_cancel(tmp_path):
 
 @pytest.mark.parametrize("rate", [8000, 22_050, 32_000, 48_000, 96_000])
 @pytest.mark.parametrize("block_s", [20.0, 0.05])
-def test_another_rate_keeps_length_and_sound(tmp_path, monkeypatch, rate, block_s):
-    """The sine has the same phase at the new rate: the delay of the filter is made up for, in one block as in many."""
+def test_resampling_keeps_length_and_waveform(tmp_path, monkeypatch, rate, block_s):
+    """The sine keeps its phase: the delay of the filter is compensated, in one block and in many."""
     monkeypatch.setattr(audio_reader, "BLOCK_S", block_s)
     soundfile.write(tmp_path / "a.wav", sine(1.003, rate), rate, subtype="FLOAT")
     got = read(tmp_path / "a.wav")
@@ -78,22 +78,22 @@ def test_another_rate_keeps_length_and_sound(tmp_path, monkeypatch, rate, block_
     np.testing.assert_allclose(got[edge:-edge], sine(1.1, RATE)[: len(got)][edge:-edge], atol=1e-5, rtol=0)
 
 
-def test_what_the_new_rate_cannot_hold_is_filtered_out(tmp_path):
-    """15 kHz would be heard as 1 kHz at 16 kHz if samples were merely dropped."""
+def test_frequencies_above_the_new_nyquist_frequency_are_removed(tmp_path):
+    """Without a filter, 15 kHz would alias to 1 kHz at a rate of 16 kHz."""
     soundfile.write(tmp_path / "a.wav", sine(0.5, RATE, 15_000.0), RATE, subtype="FLOAT")
     got = read(tmp_path / "a.wav", 16_000)
     assert abs(len(got) - 8000) <= 1
     assert np.abs(got[800:-800]).max() < 1e-3
 
 
-def test_a_recording_of_few_samples_is_resampled_whole(tmp_path):
+def test_a_recording_of_few_samples_is_resampled_completely(tmp_path):
     for samples in (1, 2, 7):
         soundfile.write(tmp_path / "a.wav", np.full(samples, 0.5), 22_050)
         assert abs(len(read(tmp_path / "a.wav")) - 2 * samples) <= 1
 
 
 @pytest.mark.parametrize("block_s", [0.0, 1 / RATE, 0.0101, 0.25, 1.0])
-def test_blocks_joined_are_the_file_and_no_block_is_longer(tmp_path, monkeypatch, block_s):
+def test_blocks_add_up_to_the_file_and_are_bounded(tmp_path, monkeypatch, block_s):
     wave = np.random.default_rng(1).uniform(-1, 1, 2205).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
     monkeypatch.setattr(audio_reader, "BLOCK_S", block_s)
@@ -103,11 +103,11 @@ def test_blocks_joined_are_the_file_and_no_block_is_longer(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("rate", [8000, 48_000])
-def test_blocks_of_another_rate_are_bounded_too(tmp_path, monkeypatch, rate):
+def test_resampled_blocks_are_bounded(tmp_path, monkeypatch, rate):
     monkeypatch.setattr(audio_reader, "BLOCK_S", 0.1)
     soundfile.write(tmp_path / "a.wav", sine(3, rate), rate, subtype="FLOAT")
     lengths = [len(block) for block in audio_reader.stream_mono(tmp_path / "a.wav", RATE)]
-    # The filter may hold part of a block back and give it with the next.
+    # The filter may delay part of a block to the next one.
     assert max(lengths) <= 2 * 0.1 * RATE and sum(lengths) == 3 * RATE
 
 
@@ -117,14 +117,14 @@ def test_blocks_are_read_one_at_a_time(tmp_path, monkeypatch):
     wave[RATE // 2] = np.nan
     soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
     blocks = audio_reader.stream_mono(tmp_path / "a.wav", RATE)
-    # The fault lies in the sixth block: five come before it is met.
+    # The invalid sample is in the sixth block; the first five are still read.
     assert sum(len(next(blocks)) for _ in range(5)) == RATE // 2
     with pytest.raises(InputError):
         next(blocks)
 
 
-def refusal(path):
-    """The one line in which a recording is refused."""
+def error_message(path):
+    """Returns the error message of a recording; it must be one line."""
     with pytest.raises(InputError) as refused:
         read(path)
     message = str(refused.value)
@@ -133,83 +133,83 @@ def refusal(path):
 
 
 def test_a_missing_recording_is_refused(tmp_path):
-    assert "no such recording" in refusal(tmp_path / "missing.wav")
-    assert "no such recording" in refusal(tmp_path)  # a folder is none either
+    assert "no such recording" in error_message(tmp_path / "missing.wav")
+    assert "no such recording" in error_message(tmp_path)  # a folder
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "txt", "raw"])
-def test_what_is_no_audio_is_refused_whatever_its_name(tmp_path, suffix):
+def test_text_is_refused_with_any_suffix(tmp_path, suffix):
     path = tmp_path / f"notes.{suffix}"
-    path.write_text("the microphone stood beside the window\n")
-    assert "not readable as audio" in refusal(path)
+    path.write_text("the microphone was next to the window\n")
+    assert "not readable as audio" in error_message(path)
 
 
-def test_a_file_of_no_bytes_is_refused(tmp_path):
+def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "a.wav").touch()
-    assert "not readable as audio" in refusal(tmp_path / "a.wav")
+    assert "not readable as audio" in error_message(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.aiff"])
 @pytest.mark.parametrize("rate", [RATE, 8000])
 def test_a_recording_without_samples_is_refused(tmp_path, name, rate):
     soundfile.write(tmp_path / name, np.zeros(0), rate)
-    assert "the recording is empty (0 samples)" in refusal(tmp_path / name)
+    assert "the recording is empty (0 samples)" in error_message(tmp_path / name)
 
 
-def test_a_header_that_breaks_off_is_refused(tmp_path):
+def test_a_truncated_header_is_refused(tmp_path):
     soundfile.write(tmp_path / "a.wav", sine(0.1, RATE), RATE)
     (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:30])
-    assert "not readable as audio" in refusal(tmp_path / "a.wav")
+    assert "not readable as audio" in error_message(tmp_path / "a.wav")
 
 
-def test_damage_in_the_middle_is_refused(tmp_path):
+def test_damage_in_the_middle_of_a_file_is_refused(tmp_path):
     soundfile.write(tmp_path / "a.flac", np.random.default_rng(2).uniform(-0.5, 0.5, RATE), RATE)
     content = bytearray((tmp_path / "a.flac").read_bytes())
     content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
     (tmp_path / "a.flac").write_bytes(content)
-    assert "not readable as audio" in refusal(tmp_path / "a.flac")
+    assert "not readable as audio" in error_message(tmp_path / "a.flac")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("block_s", [20.0, 0.1])
 @pytest.mark.parametrize("rate", [RATE, 8000])
-def test_a_sample_that_is_no_number_is_refused_and_named(tmp_path, monkeypatch, value, block_s, rate):
-    """One such sample, in one of two channels, is found in a later block too."""
+def test_a_sample_that_is_not_finite_is_refused_and_named(tmp_path, monkeypatch, value, block_s, rate):
+    """It may be in one of two channels and in a later block."""
     monkeypatch.setattr(audio_reader, "BLOCK_S", block_s)
     wave = np.zeros((rate, 2), np.float32)
     wave[round(0.25 * rate) :, 1] = value
     soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
-    assert f"sample {round(0.25 * rate)} (0.250 s) is no finite number" in refusal(tmp_path / "a.wav")
+    assert f"sample {round(0.25 * rate)} (0.250 s) is not finite" in error_message(tmp_path / "a.wav")
 
 
-def test_odd_and_broken_files_of_the_world(shared_dir):
-    """Each is decoded as most decoders do it, all samples finite, or refused in one line.
+def test_unusual_and_damaged_files(shared_dir):
+    """Each file is decoded like most decoders do, with finite samples, or refused in one line.
 
-    libsndfile decides where they differ: MS ADPCM (it has 384 samples less than ffmpeg), data cut short, byte orders and odd
-    widths that others refuse. Integers of more than 32 bits, which it refuses, are decoded as scipy does.
+    libsndfile is the reference where decoders differ: MS ADPCM (384 samples fewer than ffmpeg), truncated data, and byte orders
+    and widths that others refuse. For integers of more than 32 bits, which it refuses, scipy is the reference.
     """
     folder = shared_dir / "audio_formats"
     with open(folder / "INDEX.tsv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     decoded = 0
     for row in rows:
-        path, known = folder / row["file"], row["libsndfile"] or "ERR"
-        if known.startswith("ERR") and "/int64" in (row["scipy"] or ""):
-            known = row["scipy"]
-        if known.startswith("ERR") or known.split("/")[2] == "0":
-            refusal(path)
+        path, expected = folder / row["file"], row["libsndfile"] or "ERR"
+        if expected.startswith("ERR") and "/int64" in (row["scipy"] or ""):
+            expected = row["scipy"]
+        if expected.startswith("ERR") or expected.split("/")[2] == "0":
+            error_message(path)
             continue
-        rate, _, samples, _ = known.split("/")
-        got = read(path)
-        assert np.isfinite(got).all()
-        assert abs(len(got) - int(samples) * RATE / int(rate)) <= 1, path
+        rate, _, samples, _ = expected.split("/")
+        waveform = read(path)
+        assert np.isfinite(waveform).all()
+        assert abs(len(waveform) - int(samples) * RATE / int(rate)) <= 1, path
         decoded += 1
     assert decoded and decoded < len(rows)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_integers_of_more_than_32_bits(tmp_path, monkeypatch, channels):
-    """libsndfile does not read them."""
+    """libsndfile does not support them."""
     monkeypatch.setattr(audio_reader, "BLOCK_S", 0.01)
     wave = np.random.default_rng(3).uniform(-1, 1, (1000, channels))
     scipy.io.wavfile.write(tmp_path / "a.wav", RATE, (wave * (2.0**63 - 1025)).astype(np.int64))
@@ -219,7 +219,7 @@ def test_integers_of_more_than_32_bits(tmp_path, monkeypatch, channels):
 
 
 @pytest.mark.parametrize("samples", [1, 2, 4])
-def test_what_is_shorter_than_a_sample_of_the_new_rate_becomes_one(tmp_path, samples):
+def test_a_recording_shorter_than_one_new_sample_becomes_one(tmp_path, samples):
     soundfile.write(tmp_path / "a.wav", np.full(samples, 0.5), 192_000)
     got = read(tmp_path / "a.wav", 8000)
     assert got.shape == (1,) and 0 < got[0] <= 0.5

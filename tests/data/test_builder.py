@@ -1,233 +1,172 @@
-"""The builders of the paper's data and of the soundscapes."""
+"""The base class of the builders: examples, folds, fingerprints, and errors in recordings and label lists."""
 
-import itertools
-import pathlib
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
+import tensorflow_datasets as tfds
 
-from mfl_jax.data import annotation, clip_cutting, label_list, mel_spectrogram, prepare, prepared_dataset
+from mfl_jax.data import annotation, label_list, mel_spectrogram, prepare
 from mfl_jax.errors import InputError
-from mfl_jax.scoring import floor_scores
-from support.small import clips_of
-
-HEADER = "path\tscene_label\tevent_start_time\tevent_end_time\tevent_label\n"
+from support.small import AUDIO, CLIP_FRAMES, HEADER, MEL, RATE, prepare_in_shards, prepare_small, write_recordings
 
 
-def in_memory(**arrays) -> prepared_dataset.Clips:
-    """Clips of given arrays, as if they came from a prepared data set."""
-
-    class Source:
-        def __len__(self):
-            return len(arrays["scene"])
-
-        def __getitems__(self, numbers):
-            place = {"fold": 0, "recording": "a.wav", "clip_start_s": 0.0}
-            return [{key: value[number] for key, value in arrays.items()} | place for number in numbers]
-
-    return prepared_dataset.Clips(Source())
+def read_examples(dataset, split):
+    return list(tfds.builder_from_directory(dataset.directory).as_data_source(split))
 
 
-def tut_tree(root: pathlib.Path) -> pathlib.Path:
-    """Four development recordings, one a fold, and one for evaluation, in the layout of the TUT data."""
-    rows = {}
-    for number in range(5):
-        path = f"TUT-sound-events-2016-development/audio/home/a00{number}.wav"
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        noise = 0.01 * np.random.default_rng(number).standard_normal((44_100 * 11, 2))
-        soundfile.write(root / path, noise, 44_100, subtype="PCM_24")
-        rows[number] = f"{path}\thome\t0.5\t1.25\twater tap running\n{path}\thome\t1.0\t1.0\tdishes\n"
-    for folder, splits in (("meta", {"development": range(4), "evaluation": [4]}),):
-        (root / folder).mkdir()
-        for split, numbers in splits.items():
-            (root / folder / f"meta_{split}.txt").write_text(HEADER + "".join(rows[n] for n in numbers))
-    (root / "crossvaridation").mkdir()
-    for fold in range(1, 5):
-        held_out = fold - 1
-        for split, numbers in (("development", [n for n in range(4) if n != held_out]), ("evaluation", [held_out])):
-            (root / "crossvaridation" / f"meta_fold{fold:02d}_{split}.txt").write_text(HEADER + "".join(rows[n] for n in numbers))
+def test_examples_match_the_recordings_and_the_label_list(recordings, prepared):
+    """Compares every clip with the spectrogram of the whole recording and its events."""
+    listed = label_list.read_label_list(recordings / "meta" / "meta_development.txt")
+    examples = {
+        (example["recording"].decode(), round(example["clip_start_s"])): example
+        for example in read_examples(prepared, "development")
+    }
+    assert len(examples) == 3 * len(listed)
+    for recording in listed:
+        waveform, _ = soundfile.read(recordings / recording.path, dtype="float32")
+        log_mel = mel_spectrogram.compute_log_mel(waveform, MEL)
+        active = annotation.events_to_frames(
+            recording.events, prepared.events, len(log_mel), hop_samples=MEL.hop_samples, sample_rate_hz=RATE
+        )
+        for clip in range(3):
+            example, start = examples[recording.path, clip], clip * CLIP_FRAMES
+            valid = min(CLIP_FRAMES, len(log_mel) - start)
+            assert example["valid_frames"] == valid and prepared.scenes[example["scene"]] == recording.scene
+            np.testing.assert_allclose(example["log_mel"][:valid], log_mel[start:][:CLIP_FRAMES], rtol=1e-4, atol=1e-4)
+            np.testing.assert_array_equal(example["events"][:valid], active[start:][:CLIP_FRAMES])
+            np.testing.assert_allclose(example["log_mel"][valid:], np.log(1e-10), rtol=1e-5)
+            assert not example["events"][valid:].any()
+
+
+def test_folds_keep_recordings_together_and_balance_scenes(prepared):
+    folds = {}
+    for example in read_examples(prepared, "development"):
+        assert folds.setdefault(example["recording"], example["fold"]) == example["fold"]
+        assert 1 <= example["fold"] <= 4
+    assert sorted(folds.values()) == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert {example["fold"] for example in read_examples(prepared, "evaluation")} == {0}
+
+
+def test_clips_have_one_order_in_any_number_of_shards(recordings, prepared, tmp_path):
+    builder = prepare_in_shards(tmp_path, recordings, 5)
+    assert builder.info.splits["development"].shard_lengths == [5, 5, 4, 5, 5]
+    for split in ("development", "evaluation"):
+        for ours, theirs in zip(builder.as_data_source(split), read_examples(prepared, split), strict=True):
+            assert ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_the_fingerprint_covers_labels_and_every_sample(recordings, prepared, tmp_path):
+    root = shutil.copytree(recordings, tmp_path / "recordings")
+    assert prepare_small(tmp_path / "same", root).fingerprint == prepared.fingerprint
+    waveform, rate = soundfile.read(root / "audio" / "evaluation_0.wav", dtype="int16")
+    changed = waveform.copy()
+    changed[1000] ^= 1
+    soundfile.write(root / "audio" / "evaluation_0.wav", changed, rate)
+    assert prepare_small(tmp_path / "sample", root).fingerprint != prepared.fingerprint
+    soundfile.write(root / "audio" / "evaluation_0.wav", waveform, rate)
+    with open(root / "meta" / "meta_evaluation.txt", "a") as file:
+        file.write("audio/evaluation_0.wav\tcalm\t0\t1\thigh\n")
+    assert prepare_small(tmp_path / "label", root).fingerprint != prepared.fingerprint
+
+
+def write_few(tmp_path, **waveforms):
+    """Writes two recordings per split; `waveforms` replaces some of them, by name."""
+    root = write_recordings(tmp_path / "recordings", development=2, evaluation=2)
+    for name, waveform in waveforms.items():
+        soundfile.write(root / "audio" / f"{name}.wav", waveform, RATE)
     return root
 
 
-@pytest.fixture(scope="module")
-def tut(tmp_path_factory):
-    return tut_tree(tmp_path_factory.mktemp("tut"))
+def find_leftovers(tmp_path):
+    return [path.name for path in (tmp_path / "data" / "annotated_audio" / "small").glob("[!.]*")]
 
 
-def test_the_papers_data_set_is_built_with_its_vocabulary_and_folds(tut, tmp_path):
-    dataset = prepare.prepare("tut_scenes_events", data_dir=tmp_path, manual_dir=tut)
-    assert len(dataset.scenes) == 4 and len(dataset.events) == 25 and dataset.clip_frames == 500
-    assert dataset.clips == {"development": 8, "evaluation": 2}  # 11 s: a whole clip, and one of a second
-    clips_ = dataset.read("development")
-    assert sorted(clips_.fold) == [1, 1, 2, 2, 3, 3, 4, 4]
-    taken = clips_.take(np.arange(8))
-    assert sorted(set(taken["valid_frames"])) == [50, 500]
-    whole = taken["valid_frames"] == 500
-    running, dishes = (dataset.events.index(label) for label in ("water tap running", "dishes"))
-    assert (np.flatnonzero(taken["events"][whole][0][:, running]) == np.arange(25, 63)).all()
-    assert np.flatnonzero(taken["events"][whole][0][:, dishes]).tolist() == [50]  # of zero length
+def test_a_silent_recording_is_finite_and_reported(tmp_path, capsys):
+    dataset = prepare_small(tmp_path / "data", write_few(tmp_path, development_0=np.zeros(RATE)))
+    assert "1 recordings are entirely silent; the first: audio/development_0.wav" in capsys.readouterr().err
+    clips = dataset.read("development")
+    assert np.isfinite(clips.take(np.arange(len(clips)))["log_mel"]).all()
 
 
-def test_a_fold_holds_its_recordings_out(tut, tmp_path):
-    dataset = prepare.prepare("tut_scenes_events/fold3", data_dir=tmp_path, manual_dir=tut)
-    assert dataset.clips == {"development": 6, "evaluation": 2}
-    assert sorted(set(dataset.read("development").fold)) == [1, 2, 4]
+def test_missing_recordings_are_counted_and_the_first_is_named(tmp_path):
+    root = write_few(tmp_path)
+    (root / "audio" / "development_1.wav").unlink()
+    (root / "audio" / "development_0.wav").unlink()
+    with pytest.raises(InputError, match=r"2 of 2 recordings are missing in .*; the first: audio/development_0.wav"):
+        prepare_small(tmp_path / "data", root)
+    assert find_leftovers(tmp_path) == []
 
 
-def test_a_missing_tut_recording_is_named_and_counted(tut, tmp_path):
-    builder = prepare.load_builder("tut_scenes_events").Builder
-    made = builder(config=builder.config_named("full"), data_dir=tmp_path, manual_dir=tut)
-    (tut / "moved.wav").unlink(missing_ok=True)
-    target = tut / made.recordings["development"][2].path
-    target.rename(tut / "moved.wav")
-    try:
-        with pytest.raises(InputError, match=r"1 of 4 recordings are missing below .*a002\.wav"):
-            prepare.prepare("tut_scenes_events/full", data_dir=tmp_path, manual_dir=tut)
-    finally:
-        (tut / "moved.wav").rename(target)
+@pytest.mark.parametrize("content", [b"", b"text instead of audio", None])
+def test_an_unreadable_or_empty_recording_is_named_and_leaves_nothing(tmp_path, content):
+    root = write_few(tmp_path, evaluation_1=np.zeros(0))
+    if content is not None:
+        (root / "audio" / "evaluation_1.wav").write_bytes(content)
+    with pytest.raises(InputError, match=r"evaluation_1\.wav") as caught:
+        prepare_small(tmp_path / "data", root)
+    assert "\n" not in str(caught.value)
+    assert find_leftovers(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("object impact", "(object) impact"),
-        ("people speaking", "people talking"),
-        ("water tap running ", "water tap running"),
-        (" (object) rustling", "(object) rustling"),
-    ],
-)
-def test_labels_of_older_copies_of_the_list_are_known(tmp_path, old, new):
-    module = prepare.load_builder("tut_scenes_events")
-    (tmp_path / "list.txt").write_text(HEADER + f"a.wav\thome\t0\t1\t{old}\n")
-    read = label_list.read_label_list(
-        tmp_path / "list.txt", scenes=module.SCENES, events=module.EVENTS, renamed=module.RENAMED_EVENTS
+def test_events_past_the_end_are_cut_off_and_reported(tmp_path, capsys):
+    root = write_few(tmp_path)
+    with open(root / "meta" / "meta_evaluation.txt", "a") as file:
+        file.write("audio/evaluation_0.wav\tcalm\t2.5\t2.9\thigh\naudio/evaluation_0.wav\tcalm\t7.0\t8.0\tlow\n")
+    dataset = prepare_small(tmp_path / "data", root)
+    errors = capsys.readouterr().err
+    cut_off, left_out = "audio/evaluation_0.wav, row 6, 'high'", "audio/evaluation_0.wav, row 7"
+    assert f"1 events end after their recording and were cut off there; the first: {cut_off}" in errors
+    assert f"1 events start after the end of their recording and were left out; the first: {left_out}" in errors
+    last = next(
+        example
+        for example in read_examples(dataset, "evaluation")
+        if example["recording"] == b"audio/evaluation_0.wav" and example["clip_start_s"] > 1.5
     )
-    assert read[0].events[0].label == new
+    assert last["events"][25:30, list(dataset.events).index("high")].all() and not last["events"][30:].any()
 
 
-def test_an_unknown_label_is_named_with_its_row(tmp_path):
-    module = prepare.load_builder("tut_scenes_events")
-    (tmp_path / "list.txt").write_text(HEADER + "a.wav\thome\t0\t1\tcar\na.wav\thome\t0\t1\tbird singin\n")
-    with pytest.raises(InputError, match=r"list.txt, row 3: unknown event 'bird singin'; did you mean 'bird singing'\?"):
-        label_list.read_label_list(tmp_path / "list.txt", events=module.EVENTS)
+def test_a_recording_in_both_splits_is_refused(tmp_path):
+    root = write_few(tmp_path)
+    with open(root / "meta" / "meta_evaluation.txt", "a") as file:
+        file.write("audio/development_0.wav\tcalm\t0\t1\thigh\n")
+    with pytest.raises(InputError, match=r"in both development and evaluation; the first: audio/development_0.wav"):
+        prepare_small(tmp_path / "data", root)
 
 
-def test_the_published_lists_are_read_whole(shared_dir):
-    """All labels known, folds that partition the development recordings, and nothing in both splits."""
-    module = prepare.load_builder("tut_scenes_events")
-    builder = module.Builder(
-        config=module.Builder.config_named("full"), data_dir="unused", manual_dir=shared_dir / "datasets" / "sed_asc_metadata"
-    )
-    recordings = builder.recordings
-    assert {split: len(of_split) for split, of_split in recordings.items()} == {"development": 112, "evaluation": 136}
-    folds = builder.folds(recordings["development"])
-    assert set(folds) == {recording.path for recording in recordings["development"]} and set(folds.values()) == {1, 2, 3, 4}
-
-
-def test_floors_of_the_published_evaluation_labels(shared_dir):
-    """Known figures: 32.95 % for the majority scene, 38.93 % for `fan` in the office alone. Without the audio, the length of a
-    scene recording is known (30 s, or 10 s in 2017) and that of an event recording is taken from its last event."""
-    module = prepare.load_builder("tut_scenes_events")
-    listed = label_list.read_label_list(shared_dir / "datasets" / "sed_asc_metadata" / "meta" / "meta_evaluation.txt")
-    arrays = {"events": [], "scene": [], "valid_frames": []}
-    for recording in listed:
-        end_s = max(event.offset_s for event in recording.events)
-        if "acoustic-scenes" in recording.path:
-            end_s = 10.0 if "2017" in recording.path else 30.0
-        for start in range(0, int(np.ceil(end_s * 50 - 1e-9)), 500):
-            arrays["events"].append(
-                annotation.events_to_frames(
-                    recording.events, module.EVENTS, 500, first_frame=start, hop_samples=882, sample_rate_hz=44_100
-                )
-            )
-            arrays["scene"].append(module.SCENES.index(recording.scene))
-            arrays["valid_frames"].append(min(500, int(np.ceil(end_s * 50 - 1e-9)) - start))
-    arrays = {key: np.array(value) for key, value in arrays.items()}
-    clips_ = in_memory(log_mel=np.zeros((len(arrays["scene"]), 500, 1), np.float32), **arrays)
-    floors = floor_scores.compute_floors(clips_, np.arange(len(clips_)), module.SCENES, module.EVENTS)
-    assert floors["scene"]["majority"]["micro_f"] == pytest.approx(32.95, abs=0.005)
-    assert floors["event"]["oracle_scene"]["detected"] == {"office": ["fan"]}
-    assert floors["event"]["oracle_scene"]["micro_f"] == pytest.approx(38.93, abs=0.005)
-
-
-def test_the_real_excerpt_whose_annotation_runs_past_its_end(shared_dir, tmp_path):
-    excerpt = shared_dir / "audio_formats" / "tut_excerpt" / "TUT-sound-events-2017-development"
-    rows = [line.split("\t") for line in (excerpt / "meta" / "street" / "a001.ann").read_text().splitlines()]
-    events = tuple(annotation.Event(float(row[2]), float(row[3]), row[4], n) for n, row in enumerate(rows, 1))
-    labels = sorted({event.label for event in events})
-    notes, mel = clip_cutting.Oddities(), mel_spectrogram.MelConfig()
-    recording = annotation.Recording("audio/street/a001.wav", "city_center", events)
-    made = clips_of([recording], excerpt, tmp_path, events=labels, mel=mel, clip_frames=500, notes=notes, jobs=1)
-    frames = sum(example["valid_frames"] for example in made.values())
-    assert frames == mel.frames(soundfile.info(excerpt / recording.path).frames)
-    assert notes.past_end or notes.after_end
-
-
-@pytest.fixture(scope="module")
-def soundscapes():
-    prepare.load_builder("soundscapes")
-    import sys
-
-    return sys.modules["_mfl_jax_datasets_soundscapes.synthesis"]
-
-
-def test_soundscapes_are_many_overlapping_and_seeded(soundscapes, tmp_path):
-    assert len(soundscapes.SCENES) >= 4 and len(soundscapes.EVENTS) >= 10
-    amount = {"development": 2, "evaluation": 1}
-    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
-        soundscapes.render(tmp_path / name, amount, seed=seed)
-    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert len(files) == 12 + 2 and [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
-    assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "same" / file).read_bytes() for file in files)
-    assert any((tmp_path / "one" / file).read_bytes() != (tmp_path / "other" / file).read_bytes() for file in files)
-    listed = label_list.read_label_list(tmp_path / "one" / "meta" / "meta_development.txt", events=soundscapes.EVENTS)
-    assert sorted(recording.scene for recording in listed) == sorted(list(soundscapes.SCENES) * 2)
-    overlaps = 0
-    for recording in listed:
-        spans = sorted((event.onset_s, event.offset_s) for event in recording.events)
-        overlaps += sum(a[1] > b[0] for a, b in itertools.pairwise(spans))
-    assert overlaps > 0
-
-
-@pytest.mark.parametrize("split", ["development", "evaluation"])
-def test_every_sound_is_finite_and_audible(soundscapes, split):
-    for label, sound in soundscapes.SOUNDS.items():
-        draw = soundscapes.Draw(np.random.default_rng(0), split)
-        samples = int(draw.free(*sound.seconds) * soundscapes.RATE)
-        wave = sound.formula(draw, samples)
-        assert wave.shape == (samples,) and np.isfinite(wave).all() and np.std(wave) > 0, label
-
-
-def test_the_sounds_of_evaluation_are_held_out(soundscapes):
-    """A parameter falls into bands that alternate between the splits, over the same range."""
-    drawn = {}
+def test_label_lists_without_events_are_refused(tmp_path):
+    root = write_few(tmp_path)
     for split in ("development", "evaluation"):
-        draw = soundscapes.Draw(np.random.default_rng(0), split)
-        where = np.array([np.log(draw(100, 1000) / 100) / np.log(10) for _ in range(2000)])
-        drawn[split] = set(np.floor(where * soundscapes.BANDS - 1e-9).astype(int))
-    assert drawn == {"development": {0, 2, 4, 6, 8}, "evaluation": {1, 3, 5, 7}}
+        (root / "meta" / f"meta_{split}.txt").write_text(HEADER + f"audio/{split}_0.wav\tcalm\t\t\t\n")
+    with pytest.raises(InputError, match="the label lists contain no events"):
+        prepare_small(tmp_path / "data", root)
 
 
-def test_quick_and_full_differ_in_size_alone():
-    configs = {config.name: config for config in prepare.load_builder("soundscapes").Builder.BUILDER_CONFIGS}
-    quick, full = configs["quick"], configs["full"]
-    assert (quick.mel, quick.clip_s, quick.seed) == (full.mel, full.clip_s, full.seed)
-    assert quick.development < full.development and quick.evaluation < full.evaluation
+def test_a_builder_without_its_recordings_is_refused(tmp_path):
+    with pytest.raises(InputError, match="annotated_audio needs manual_dir"):
+        prepare.prepare("annotated_audio/small", data_dir=tmp_path, **AUDIO)
 
 
-def test_floors_are_those_of_systems_that_do_not_listen():
-    """Three clips of two scenes; event 0 is on in most frames of scene 0 alone."""
-    events = np.zeros((3, 4, 2), bool)
-    events[0, :3, 0] = True
-    events[1, :1, 1] = True
-    clips_ = in_memory(
-        log_mel=np.zeros((3, 4, 1), np.float32), events=events, scene=np.array([0, 1, 1]), valid_frames=np.array([4, 4, 1])
-    )
-    floors = floor_scores.compute_floors(clips_, np.arange(3), ("a", "b"), ("x", "y"))
-    assert floors["scene"]["majority"] == {"answer": "b", "micro_f": pytest.approx(200 / 3), "macro_f": pytest.approx(40)}
-    event = floors["event"]
-    assert event["all_off"]["micro_f"] == 0 and event["all_off"]["error_rate"] == 1
-    assert event["always_on"]["micro_f"] == pytest.approx(100 * 2 * 4 / (2 * 4 + 14))  # 9 valid frames, 18 cells, 4 active
-    assert event["oracle_scene"]["detected"] == {"a": ["x"]}
-    assert event["oracle_scene"]["micro_f"] == pytest.approx(100 * 2 * 3 / (2 * 3 + 1 + 1))
+def test_formats_rates_and_channels_mix(tmp_path):
+    """FLAC, OGG, MP3 and WAV, mono and stereo, at other rates: all are resampled to the rate of the data set."""
+    root = write_few(tmp_path)
+    rows = []
+    for name, rate, channels in (("a.flac", 44_100, 2), ("b.ogg", 48_000, 1), ("c.mp3", 22_050, 2), ("d.wav", 11_025, 5)):
+        tone = 0.3 * np.sin(2 * np.pi * 1000 * np.arange(2 * rate) / rate)
+        soundfile.write(root / "audio" / name, np.repeat(tone[:, None], channels, 1), rate)
+        rows.append(f"audio/{name}\tcalm\t0\t2\thigh\n")
+    (root / "meta" / "meta_evaluation.txt").write_text(HEADER + "".join(rows))
+    examples = read_examples(prepare_small(tmp_path / "data", root), "evaluation")
+    assert {example["recording"] for example in examples} == {b"audio/a.flac", b"audio/b.ogg", b"audio/c.mp3", b"audio/d.wav"}
+    peak = int(mel_spectrogram.mel_filters(MEL)[:, 1000 * MEL.fft_samples // RATE].argmax())
+    for example in examples:
+        if example["valid_frames"] == CLIP_FRAMES:
+            assert example["log_mel"][20].argmax() == peak, example["recording"]
+
+
+def test_the_length_of_a_clip_must_be_a_multiple_of_the_hop(tmp_path):
+    with pytest.raises(InputError, match=r"clip_s 1.01 is not a multiple of the hop"):
+        prepare.prepare(
+            "annotated_audio/x", data_dir=tmp_path / "data", manual_dir=write_few(tmp_path), **{**AUDIO, "clip_s": 1.01}
+        )

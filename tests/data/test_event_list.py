@@ -1,19 +1,20 @@
-"""Tests of reading event lists: every form that is usual, what is wrong in them, and which recordings are the same."""
+"""Event lists: the common formats, and errors in them."""
 
 import pytest
 
-from mfl_jax.data.event_list import match_recordings, read_event_list
+from mfl_jax.data.event_list import read_event_list
+from mfl_jax.data.match_recordings import match_recordings
 from mfl_jax.errors import InputError
 
 
-def written(tmp_path, text, name="list.tsv"):
+def write_list(tmp_path, text, name="list.tsv"):
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return file
 
 
-def plain(recordings):
+def as_tuples(recordings):
     return {name: [(event.onset_s, event.offset_s, event.label) for event in events] for name, events in recordings.items()}
 
 
@@ -25,21 +26,21 @@ TWO = {"a/x.wav": [(0.5, 2.25, "car"), (1.0, 1.4, "horn")], "a/y.wav": []}
     [
         # DESED.
         "filename\tonset\toffset\tevent_label\na/x.wav\t0.5\t2.25\tcar\na/x.wav\t1.0\t1.4\thorn\na/y.wav\t\t\t\n",
-        # A data frame written as it is, with an index and NaN.
+        # A pandas data frame with its index and NaN.
         ",event_label,onset,offset,filename\n0,car,0.5,2.25,a/x.wav\n1,horn,1.0,1.4,a/x.wav\n2,,NaN,nan,a/y.wav\n",
-        # This project, with a byte order mark, DOS line ends and blank lines.
+        # This project's format, with a byte order mark, DOS line ends and blank lines.
         "\ufeffpath\tscene_label\tevent_start_time\tevent_end_time\tevent_label\r\na/x.wav\tstreet\t0.5\t2.25\tcar\r\n\r\n"
         "a/x.wav\tstreet\t1.0\t1.4\thorn\r\na/y.wav\thome\t\t\t\r\n",
-        # dcase_util, and names of columns in capitals.
+        # dcase_util, with capitals in the names of columns.
         "File\tEvent_Onset\tEvent_Offset\tLabel\na/x.wav\t0.5\t2.25\tcar\na/x.wav\t1.0\t1.4\thorn\na/y.wav\n",
-        # Without a header: of four fields, some padded; of five, with the scene; and separated by commas.
+        # Without a header: four fields, some padded; five fields, with the scene; separated by commas.
         "a/x.wav\t  0.50\t 2.25\tcar\na/x.wav\t1.0\t1.4\thorn\na/y.wav\n",
         "a/x.wav\tstreet\t0.5\t2.25\tcar\na/x.wav\tstreet\t1.0\t1.4\thorn\na/y.wav\thome\n",
         "a/x.wav,0.5,2.25,car\na/x.wav,1e0,1.4,horn\na/y.wav\n",
     ],
 )
-def test_forms_with_names(tmp_path, text):
-    assert plain(read_event_list(written(tmp_path, text))) == TWO
+def test_lists_that_name_recordings(tmp_path, text):
+    assert as_tuples(read_event_list(write_list(tmp_path, text))) == TWO
 
 
 @pytest.mark.parametrize(
@@ -47,42 +48,42 @@ def test_forms_with_names(tmp_path, text):
     [
         "0.5\t2.25\tcar\n1.0\t1.4\thorn\n",
         "onset,offset,event_label\n0.5,2.25,car\n1.0,1.4,horn\n",
-        # An Audacity label track in which the first label is bound to frequencies.
+        # An Audacity label track; the first label has a frequency range.
         "0.500000\t2.250000\tcar\n\\\t100.000000\t2000.000000\n1.000000\t1.400000\thorn\n",
     ],
 )
-def test_a_list_without_names_is_about_the_recording_called_as_the_file(tmp_path, text):
-    assert plain(read_event_list(written(tmp_path, text, "a001.txt"))) == {"a001": TWO["a/x.wav"]}
+def test_a_list_without_names_describes_the_recording_named_like_the_file(tmp_path, text):
+    assert as_tuples(read_event_list(write_list(tmp_path, text, "a001.txt"))) == {"a001": TWO["a/x.wav"]}
 
 
-def test_rows_are_numbered_as_in_the_file(tmp_path):
-    events = read_event_list(written(tmp_path, "filename\tonset\toffset\tevent_label\n\nx\t0\t1\tcar\nx\t1\t2\tcar\n"))["x"]
+def test_row_numbers_count_blank_lines(tmp_path):
+    events = read_event_list(write_list(tmp_path, "filename\tonset\toffset\tevent_label\n\nx\t0\t1\tcar\nx\t1\t2\tcar\n"))["x"]
     assert [event.row for event in events] == [3, 4]
 
 
 def test_labels_keep_commas_and_quotes(tmp_path):
-    tabs = read_event_list(written(tmp_path, 'x\t0\t1\tAir horn, "truck" horn\n'))
-    commas = read_event_list(written(tmp_path, 'x,0,1,"Air horn, ""truck"" horn"\n'))
-    assert plain(tabs) == plain(commas) == {"x": [(0.0, 1.0, 'Air horn, "truck" horn')]}
+    tabs = read_event_list(write_list(tmp_path, 'x\t0\t1\tAir horn, "truck" horn\n'))
+    commas = read_event_list(write_list(tmp_path, 'x,0,1,"Air horn, ""truck"" horn"\n'))
+    assert as_tuples(tabs) == as_tuples(commas) == {"x": [(0.0, 1.0, 'Air horn, "truck" horn')]}
 
 
-def test_nothing_at_all(tmp_path):
-    assert read_event_list(written(tmp_path, "", "x.txt")) == {"x": []}
-    assert read_event_list(written(tmp_path, "onset\toffset\tlabel\n", "x.txt")) == {"x": []}
-    assert read_event_list(written(tmp_path, "filename\tonset\toffset\tevent_label\n", "x.txt")) == {}
-    assert read_event_list(written(tmp_path, "x.wav\ny.wav\n")) == {"x.wav": [], "y.wav": []}
+def test_lists_without_events(tmp_path):
+    assert read_event_list(write_list(tmp_path, "", "x.txt")) == {"x": []}
+    assert read_event_list(write_list(tmp_path, "onset\toffset\tlabel\n", "x.txt")) == {"x": []}
+    assert read_event_list(write_list(tmp_path, "filename\tonset\toffset\tevent_label\n", "x.txt")) == {}
+    assert read_event_list(write_list(tmp_path, "x.wav\ny.wav\n")) == {"x.wav": [], "y.wav": []}
 
 
-def test_a_folder_holds_a_list_a_recording(tmp_path):
-    written(tmp_path, "0\t1\tcar\n", "b.txt")
-    written(tmp_path, "", "a.ann")
-    written(tmp_path, "filename\tonset\toffset\tevent_label\n", "home/c.tsv")
-    written(tmp_path, "audio/home/d.wav\t2\t3\tdog\n", "home/d.tsv")
-    written(tmp_path, "no list", "b.md")
+def test_a_folder_holds_one_list_per_recording(tmp_path):
+    write_list(tmp_path, "0\t1\tcar\n", "b.txt")
+    write_list(tmp_path, "", "a.ann")
+    write_list(tmp_path, "filename\tonset\toffset\tevent_label\n", "home/c.tsv")
+    write_list(tmp_path, "audio/home/d.wav\t2\t3\tdog\n", "home/d.tsv")
+    write_list(tmp_path, "no list", "b.md")
     expected = {"a": [], "b": [(0.0, 1.0, "car")], "home/c": [], "audio/home/d.wav": [(2.0, 3.0, "dog")]}
-    assert plain(read_event_list(tmp_path)) == expected
-    written(tmp_path, "0\t1\tcar\n", "b.ann")
-    with pytest.raises(InputError, match=r"b\.txt: the recording 'b' is in .*b\.ann too"):
+    assert as_tuples(read_event_list(tmp_path)) == expected
+    write_list(tmp_path, "0\t1\tcar\n", "b.ann")
+    with pytest.raises(InputError, match=r"b\.txt: the recording 'b' is also in .*b\.ann"):
         read_event_list(tmp_path)
 
 
@@ -92,72 +93,43 @@ HEADER = "filename\tonset\toffset\tevent_label\n"
 @pytest.mark.parametrize(
     "text, message",
     [
-        (HEADER + "x\t0\t1,5\tcar\n", r"list\.tsv, row 2: the offset '1,5' is no number of seconds; write a point"),
-        (HEADER + "x\t-1\t1\tcar\n", r"row 2: the onset '-1' is no time in a recording"),
-        (HEADER + "x\t0\tinf\tcar\n", r"row 2: the offset 'inf' is no time"),
-        (HEADER + "x\t1_0\t11\tcar\n", r"row 2: the onset '1_0' is no number"),
+        (HEADER + "x\t0\t1,5\tcar\n", r"list\.tsv, row 2: the offset '1,5' is not a number of seconds; write a decimal point"),
+        (HEADER + "x\t-1\t1\tcar\n", r"row 2: the onset '-1' must be finite and >= 0"),
+        (HEADER + "x\t0\tinf\tcar\n", r"row 2: the offset 'inf' must be finite and >= 0"),
+        (HEADER + "x\t1_0\t11\tcar\n", r"row 2: the onset '1_0' is not a number"),
         (HEADER + "x\t0\t1\tcar\nx\t3\t2\tcar\n", r"row 3: 'car' ends at 2 s, before it starts at 3 s"),
-        (HEADER + "x\t0\t1\t\n", r"row 2: no label"),
-        (HEADER + "x\t\t1\tcar\n", r"row 2: the onset '' is no number"),
-        (HEADER + "\t0\t1\tcar\n", r"row 2: no name of a recording"),
-        (HEADER + "x\t0\t1\tcar\tred\n", r"row 2: 5 fields where there should be 4"),
-        ("filename\tonset\tend\tevent_label\n", r"row 1: no column for the offset; it is called 'offset' or 'event_offset'"),
+        (HEADER + "x\t0\t1\t\n", r"row 2: the label is empty"),
+        (HEADER + "x\t\t1\tcar\n", r"row 2: the onset '' is not a number"),
+        (HEADER + "\t0\t1\tcar\n", r"row 2: the name of the recording is empty"),
+        (HEADER + "x\t0\t1\tcar\tred\n", r"row 2: 5 fields, expected 4"),
+        ("filename\tonset\tend\tevent_label\n", r"row 1: no column for the offset; name it 'offset' or 'event_offset'"),
         ("file\tpath\tonset\toffset\tlabel\n", r"row 1: the columns 'file' and 'path' both hold the recording"),
-        ("name\tstart\tend\tlabel\nx\t0\t1\tcar\n", r"row 1: \['name', 'start', 'end', 'label'\] is no event and no header"),
-        ("x\ta\t0\t1\tcar\t9\n", r"row 1: 6 fields; without a header a row is"),
-        ("x 0 1 car\ty\tz\n", r"row 1: .* is no event and no header"),
-        (b"x\t0\t1\t\xff\n", r"list\.tsv: not readable as a UTF-8 text"),
+        (
+            "name\tstart\tend\tlabel\nx\t0\t1\tcar\n",
+            r"row 1: \['name', 'start', 'end', 'label'\] is neither an event nor a header",
+        ),
+        ("x\ta\t0\t1\tcar\t9\n", r"row 1: 6 fields; without a header a row must be"),
+        ("x 0 1 car\ty\tz\n", r"row 1: .* is neither an event nor a header"),
+        (b"x\t0\t1\t\xff\n", r"list\.tsv: not readable as UTF-8 text"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path, text, message):
+def test_errors_are_one_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as caught:
-        read_event_list(written(tmp_path, text))
+        read_event_list(write_list(tmp_path, text))
     assert "\n" not in str(caught.value)
 
 
-def test_no_file_and_no_list_in_a_folder(tmp_path):
+def test_missing_files_and_folders_without_lists_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such event list"):
         read_event_list(tmp_path / "none.tsv")
     with pytest.raises(InputError, match="no event list in this folder"):
         read_event_list(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "estimated, reference, expected",
-    [
-        (["a/x.wav"], ["a/x.wav", "b/x.wav"], {"a/x.wav": "a/x.wav"}),
-        (["x.txt", "home/y"], ["street/x.wav", "audio/home/y.flac"], {"x.txt": "street/x.wav", "home/y": "audio/home/y.flac"}),
-        (["audio\\street\\x.WAV"], ["street/x"], {"audio\\street\\x.WAV": "street/x"}),
-        # The points of this name separate no suffix.
-        (["Y0_350.000_360.000"], ["Y0_350.000_360.000.wav"], {"Y0_350.000_360.000": "Y0_350.000_360.000.wav"}),
-        # A name as it stands goes before one that only ends alike.
-        (["x.wav", "a/x"], ["x.wav", "a/x.wav"], {"x.wav": "x.wav", "a/x": "a/x.wav"}),
-        ([], ["x"], {}),
-    ],
-)
-def test_the_same_recording_under_two_names(estimated, reference, expected):
-    assert match_recordings(estimated, reference) == expected
-
-
-@pytest.mark.parametrize(
-    "estimated, message",
-    [
-        (["c/x.wav"], "'c/x.wav' is not in the reference"),
-        (["x"], "'x' may be 'a/x.wav' or 'b/x.wav' of the reference"),
-        (["a/x", "a/x.flac"], "'a/x' and 'a/x.flac' are both 'a/x.wav'"),
-        (["Y_1.000"], "'Y_1.000' is not in the reference"),
-        ([""], "'' is not in the reference"),
-    ],
-)
-def test_names_that_mean_no_recording_or_two(estimated, message):
-    with pytest.raises(InputError, match=message):
-        match_recordings(estimated, ["a/x.wav", "b/x.wav", "Y_1"])
-
-
 def test_lists_of_public_systems(shared_dir):
     golden = shared_dir / "golden" / "event_metrics"
     desed = read_event_list(golden / "desed_task_psds_eval" / "validation.tsv")
-    # Fifteen of its 4239 rows say that a recording is without events.
+    # 15 of its 4239 rows mark a recording without events.
     assert len(desed) == 1168 and sum(map(len, desed.values())) == 4224
     assert sum(not events for events in desed.values()) == 15
     system = read_event_list(golden / "sed_vis" / "a001_system_output.ann")

@@ -1,4 +1,4 @@
-"""Log-mel frames against librosa, in one piece and in many."""
+"""Log-mel spectrograms against librosa, at once and in blocks."""
 
 import dataclasses
 import pickle
@@ -11,7 +11,7 @@ from mfl_jax.data import mel_spectrogram
 from mfl_jax.errors import InputError
 
 PAPER = mel_spectrogram.MelConfig()
-# Even and odd windows and hops, a hop as long as the window, a window as long as the transform, edges inside the band.
+# Even and odd windows and hops, hop = window, window = transform, band edges inside the spectrum.
 CONFIGS = {
     "paper": PAPER,
     "16 kHz": mel_spectrogram.MelConfig(16_000, 640, 320, 1024, 40, 50.0, 7000.0, 1e-6),
@@ -28,10 +28,10 @@ def noise(samples, seed=0):
 
 
 def librosa_mel_power(waveform, config):
-    """The mel power by librosa alone, in float64.
+    """Computes the mel power with librosa alone, in float64.
 
-    Its frame t begins at sample t * hop, with the window in the middle of `fft_samples`: zeros before the recording move the
-    centre to (t + 0.5) * hop, rounded down where window and hop are not both even.
+    Frame t of librosa starts at sample t * hop, with the window in the middle of `fft_samples`. Zeros before the recording move
+    its centre to (t + 0.5) * hop, rounded down unless window and hop are both even.
     """
     before = config.window_samples // 2 - config.hop_samples // 2 + (config.fft_samples - config.window_samples) // 2
     padded = np.concatenate([np.zeros(before), waveform.astype(np.float64), np.zeros(2 * config.fft_samples)])
@@ -47,17 +47,17 @@ def librosa_mel_power(waveform, config):
 
 @every_config
 @pytest.mark.parametrize("hops", [12, 12.37])
-def test_mel_power_is_that_of_librosa(config, hops):
+def test_mel_power_matches_librosa(config, hops):
     waveform = noise(int(hops * config.hop_samples))
-    got = mel_spectrogram.compute_log_mel(waveform, config)
-    want = librosa_mel_power(waveform, config)
-    assert got.dtype == np.float32 and got.shape == want.shape
-    np.testing.assert_allclose(np.exp(got.astype(np.float64)), want + config.floor, rtol=1e-4)
+    log_mel = mel_spectrogram.compute_log_mel(waveform, config)
+    power = librosa_mel_power(waveform, config)
+    assert log_mel.dtype == np.float32 and log_mel.shape == power.shape
+    np.testing.assert_allclose(np.exp(log_mel.astype(np.float64)), power + config.floor, rtol=1e-4)
 
 
 @every_config
 def test_a_click_is_strongest_in_the_frame_that_holds_it(config):
-    """The window is centred on its frame, so a click in the middle of frame 5 is loudest there, and as loud on both sides."""
+    """The window is centred on its frame: a click in the middle of frame 5 is loudest there and equally loud on both sides."""
     waveform = np.zeros(11 * config.hop_samples, np.float32)
     waveform[5 * config.hop_samples + config.hop_samples // 2] = 1
     power = np.exp(mel_spectrogram.compute_log_mel(waveform, config).astype(np.float64)).sum(1)
@@ -77,7 +77,7 @@ def test_ten_seconds_are_five_hundred_frames():
     assert mel_spectrogram.compute_log_mel(np.zeros(441_000, np.float32)).shape == (500, 64)
 
 
-def in_blocks(waveform, sizes):
+def split_waveform(waveform, sizes):
     start = 0
     for size in sizes:
         yield waveform[start : start + size]
@@ -86,51 +86,51 @@ def in_blocks(waveform, sizes):
 
 
 @every_config
-@pytest.mark.parametrize("kind", ["single samples", "hops", "odd", "with empty ones", "one large one at the end"])
-def test_blocks_give_what_the_whole_gives(config, kind):
+@pytest.mark.parametrize("kind", ["single samples", "hops", "odd", "with empty blocks", "a large last block"])
+def test_blocks_give_the_same_frames_as_the_whole_waveform(config, kind):
     hop = config.hop_samples
     waveform = noise(9 * hop + 7, seed=1)
     sizes = {
         "single samples": [1] * (2 * config.window_samples),
         "hops": [hop] * 9,
         "odd": [1, hop - 1, hop + 1, 2, 3 * hop + 5, 17],
-        "with empty ones": [0, 5, 0, 0, 3 * hop, 0],
-        "one large one at the end": [3],
+        "with empty blocks": [0, 5, 0, 0, 3 * hop, 0],
+        "a large last block": [3],
     }[kind]
-    pieces = list(mel_spectrogram.stream_log_mel(in_blocks(waveform, sizes), config))
+    pieces = list(mel_spectrogram.stream_log_mel(split_waveform(waveform, sizes), config))
     assert all(len(piece) for piece in pieces)
     np.testing.assert_allclose(np.concatenate(pieces), mel_spectrogram.compute_log_mel(waveform, config), rtol=1e-6, atol=1e-6)
 
 
-def test_a_frame_comes_as_soon_as_its_window_is_filled():
-    """So that memory is bounded by a block: nothing but the part of a window is held back."""
-    taken = 0
+def test_a_frame_is_returned_once_its_window_is_full():
+    """Only part of a window is held back, so that memory depends on the length of a block."""
+    read = 0
 
     def blocks():
-        nonlocal taken
+        nonlocal read
         for _ in range(40):
-            taken += 1000
+            read += 1000
             yield noise(1000)
 
     done = 0
     for piece in mel_spectrogram.stream_log_mel(blocks(), PAPER):
         done += len(piece)
-        assert done >= PAPER.frames(taken) - 2
+        assert done >= PAPER.frames(read) - 2
     assert done == PAPER.frames(40_000)
 
 
 @every_config
 def test_a_frame_does_not_depend_on_where_the_recording_is_cut(config):
-    """A frame whose window lies inside an excerpt has the values that it has in the whole recording."""
+    """A frame whose window is inside an excerpt has the same values as in the whole recording."""
     hop = config.hop_samples
     whole = noise(30 * hop, seed=2)
     margin = -(-config.window_samples // hop)
-    want = mel_spectrogram.compute_log_mel(whole, config)[10 + margin : 20 - margin]
-    assert len(want)
+    expected = mel_spectrogram.compute_log_mel(whole, config)[10 + margin : 20 - margin]
+    assert len(expected)
     cut = mel_spectrogram.compute_log_mel(whole[10 * hop : 20 * hop], config)
-    np.testing.assert_allclose(cut[margin:-margin], want, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(cut[margin:-margin], expected, rtol=1e-6, atol=1e-6)
     longer = mel_spectrogram.compute_log_mel(np.concatenate([whole, noise(13 * hop, seed=3)]), config)
-    np.testing.assert_allclose(longer[10 + margin : 20 - margin], want, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(longer[10 + margin : 20 - margin], expected, rtol=1e-6, atol=1e-6)
 
 
 @every_config
@@ -146,7 +146,7 @@ def test_full_scale_and_the_smallest_samples_stay_finite():
 
 
 @pytest.mark.parametrize("blocks", [[], [np.zeros(0, np.float32)] * 3], ids=["no block", "empty blocks"])
-def test_nothing_gives_no_frame(blocks):
+def test_an_empty_waveform_has_no_frames(blocks):
     assert list(mel_spectrogram.stream_log_mel(blocks, PAPER)) == []
     assert mel_spectrogram.compute_log_mel(np.zeros(0, np.float32)).shape == (0, 64)
 
@@ -157,11 +157,11 @@ def test_a_tone_peaks_in_the_band_around_it(bin_):
     tone = 0.5 * np.sin(2 * np.pi * centres[bin_] * np.arange(44_100) / 44_100)
     inside = mel_spectrogram.compute_log_mel(tone)[2:-2]
     assert (inside.argmax(1) == bin_).all()
-    # A stationary tone looks the same in every frame.
+    # All frames of a stationary tone are equal.
     np.testing.assert_allclose(inside[:, bin_], inside[0, bin_], atol=1e-3)
 
 
-def test_twice_the_amplitude_is_four_times_the_power():
+def test_doubling_the_amplitude_quadruples_the_power():
     waveform = noise(20_000)
     np.testing.assert_allclose(
         mel_spectrogram.compute_log_mel(2 * waveform) - mel_spectrogram.compute_log_mel(waveform), np.log(4), atol=1e-4
@@ -171,37 +171,37 @@ def test_twice_the_amplitude_is_four_times_the_power():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sample_rate_hz": 0}, "rate, hop and bins are above 0"),
-        ({"hop_samples": 0}, "rate, hop and bins are above 0"),
-        ({"hop_samples": -882}, "rate, hop and bins are above 0"),
-        ({"mel_bins": 0}, "rate, hop and bins are above 0"),
-        ({"window_samples": 0}, "no longer than the Fourier transform"),
-        ({"window_samples": 2049}, "no longer than the Fourier transform"),
-        ({"hop_samples": 1765}, "the hop is no longer than the window"),
-        ({"low_hz": -1.0}, "0 <= low < high"),
-        ({"low_hz": 8000.0, "high_hz": 8000.0}, "0 <= low < high"),
-        ({"high_hz": 22_051.0}, "half of the rate"),
-        ({"sample_rate_hz": 16_000}, "half of the rate"),
-        ({"low_hz": float("nan")}, "0 <= low < high"),
-        ({"floor": 0.0}, "the floor is above 0"),
-        ({"floor": -1e-10}, "the floor is above 0"),
-        ({"floor": float("nan")}, "the floor is above 0"),
-        ({"floor": float("inf")}, "the floor is above 0 and finite"),
-        ({"floor": 1e-60}, "the floor is above 0 and finite"),
+        ({"sample_rate_hz": 0}, "sample_rate_hz, hop_samples and mel_bins must be > 0"),
+        ({"hop_samples": 0}, "sample_rate_hz, hop_samples and mel_bins must be > 0"),
+        ({"hop_samples": -882}, "sample_rate_hz, hop_samples and mel_bins must be > 0"),
+        ({"mel_bins": 0}, "sample_rate_hz, hop_samples and mel_bins must be > 0"),
+        ({"window_samples": 0}, "window_samples must be > 0 and <= fft_samples"),
+        ({"window_samples": 2049}, "window_samples must be > 0 and <= fft_samples"),
+        ({"hop_samples": 1765}, "hop_samples must be <= window_samples"),
+        ({"low_hz": -1.0}, "0 <= low_hz < high_hz"),
+        ({"low_hz": 8000.0, "high_hz": 8000.0}, "0 <= low_hz < high_hz"),
+        ({"high_hz": 22_051.0}, "high_hz <= sample_rate_hz / 2"),
+        ({"sample_rate_hz": 16_000}, "high_hz <= sample_rate_hz / 2"),
+        ({"low_hz": float("nan")}, "0 <= low_hz < high_hz"),
+        ({"floor": 0.0}, "floor must be > 0"),
+        ({"floor": -1e-10}, "floor must be > 0"),
+        ({"floor": float("nan")}, "floor must be > 0"),
+        ({"floor": float("inf")}, "floor must be > 0 and finite"),
+        ({"floor": 1e-60}, "floor must be > 0 and finite"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(fields, message):
+def test_invalid_settings_are_refused(fields, message):
     with pytest.raises(InputError, match=message) as refused:
         mel_spectrogram.MelConfig(**fields)
     (name, value), *_ = reversed(fields.items())
     assert f"{name}={value!r}" in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_settings_at_their_limits_are_taken():
+def test_settings_at_their_limits_are_accepted():
     mel_spectrogram.MelConfig(hop_samples=1764, window_samples=1764, fft_samples=1764, low_hz=0.0, high_hz=22_050.0, mel_bins=1)
 
 
-def test_settings_travel_between_processes_and_into_files():
-    odd = CONFIGS["22.05 kHz, odd hop"]
-    assert pickle.loads(pickle.dumps(odd)) == odd == mel_spectrogram.MelConfig(**dataclasses.asdict(odd))
-    assert odd != PAPER and odd.hop_s == 0.02
+def test_settings_survive_pickling_and_conversion_to_a_dict():
+    config = CONFIGS["22.05 kHz, odd hop"]
+    assert pickle.loads(pickle.dumps(config)) == config == mel_spectrogram.MelConfig(**dataclasses.asdict(config))
+    assert config != PAPER and config.hop_s == 0.02

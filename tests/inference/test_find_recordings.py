@@ -151,7 +151,7 @@ def test_empty_list_is_refused(tmp_path, spool, content):
 def test_binary_list_is_refused(tmp_path, spool):
     soundfile.write(tmp_path / "sound.wav", np.linspace(-1, 1, 99), 8000)
     (tmp_path / "sound.wav").rename(tmp_path / "sound.txt")
-    with pytest.raises(InputError, match=r"sound\.txt: not readable as a UTF-8 text") as error:
+    with pytest.raises(InputError, match=r"sound\.txt: not readable as UTF-8 text") as error:
         find_recordings.find_recordings([f"{tmp_path}/sound.txt"], spool)
     assert "\n" not in str(error.value)
 

@@ -1,5 +1,7 @@
 """The recurrent layer against its equations, step by step, and against PyTorch's (cuDNN's form of the GRU)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,16 +15,24 @@ SIZES = [(3, 11, 5, 4), (4, 1, 5, 3), (1, 9, 6, 2), (2, 40, 24, 32)]
 
 
 def layer_and_input(size, seed=0):
-    """A layer with non-zero biases as a compiled function and its parameters, and an input."""
+    """A layer with random parameters as a compiled function, the parameters, and an input."""
     clips, frames, inputs, units = size
-    graphdef, params = nnx.split(BiGRU(inputs, units, rngs=nnx.Rngs(params=seed)))
+    layer, shapes = compiled_layer(inputs, units)
     rng = np.random.default_rng(seed)
-    params = {
-        name: np.asarray(value) + 0.3 * rng.standard_normal(value.shape).astype(np.float32)
-        for name, value in nnx.to_pure_dict(params).items()
-    }
+    params = {}
+    for name, shape in shapes.items():
+        deviation = 0.3 if name.endswith("bias") else 1 / np.sqrt(shape[1])
+        params[name] = (deviation * rng.standard_normal(shape)).astype(np.float32)
     x = rng.standard_normal((clips, frames, inputs)).astype(np.float32)
-    return jax.jit(lambda params, x: nnx.merge(graphdef, params)(x)), params, x
+    return layer, params, x
+
+
+@functools.cache
+def compiled_layer(inputs, units):
+    """The layer as a compiled function, and the shapes of its parameters; orthogonal initial values would be slow to compile."""
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: BiGRU(inputs, units, rngs=nnx.Rngs(params=0))))
+    shapes = {name: value.shape for name, value in nnx.to_pure_dict(params).items()}
+    return jax.jit(lambda params, x: nnx.merge(graphdef, params)(x)), shapes
 
 
 def states_by_equations(params, x):

@@ -9,7 +9,8 @@ import pytest
 import sklearn.metrics
 
 import mfl_jax
-from mfl_jax.data import annotation, event_list, label_list, prepared_dataset
+from mfl_jax.data import annotation, label_list, prepared_dataset
+from mfl_jax.data.match_recordings import match_recordings
 from mfl_jax.errors import InputError
 from mfl_jax.inference import streaming
 from mfl_jax.inference.audio_source import AudioSource
@@ -41,7 +42,7 @@ def agreed(evaluated, *, overlap, rules, keep_clips=True):
     reference = reference_scores.read_reference(labels, model)
     counted = reference_scores.ReferenceScores(model, reference, rules)
     pairs = []
-    matched = event_list.match_recordings([source.name for source in sources], reference, all_of_them=False)
+    matched = match_recordings([source.name for source in sources], reference, require_all=False)
     found = {name: reference[path] for name, path in matched.items()}
     for prediction in streaming.predict_recordings(model, sources, overlap=overlap, rules=rules, keep_clips=keep_clips):
         counted.add(prediction, found[prediction.recording])
@@ -165,7 +166,7 @@ def test_a_reference_with_unknown_labels_is_refused(evaluated, tmp_path):
 
 
 def found(names, *paths):
-    return event_list.match_recordings(names, paths, all_of_them=False)
+    return match_recordings(names, paths, require_all=False)
 
 
 def test_a_name_means_the_path_that_ends_with_it():

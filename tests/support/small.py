@@ -1,27 +1,32 @@
-"""Small data sets and configs that several test modules share."""
+"""Small data sets and configs for the tests."""
 
 import dataclasses
 import pathlib
 
 import numpy as np
 import soundfile
+import tensorflow_datasets as tfds
 
 from configs import default
 from mfl_jax.data import clip_cutting, prepare, spectrogram_cache
+from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.data.prepared_dataset import Dataset
+from support import ROOT
 
 HEADER = "path\tscene_label\tevent_start_time\tevent_end_time\tevent_label\n"
 RATE = 8000
 SEEDS = 3
-# 1 s clips of 50 frames at 8 kHz: the whole way through the code, at a fraction of the work.
+# Clips of 1 s and 50 frames at 8 kHz: they run all of the code for a fraction of the time.
 AUDIO = {
     "clip_s": 1.0, "sample_rate_hz": RATE, "window_samples": 320, "hop_samples": 160, "fft_samples": 512, "mel_bins": 32,
     "low_hz": 0.0, "high_hz": 4000.0,
 }  # fmt: skip
+MEL = MelConfig(**{key: value for key, value in AUDIO.items() if key != "clip_s"})
+CLIP_FRAMES = 50
 
 
 def write_recordings(root: pathlib.Path, *, development: int = 8, evaluation: int = 4, seconds: float = 2.6) -> pathlib.Path:
-    """Writes noise (scene `calm`) and louder noise (scene `busy`) with tones of 500 Hz (`low`) and 2 kHz (`high`)."""
+    """Writes quiet noise (scene `calm`) and louder noise (scene `busy`) with tones of 500 Hz (`low`) and 2 kHz (`high`)."""
     rng = np.random.default_rng(0)
     (root / "meta").mkdir(parents=True)
     (root / "audio").mkdir()
@@ -40,14 +45,27 @@ def write_recordings(root: pathlib.Path, *, development: int = 8, evaluation: in
     return root
 
 
-def small_dataset(tmp: pathlib.Path, **recordings) -> Dataset:
-    """Prepares `write_recordings` as annotated_audio/small below `tmp`/data."""
+def prepare_small(data_dir: pathlib.Path | str, root: pathlib.Path | str, *, beam: str = "") -> Dataset:
+    """Prepares recordings with the settings `AUDIO` as annotated_audio/small."""
+    return prepare.prepare("annotated_audio/small", data_dir=data_dir, manual_dir=root, beam=beam, **AUDIO)
+
+
+def prepare_in_shards(data_dir: pathlib.Path | str, root: pathlib.Path | str, shards: int, *, beam: str = ""):
+    """Prepares like `prepare_small`, into a given number of shards per split; returns the builder."""
+    cls = prepare.load_builder("annotated_audio").Builder
+    builder = cls(config=cls.make_config("small", **AUDIO), data_dir=data_dir, manual_dir=root, beam=beam)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards))
+    return builder
+
+
+def small_dataset(tmp: pathlib.Path, **recordings: int) -> Dataset:
+    """Prepares `write_recordings` in `tmp`/recordings as annotated_audio/small in `tmp`/data."""
     root = write_recordings(tmp / "recordings", **recordings)
-    return prepare.prepare("annotated_audio/small", data_dir=tmp / "data", manual_dir=root, **AUDIO)
+    return prepare_small(tmp / "data", root)
 
 
 def small_config(tmp: pathlib.Path, **fields):
-    """A config that trains on `small_dataset` in seconds."""
+    """Returns a config that trains on `small_dataset` in seconds."""
     config = default.get_config()
     config.update(
         {
@@ -71,8 +89,16 @@ def small_config(tmp: pathlib.Path, **fields):
     return config
 
 
+def small_flags(tmp: pathlib.Path, **fields) -> list[str]:
+    """Flags of `mfl_jax.main` for the run of `small_config`."""
+    config = small_config(tmp, **fields)
+    audio = [f"--config.audio.{key}={value}" for key, value in config.audio.items()]
+    names = ("dataset", "data_dir", "channels", "hidden", "epochs", "batch_size", "devices", *fields)
+    return [f"--config={ROOT}/configs/proposed.py", *audio, *(f"--config.{name}={config[name]}" for name in dict.fromkeys(names))]
+
+
 def small_experiment(tmp, systems=None, **fields):
-    """Two alphas of the proposed losses, three seeds, on one device."""
+    """Returns an experiment of the proposed losses with three seeds on one device."""
     config = default.experiment("small", [])
     for key, value in small_config(tmp).to_dict().items():
         if key != "name":
@@ -83,14 +109,13 @@ def small_experiment(tmp, systems=None, **fields):
     return config
 
 
-def clips_of(recordings, root, folder, *, events, mel, clip_frames, notes, jobs) -> dict[str, dict]:
-    """The examples of recordings by their keys, by the two stages of the builders."""
+def build_examples(recordings, root, folder, *, events, mel, clip_frames, anomalies, jobs) -> dict[str, dict]:
+    """Builds the examples of recordings by key, in the two stages of the builders."""
+    computed = spectrogram_cache.cache_spectrograms(recordings, root=root, folder=folder, mel=mel, description="test", jobs=jobs)
     return {
-        clip.key: clip_cutting.cut_clip(clip, events=events, mel=mel, clip_frames=clip_frames)
-        for recording, spectrogram in spectrogram_cache.keep_all(
-            recordings, mel=mel, what="test", jobs=jobs, root=root, folder=folder
-        )
-        for clip in clip_cutting.list_clips(recording, spectrogram, mel=mel, clip_frames=clip_frames, notes=notes)
+        clip.key: clip_cutting.build_example(clip, events=events, mel=mel, clip_frames=clip_frames)
+        for recording, spectrogram in computed
+        for clip in clip_cutting.plan_clips(recording, spectrogram, mel=mel, clip_frames=clip_frames, anomalies=anomalies)
     }
 
 

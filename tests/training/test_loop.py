@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_data, tmp_path):
     step = int(str(refused.value).split()[4])
     report = json.loads((tmp_path / "run" / "bad_batch.json").read_text())
     clips = dataset.read("development")
-    order = batching.epoch_order(np.arange(len(clips)), seed=0, epoch=0)[(step - 1) * 5 : step * 5]
+    order = batching.shuffle_indices(np.arange(len(clips)), seed=0, epoch=0)[(step - 1) * 5 : step * 5]
     assert report["step"] == step
     assert [(clip["recording"], clip["start_s"]) for clip in report["clips"]] == [
         (clips.recording[number], clips.clip_start_s[number]) for number in order

@@ -14,7 +14,7 @@ from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.training import config_checks, setup
 from support import ROOT
-from support.small import HEADER, small_config, small_dataset, write_recordings
+from support.small import HEADER, small_dataset, small_flags, write_recordings
 
 pytestmark = pytest.mark.lightly_optimised
 
@@ -30,14 +30,6 @@ def call(*flags, cwd=ROOT):
     command = [sys.executable, "-m", "mfl_jax.main", *map(str, flags)]
     process = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     return process.returncode, process.stdout, process.stderr
-
-
-def small_flags(tmp_path, **fields):
-    """Flags of a tiny run on recordings below tmp_path."""
-    config = small_config(tmp_path, **fields)
-    audio = [f"--config.audio.{key}={value}" for key, value in config.audio.items()]
-    names = ("dataset", "data_dir", "channels", "hidden", "epochs", "batch_size", "devices", *fields)
-    return [f"--config={ROOT}/configs/proposed.py", *audio, *(f"--config.{name}={config[name]}" for name in dict.fromkeys(names))]
 
 
 def test_the_command_prepares_trains_and_evaluates(tmp_path):
@@ -90,7 +82,10 @@ def test_a_mistake_in_a_label_list_is_reported_in_one_line(tmp_path):
     (root / "meta" / "meta_evaluation.txt").write_text(HEADER + "audio/evaluation_0.wav\tcalm\t0,5\t1\thigh\n")
     status, _, errors = call(*small_flags(tmp_path), f"--config.manual_dir={root}", f"--workdir={tmp_path / 'run'}")
     assert status == 2 and errors.count("\n") == 1
-    assert "meta_evaluation.txt, row 2: event_start_time '0,5' is no number of seconds; write a point, not a comma" in errors
+    assert (
+        "meta_evaluation.txt, row 2: the event_start_time '0,5' is not a number of seconds; write a decimal point, not a comma"
+        in errors
+    )
     assert not (tmp_path / "run").exists() and not list((tmp_path / "data").rglob("dataset_info.json"))
 
 

@@ -43,7 +43,7 @@ def test_a_data_set_that_names_code_is_refused(trained_run, tmp_path, monkeypatc
     told = json.loads(features.read_text())
     told["featuresDict"]["features"]["scene"]["pythonClassName"] = "hostile.Feature"
     features.write_text(json.dumps(told))
-    with pytest.raises(InputError, match=r"features.json asks for the code of 'hostile.Feature'"):
+    with pytest.raises(InputError, match=r"features.json names the class 'hostile.Feature'"):
         prepared_dataset.open_dataset("annotated_audio/small", tmp_path / "data")
     assert not (tmp_path / "ran").exists() and "hostile" not in sys.modules
     # The test can fail: TFDS by itself does run it.

@@ -92,7 +92,7 @@ def test_evaluation_reproduces_its_scores(stored):
     config = config_of_today(stored)
     before = read_json(stored / "run" / "results.json")
     (stored / "run" / "results.json").unlink()
-    evaluate_run.evaluate_run(config, prepare.open_or_prepare(config), stored / "run", QUIET)
+    evaluate_run.evaluate_run(config, prepare.prepare_from_config(config), stored / "run", QUIET)
     after = read_json(stored / "run" / "results.json")
     assert set(after) >= set(before)
     assert_same_scores(after, before)
@@ -100,7 +100,7 @@ def test_evaluation_reproduces_its_scores(stored):
 
 def test_training_resumes(stored):
     config = config_of_today(stored, epochs=4)
-    dataset = prepare.open_or_prepare(config)
+    dataset = prepare.prepare_from_config(config)
     assert loop.train(config, dataset, stored / "run", QUIET)
     got, want = (read_json_lines(folder / "metrics.jsonl") for folder in (stored / "run", EXPECTED))
     assert got[:3] == want[:3]  # copied, not computed again

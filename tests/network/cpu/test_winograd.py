@@ -1,6 +1,7 @@
 """Winograd's convolution against exact arithmetic and XLA: values, gradients, precision and memory."""
 
 import fractions
+import functools
 import itertools
 
 import jax
@@ -33,6 +34,15 @@ def stock(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions, precision="highest")
 
 
+@functools.cache
+def stock_results(size):
+    """Input, kernel and cotangent of a size with XLA's value and kernel gradient."""
+    clips, frames, bins, inputs, outputs = size
+    x, kernel, cotangent = arrays((clips, frames, bins, inputs), (3, 3, inputs, outputs), (clips, frames, bins, outputs))
+    value, gradients_of = jax.vjp(stock, x, kernel)
+    return x, kernel, cotangent, value, gradients_of(cotangent)[1]
+
+
 def assert_near(ours, expected, tolerance=1e-5):
     assert ours.shape == expected.shape and ours.dtype == expected.dtype
     np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * np.abs(expected).max())
@@ -54,11 +64,9 @@ SIZES = [
 def test_equals_the_stock_convolution_in_pieces_of_any_size(size, piece_bytes, monkeypatch):
     """Pieces of one tile, a stretch of a clip, several clips, and the whole batch."""
     monkeypatch.setattr(winograd, "PIECE_BYTES", piece_bytes)
-    clips, frames, bins, inputs, outputs = size
-    x, kernel, cotangent = arrays((clips, frames, bins, inputs), (3, 3, inputs, outputs), (clips, frames, bins, outputs))
-    value, gradients_of = jax.vjp(stock, x, kernel)
+    x, kernel, cotangent, value, gradient = stock_results(size)
     assert_near(winograd.convolve(x, kernel), value)
-    assert_near(winograd.kernel_gradient(x, cotangent), gradients_of(cotangent)[1])
+    assert_near(winograd.kernel_gradient(x, cotangent), gradient)
 
 
 def test_pieces_are_whole_clips_or_stretches_in_whole_tiles():

@@ -1,11 +1,11 @@
-"""Stands in for `gcloud compute tpus`: slices are folders of $STUB_CLOUD, their workers local processes with a HOME of their own.
+"""Stands in for `gcloud compute tpus`: slices are folders in $STUB_CLOUD, and each worker is a local process with its own HOME.
 
-Takes the commands and flags that launch/tpu_vm.sh needs, and no others. $STUB_CLOUD/plan.json may say:
-  workers          workers of a slice (2)
-  states           states that a slice has, one a question, before it is READY
-  fail             {"tpu-vm create": [STATUS, ...]}: the next calls of that verb fail so
-  preempt_at       a file; when it holds epoch, the slice is preempted while a command runs on it
-  cut_at           likewise, but only the connection breaks; the file `go` beside it appears then
+Accepts only the commands and flags that launch/tpu_vm.sh uses. $STUB_CLOUD/plan.json may set:
+  workers          number of workers per slice (2)
+  states           states to report before READY, one per `describe`
+  fail             {"tpu-vm create": [STATUS, ...]}: exit statuses of the next calls of that verb
+  preempt_at       a file; once it contains `epoch`, the slice is preempted during the ssh command
+  cut_at           a file; once it contains `epoch`, the connection breaks, and the file `go` is created in the same folder
 """
 
 import argparse
@@ -13,12 +13,10 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
+
+# Other modules are imported where they are used: most calls are `describe`, which has to start fast.
 
 CLOUD = pathlib.Path(os.environ["STUB_CLOUD"])
 PLAN = CLOUD / "plan.json"
@@ -60,14 +58,16 @@ class Slice:
             (self.folder / f"worker{worker}").mkdir()
         self.state = "READY"
 
-    def homes(self, which):
+    def homes(self, workers):
         if self.state != "READY":
             error(f'This TPU has state "{self.state}", so it cannot be currently connected to.')
         homes = sorted(self.folder.glob("worker*"))
-        return homes if which == "all" else [homes[int(which)]]
+        return homes if workers == "all" else [homes[int(workers)]]
 
     def kill(self):
-        """What a machine that is gone does to its processes."""
+        """Kills the runs on all workers, as a machine that disappears does."""
+        import signal
+
         for file in self.folder.glob("worker*/mfl_jax/.tpu_run/pid"):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(int(file.read_text()), signal.SIGKILL)
@@ -75,15 +75,24 @@ class Slice:
     def delete(self):
         if not self.state:
             error(f"NOT_FOUND: Resource '{self.name}' was not found")
+        import shutil
+
         self.kill()
         shutil.rmtree(self.folder)
 
 
+def find_free_port():
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
 def ssh(args):
-    tpu = Slice(args.tpu)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    import subprocess
+
+    tpu, port = Slice(args.tpu), find_free_port()
     homes = tpu.homes(args.worker)
     running = []
     for number, home in enumerate(homes):
@@ -91,27 +100,27 @@ def ssh(args):
             "HOME": str(home),
             "PATH": f"{os.environ['STUB_WORKER_BIN']}:/usr/local/bin:/usr/bin:/bin",
             "STUB_WORKER": str(number),
-            # What the metadata of a slice tell its workers.
+            # Real workers read these from the metadata of the slice.
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "JAX_NUM_PROCESSES": str(len(homes)),
             "JAX_PROCESS_ID": str(number),
         }
-        kept = ("STAND_IN", "STUB_", "JAX_COMPILATION", "JAX_PERSISTENT")
-        environment |= {name: value for name, value in os.environ.items() if name.startswith(kept)}
+        passed_on = ("STUB_", "JAX_COMPILATION", "JAX_PERSISTENT", "JAX_DISABLE")
+        environment |= {name: value for name, value in os.environ.items() if name.startswith(passed_on)}
         running.append(subprocess.Popen(["bash", "-c", args.command], cwd=home, env=environment))
     while any(process.poll() is None for process in running):
         time.sleep(0.02)
-        for what in ("preempt_at", "cut_at"):
-            file = plan().get(what)
+        for interruption in ("preempt_at", "cut_at"):
+            file = plan().get(interruption)
             if file and pathlib.Path(file).exists() and pathlib.Path(file).read_text() == str(plan()["epoch"]):
-                change_plan(**{what: None})
-                if what == "preempt_at":
+                change_plan(**{interruption: None})
+                if interruption == "preempt_at":
                     tpu.kill()
                     tpu.state = "PREEMPTED"
                 for process in running:
                     process.kill()
                     process.wait()
-                if what == "cut_at":
+                if interruption == "cut_at":
                     pathlib.Path(file).with_name("go").touch()
                 sys.exit(255)
     for process in running:
@@ -120,16 +129,19 @@ def ssh(args):
 
 
 def scp(args):
+    import subprocess
+
     *sources, target = args.paths
     name = (target if ":" in target else sources[0]).partition(":")[0]
     for home in Slice(name).homes(args.worker):
-        ends = [str(home / path.partition(":")[2]) if ":" in path else path for path in args.paths]
-        copied = subprocess.run(["cp", *(["-r"] if args.recurse else []), *ends], check=False)
-        if copied.returncode:
-            sys.exit(copied.returncode)
+        paths = [str(home / path.partition(":")[2]) if ":" in path else path for path in args.paths]
+        status = subprocess.run(["cp", *(["-r"] if args.recurse else []), *paths], check=False).returncode
+        if status:
+            sys.exit(status)
 
 
-def parse():
+def parse_command():
+    """Parses the command line; a flag that ends in `!` below takes no value."""
     parser = argparse.ArgumentParser("gcloud compute tpus", allow_abbrev=False)
     groups = parser.add_subparsers(required=True, dest="group")
     flags = {
@@ -162,10 +174,25 @@ def parse():
     return parser.parse_args(sys.argv[3:])
 
 
+def describe(args):
+    tpu = Slice(args.tpu)
+    is_queued = (tpu.folder / "queued").exists()
+    if not tpu.state or (args.group == "queued-resources" and not is_queued):
+        error(f"NOT_FOUND: Resource '{args.tpu}' was not found")
+    states = plan().get("states", [])
+    if states and tpu.state == "READY":
+        # While a request waits, its slice does not exist.
+        if args.group == "tpu-vm" and is_queued:
+            error(f"NOT_FOUND: Resource '{args.tpu}' was not found")
+        change_plan(states=states[1:])
+        return states[0]
+    return {"READY": "ACTIVE", "PREEMPTED": "SUSPENDED"}[tpu.state] if args.group == "queued-resources" else tpu.state
+
+
 def main():
     if sys.argv[1:3] != ["compute", "tpus"]:
         error(f"Invalid choice: {sys.argv[1:3]}", 2)
-    args = parse()
+    args = parse_command()
     CLOUD.mkdir(exist_ok=True)
     with open(CLOUD / "calls", "a") as calls:
         calls.write(json.dumps(sys.argv[3:]) + "\n")
@@ -186,22 +213,10 @@ def main():
             (Slice(args.tpu).folder / "queued").touch()
     elif args.verb == "delete":
         if args.group == "tpu-vm" and (Slice(args.tpu).folder / "queued").exists():
-            error("a slice of a queued resource is deleted with it")
+            error("a slice of a queued resource can only be deleted together with it")
         Slice(args.tpu).delete()
     else:
-        tpu = Slice(args.tpu)
-        queued = (tpu.folder / "queued").exists()
-        if not tpu.state or (args.group == "queued-resources" and not queued):
-            error(f"NOT_FOUND: Resource '{args.tpu}' was not found")
-        states = plan().get("states", [])
-        if states and tpu.state == "READY":
-            # A request that waits has no slice yet.
-            if args.group == "tpu-vm" and queued:
-                error(f"NOT_FOUND: Resource '{args.tpu}' was not found")
-            change_plan(states=states[1:])
-            print(states[0])
-        else:
-            print({"READY": "ACTIVE", "PREEMPTED": "SUSPENDED"}[tpu.state] if args.group == "queued-resources" else tpu.state)
+        print(describe(args))
 
 
 if __name__ == "__main__":

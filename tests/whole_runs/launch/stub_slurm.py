@@ -1,6 +1,6 @@
-"""Stands in for sbatch, srun and scontrol: jobs, their arrays and tasks are local processes. The name it is called by is argv[1].
+"""Stands in for sbatch, srun and scontrol: jobs, arrays and tasks are local processes. argv[1] is the name of the command.
 
-$STUB_SLURM/plan.json may name a file as `stop_at`: when it holds `epoch`, the tasks get the SIGTERM of a time limit.
+$STUB_SLURM/plan.json may set `stop_at`, a file: once it contains `epoch`, the tasks get SIGTERM, as at a time limit.
 """
 
 import json
@@ -28,21 +28,21 @@ def sbatch():
         (SLURM / "requeued").unlink(missing_ok=True)
         job = int(os.environ["STUB_JOB"]) + task
         nodes = int(options["nodes"])
-        place = {
+        variables = {
             "SLURM_JOB_ID": str(job),
             "SLURM_JOB_NUM_NODES": str(nodes),
             "SLURM_JOB_NODELIST": f"node[1-{nodes}]" if nodes > 1 else "node1",
         }
         if "array" in options:
-            place["SLURM_ARRAY_TASK_ID"] = str(task)
+            variables["SLURM_ARRAY_TASK_ID"] = str(task)
         if "cpus-per-task" in options:
-            place["SLURM_CPUS_PER_TASK"] = options["cpus-per-task"]
+            variables["SLURM_CPUS_PER_TASK"] = options["cpus-per-task"]
         for restart in range(100):
             if restart:
-                place["SLURM_RESTART_COUNT"] = str(restart)
-            # Slurm runs a copy of the script, which lies elsewhere.
+                variables["SLURM_RESTART_COUNT"] = str(restart)
+            # Slurm runs a copy of the script in another folder.
             (SLURM / "slurm_script").write_text(script)
-            status |= subprocess.run(["bash", SLURM / "slurm_script"], env={**os.environ, **place}, check=False).returncode
+            status |= subprocess.run(["bash", SLURM / "slurm_script"], env={**os.environ, **variables}, check=False).returncode
             if not (SLURM / "requeued").exists() or "requeue" not in options:
                 break
             (SLURM / "requeued").unlink()
@@ -63,8 +63,8 @@ def srun():
     assert count == int(os.environ["SLURM_JOB_NUM_NODES"]) == int(options["nodes"])
     tasks = []
     for number in range(count):
-        place = {"SLURM_PROCID": str(number), "SLURM_NTASKS": str(count), "SLURM_STEP_NUM_TASKS": str(count)}
-        tasks.append(subprocess.Popen(words, env={**os.environ, **place}))
+        variables = {"SLURM_PROCID": str(number), "SLURM_NTASKS": str(count), "SLURM_STEP_NUM_TASKS": str(count)}
+        tasks.append(subprocess.Popen(words, env={**os.environ, **variables}))
     plan = json.loads(PLAN.read_text()) if PLAN.exists() else {}
     while any(task.poll() is None for task in tasks):
         time.sleep(0.02)

@@ -1,7 +1,7 @@
-# Sourced by launch/tpu_vm.sh, slurm.sh and gpu.sh: one way to print a command, and one to refuse.
+# Sourced by the other launch scripts: prints commands, messages and help texts.
 
-# Prints a command as one line that a shell reads back word by word; the same in every version of bash, unlike printf %q.
-quoted() {
+# Prints a command on one line, quoted so that a shell reads the same words back. Unlike printf %q, every bash prints the same.
+quote_command() {
   local word line='' quote="'" escaped="'\\''"
   for word in "$@"; do
     case $word in
@@ -21,7 +21,7 @@ fail() {
   exit 2
 }
 
-# The comment at the head of a script is its help.
-help_of() {
+# Prints the comment at the top of a script, which is its help text.
+print_help() {
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
 }

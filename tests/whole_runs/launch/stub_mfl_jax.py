@@ -1,8 +1,8 @@
-"""Stands in for `python -m MODULE FLAGS` where the real one would take long: meets its peers, counts epochs, minds SIGTERM.
+"""Stands in for `python -m MODULE FLAGS`: meets its peers, counts epochs, and stops on SIGTERM.
 
-Writes a line a start into $STAND_IN_LOG, and the number of epochs that are done into WORKDIR/epoch, which it goes on from.
-`--wait_after=N` stays in epoch N until it is stopped or WORKDIR/go is there, `--fail=STATUS` ends with that status, `--epochs=N`
-says when it is done.
+Appends one line per start to $STUB_STARTS, and writes the number of finished epochs to WORKDIR/epoch, from which it resumes.
+`--epochs=N` sets the number of epochs (3). `--wait_after=N` waits in epoch N until it is stopped or WORKDIR/go exists.
+`--fail=STATUS` ends with that status.
 """
 
 import json
@@ -13,15 +13,17 @@ import socket
 import sys
 import time
 
-
-def flag(name, otherwise=None):
-    """The last value of a flag, as absl has it."""
-    found = [word.partition("=")[2] for word in sys.argv[2:] if word.startswith(f"--{name}=")]
-    return found[-1] if found else otherwise
+RECORDED = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "XLA_FLAGS", "SLURM_ARRAY_TASK_ID")
 
 
-def meet_the_others():
-    """Waits for all processes of the run at the coordinator's port; two of one number, or one too few, do not meet."""
+def flag(name, default=None):
+    """The last value of a flag, as with absl."""
+    values = [word.partition("=")[2] for word in sys.argv[2:] if word.startswith(f"--{name}=")]
+    return values[-1] if values else default
+
+
+def meet_peers():
+    """Waits for all processes of the run at the coordinator's port; fails if a process is missing or its number is used twice."""
     address, processes = os.environ.get("JAX_COORDINATOR_ADDRESS"), int(os.environ.get("JAX_NUM_PROCESSES", "1"))
     if processes == 1:
         return
@@ -46,26 +48,25 @@ def meet_the_others():
 
 
 def main():
-    """Does what the flags say."""
+    """Runs the epochs; returns the exit status."""
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    interesting = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "XLA_FLAGS", "SLURM_ARRAY_TASK_ID")
-    start = {"argv": sys.argv[1:], "cwd": os.getcwd(), **{name: os.environ.get(name) for name in interesting}}
-    with open(os.environ["STAND_IN_LOG"], "a") as log:
-        log.write(json.dumps(start) + "\n")
-    workdir = pathlib.Path(flag("workdir", "runs/stand_in"))
+    workdir = pathlib.Path(flag("workdir", "runs/stub"))
     progress = workdir / "epoch"
     epoch = int(progress.read_text()) if progress.exists() else 0
-    meet_the_others()
+    start = {"argv": sys.argv[1:], "cwd": os.getcwd(), "epoch": epoch, **{name: os.environ.get(name) for name in RECORDED}}
+    with open(os.environ["STUB_STARTS"], "a") as log:
+        log.write(json.dumps(start) + "\n")
+    meet_peers()
     if status := flag("fail"):
-        print("error: no such thing", file=sys.stderr)
+        print("error: planned to fail", file=sys.stderr)
         return int(status)
-    first = os.environ.get("JAX_PROCESS_ID", "0") == "0"
+    is_first = os.environ.get("JAX_PROCESS_ID", "0") == "0"
     workdir.mkdir(parents=True, exist_ok=True)
     print(f"begins after epoch {epoch}", flush=True)
     while epoch < int(flag("epochs", "3")):
         epoch += 1
-        if first:
+        if is_first:
             progress.with_suffix(".new").write_text(str(epoch))
             progress.with_suffix(".new").replace(progress)
         while epoch == int(flag("wait_after", "-1")) and not stopped and not (workdir / "go").exists():

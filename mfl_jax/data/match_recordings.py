@@ -1,0 +1,75 @@
+"""Matches the names of recordings in two lists."""
+
+import pathlib
+from collections.abc import Iterable
+
+from mfl_jax.errors import InputError
+
+# Listed, because a name such as `Y0_350.000_360.000` contains dots that do not start a suffix.
+SUFFIXES = (
+    ".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".aif", ".aiff", ".au", ".wma",
+    ".txt", ".tsv", ".ann", ".csv", ".lab", ".json", ".jams",
+)  # fmt: skip
+"""Suffixes of audio files and lists; matching ignores them."""
+
+
+def match_recordings(estimated: Iterable[str], reference: Iterable[str], *, require_all: bool = True) -> dict[str, str]:
+    """Finds the reference recording of each estimated one.
+
+    A name that is in the reference matches itself. Two of the remaining names match if one of them ends with the other, folder
+    by folder, ignoring the suffix of an audio file or of a list: `a001.txt` and `street/a001` match `audio/street/a001.wav`,
+    `home/a001.wav` does not.
+
+    Args:
+      estimated: names of recordings.
+      reference: names of recordings.
+      require_all: whether an estimated name without a match is an error; otherwise it is left out.
+
+    Returns:
+      Estimated name -> name in the reference.
+
+    Raises:
+      InputError: a name has no match (if `require_all`) or several, or two names have the same match.
+    """
+    reference = dict.fromkeys(reference)
+    matches = {name: name for name in estimated if name in reference}
+    unmatched_by_file: dict[str, list[str]] = {}
+    for name in reference:
+        if name not in matches:
+            unmatched_by_file.setdefault(_file_name(name), []).append(name)
+    matched_by: dict[str, str] = {}
+    for name in estimated:
+        if name in matches:
+            continue
+        parts = _split_name(name)
+        candidates = [other for other in unmatched_by_file.get(_file_name(name), []) if _share_ending(parts, _split_name(other))]
+        if not candidates:
+            if require_all:
+                raise InputError(f"the estimated recording {name!r} is not in the reference")
+            continue
+        if len(candidates) > 1:
+            raise InputError(
+                f"the estimated recording {name!r} matches both {candidates[0]!r} and {candidates[1]!r} of the reference; "
+                "include the folder in its name"
+            )
+        match = candidates[0]
+        if match in matched_by:
+            raise InputError(f"the estimated recordings {matched_by[match]!r} and {name!r} both match {match!r} of the reference")
+        matched_by[match] = name
+        matches[name] = match
+    return matches
+
+
+def _split_name(name: str) -> tuple[str, ...]:
+    """Splits a name into its folders and its file, without the suffix."""
+    path = pathlib.PurePosixPath(name.replace("\\", "/"))
+    return path.with_suffix("").parts if path.suffix.lower() in SUFFIXES else path.parts
+
+
+def _file_name(name: str) -> str:
+    return (_split_name(name) or ("",))[-1]
+
+
+def _share_ending(parts: tuple[str, ...], other_parts: tuple[str, ...]) -> bool:
+    length = min(len(parts), len(other_parts))
+    return parts[-length:] == other_parts[-length:]

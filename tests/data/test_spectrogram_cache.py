@@ -1,0 +1,69 @@
+"""The cache of spectrograms: what it computes, what invalidates it, and how it stops."""
+
+import pathlib
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from mfl_jax.data import audio_reader, clip_cutting, label_list, spectrogram_cache
+from mfl_jax.data.annotation import Recording
+from mfl_jax.data.mel_spectrogram import MelConfig
+from mfl_jax.errors import InputError
+from support.small import CLIP_FRAMES, MEL, RATE, build_examples
+
+
+def test_a_change_of_the_recording_or_of_the_settings_invalidates_a_spectrogram(tmp_path, decoded_files):
+    folders = {"root": tmp_path, "folder": tmp_path / "cache"}
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    first = spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **folders)
+    assert (first.frames, first.silent) == (50, 50)
+    assert spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **folders) == first
+    assert decoded_files == ["a.wav"]
+    other_mel = MelConfig(**{**vars(MEL), "mel_bins": 16})
+    assert spectrogram_cache.find_spectrogram("a.wav", mel=other_mel, **folders) is None
+    soundfile.write(tmp_path / "a.wav", np.full(2 * RATE, 0.5), RATE)
+    assert spectrogram_cache.find_spectrogram("a.wav", mel=MEL, **folders) is None
+    second = spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **folders)
+    assert (second.frames, second.silent) == (100, 0) and second.sha256 != first.sha256
+    pathlib.Path(second.file).write_bytes(b"truncated")
+    assert spectrogram_cache.find_spectrogram("a.wav", mel=MEL, **folders) is None
+    (tmp_path / "a.wav").unlink()
+    with pytest.raises(InputError, match=r"a\.wav: no such recording"):
+        spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **folders)
+    assert not list((tmp_path / "cache").glob("*/*.part"))
+
+
+def test_one_thread_and_several_compute_the_same(recordings, prepared, tmp_path):
+    listed = label_list.read_label_list(recordings / "meta" / "meta_evaluation.txt")
+    options = {"events": prepared.events, "mel": MEL, "clip_frames": CLIP_FRAMES, "anomalies": clip_cutting.Anomalies()}
+    one, two = (build_examples(listed, recordings, tmp_path / str(jobs), jobs=jobs, **options) for jobs in (1, 2))
+    assert one.keys() == two.keys() and len(one) == 12
+    for key, example in one.items():
+        np.testing.assert_allclose(two[key]["log_mel"], example["log_mel"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_stopped_recording_is_not_computed_to_its_end(tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.zeros(int(2.5 * audio_reader.BLOCK_S * RATE)), RATE)
+    stop = threading.Event()
+    frames, silent = spectrogram_cache.write_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
+    assert frames == silent == 2.5 * audio_reader.BLOCK_S * 50
+    stop.set()
+    frames, _ = spectrogram_cache.write_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
+    assert 0 < frames <= audio_reader.BLOCK_S * 50
+
+
+def test_an_error_in_one_recording_ends_the_threads_of_the_others(tmp_path):
+    soundfile.write(tmp_path / "good.wav", np.zeros(RATE), RATE)
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    listed = [Recording(path=f"{name}.wav", scene="any", events=()) for name in ("good", "bad", "good")]
+    options = {"events": (), "mel": MEL, "clip_frames": CLIP_FRAMES, "anomalies": clip_cutting.Anomalies()}
+    before = threading.active_count()
+    with pytest.raises(InputError, match=r"bad\.wav: not readable"):
+        build_examples(listed, tmp_path, tmp_path / "cache", jobs=2, **options)
+    limit = time.monotonic() + 10  # the thread of the progress bar ends a moment later
+    while threading.active_count() > before and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert threading.active_count() == before

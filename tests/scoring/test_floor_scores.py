@@ -1,0 +1,65 @@
+"""Scores of systems that ignore the audio."""
+
+import numpy as np
+import pytest
+
+from mfl_jax.data import annotation, label_list, prepare, prepared_dataset
+from mfl_jax.scoring import floor_scores
+
+
+def make_clips(**arrays) -> prepared_dataset.Clips:
+    """Returns clips with the given arrays, as if read from a prepared data set."""
+
+    class Source:
+        def __len__(self):
+            return len(arrays["scene"])
+
+        def __getitems__(self, indices):
+            origin = {"fold": 0, "recording": "a.wav", "clip_start_s": 0.0}
+            return [{field: array[index] for field, array in arrays.items()} | origin for index in indices]
+
+    return prepared_dataset.Clips(Source())
+
+
+def test_floors_of_three_clips():
+    """Event 0 is active in most frames of scene 0 only."""
+    events = np.zeros((3, 4, 2), bool)
+    events[0, :3, 0] = True
+    events[1, :1, 1] = True
+    log_mel = np.zeros((3, 4, 1), np.float32)
+    clips = make_clips(log_mel=log_mel, events=events, scene=np.array([0, 1, 1]), valid_frames=np.array([4, 4, 1]))
+    floors = floor_scores.compute_floors(clips, np.arange(3), ("a", "b"), ("x", "y"))
+    assert floors["scene"]["majority"] == {"answer": "b", "micro_f": pytest.approx(200 / 3), "macro_f": pytest.approx(40)}
+    event = floors["event"]
+    assert event["all_off"]["micro_f"] == 0 and event["all_off"]["error_rate"] == 1
+    assert event["always_on"]["micro_f"] == pytest.approx(100 * 2 * 4 / (2 * 4 + 14))  # 9 valid frames, 18 cells, 4 active
+    assert event["oracle_scene"]["detected"] == {"a": ["x"]}
+    assert event["oracle_scene"]["micro_f"] == pytest.approx(100 * 2 * 3 / (2 * 3 + 1 + 1))
+
+
+def test_floors_of_the_published_evaluation_labels(shared_dir):
+    """Known values: 32.95 % for the majority scene, 38.93 % for `fan` in the office alone.
+
+    Lengths without the audio: a scene recording has 30 s, or 10 s in 2017; an event recording ends with its last event.
+    """
+    module = prepare.load_builder("tut_scenes_events")
+    listed = label_list.read_label_list(shared_dir / "datasets" / "sed_asc_metadata" / "meta" / "meta_evaluation.txt")
+    events, scenes, valid_frames = [], [], []
+    for recording in listed:
+        end_s = max(event.offset_s for event in recording.events)
+        if "acoustic-scenes" in recording.path:
+            end_s = 10.0 if "2017" in recording.path else 30.0
+        frames = int(np.ceil(end_s * 50 - 1e-9))
+        for start in range(0, frames, 500):
+            active = annotation.events_to_frames(
+                recording.events, module.EVENTS, 500, first_frame=start, hop_samples=882, sample_rate_hz=44_100
+            )
+            events.append(active)
+            scenes.append(module.SCENES.index(recording.scene))
+            valid_frames.append(min(500, frames - start))
+    log_mel = np.zeros((len(scenes), 500, 1), np.float32)
+    clips = make_clips(log_mel=log_mel, events=np.array(events), scene=np.array(scenes), valid_frames=np.array(valid_frames))
+    floors = floor_scores.compute_floors(clips, np.arange(len(clips)), module.SCENES, module.EVENTS)
+    assert floors["scene"]["majority"]["micro_f"] == pytest.approx(32.95, abs=0.005)
+    assert floors["event"]["oracle_scene"]["detected"] == {"office": ["fan"]}
+    assert floors["event"]["oracle_scene"]["micro_f"] == pytest.approx(38.93, abs=0.005)
