@@ -23,6 +23,9 @@ from mfl_jax.runtime import hosts
 from mfl_jax.training import config_checks, experiment_members
 from support import ROOT
 
+# ml_collections imports config files in a way that Python 3.12 removed.
+pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
+
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "launch/README.md", "datasets/README.md")),
     *sorted((ROOT / "docs").rglob("*.md")),

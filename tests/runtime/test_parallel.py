@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mfl_jax.network import joint_network
+from mfl_jax.network import batch_norm
 from mfl_jax.runtime import parallel
 from mfl_jax.training import setup, steps
 from support.same_batch import after_twenty_steps, batches, build, gradients, moved_apart, rows_of, without_sums, worst_leaf
@@ -62,7 +62,7 @@ def test_twenty_large_steps_agree(single, eight):
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1)
 
 
-@pytest.mark.parametrize("module", [steps, joint_network], ids=["gradients", "batch statistics"])
+@pytest.mark.parametrize("module", [steps, batch_norm], ids=["gradients", "batch statistics"])
 def test_the_comparison_notices_a_missing_sum_over_devices(single, tmp_path, module):
     with without_sums(module):
         built = build(tmp_path, DEVICES)

@@ -18,7 +18,7 @@ from support import same_batch
 
 def equality(out: pathlib.Path) -> None:
     """Writes the numbers that all hosts compute together, and for two hosts those without their sums over devices."""
-    from mfl_jax.network import joint_network
+    from mfl_jax.network import batch_norm
     from mfl_jax.training import steps
 
     jax.config.update("jax_default_matmul_precision", "highest")
@@ -31,7 +31,7 @@ def equality(out: pathlib.Path) -> None:
         "evaluated": built.eval_step(state, same_batch.rows_of(built, batch), built.scalars),
     }  # fmt: skip
     if jax.process_count() == 2:
-        for name, module in (("without sums of gradients", steps), ("without sums of statistics", joint_network)):
+        for name, module in (("without sums of gradients", steps), ("without sums of statistics", batch_norm)):
             with same_batch.without_sums(module):
                 values[name] = same_batch.gradients(built, batch)[1]
     values["devices"] = len(built.devices)
