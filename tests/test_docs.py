@@ -279,7 +279,7 @@ def diff_problems(text: str) -> list[str]:
     problems = []
     for language, content in code_blocks(text):
         if language == "diff":
-            call = ["git", "apply", "--check", "--recount", "-C1", "-"]
+            call = ["git", "apply", "--check", "-C1", "-"]
             done = subprocess.run(call, input=content, capture_output=True, text=True, cwd=ROOT, check=False)
             problems += [done.stderr.strip()] if done.returncode else []
     return problems
