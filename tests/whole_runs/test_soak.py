@@ -1,4 +1,4 @@
-"""The soak: that it kills what lives, sees what was lost, and finds nothing lost of a kill of each kind."""
+"""The soak test: it kills only live processes, recognises losses, and finds none after a kill of each kind."""
 
 import json
 import os
@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import soak
+from benchmarks.soak import __main__ as soak_command
+from benchmarks.soak import damage, inputs, kinds, outcomes, phases, processes, workdirs
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import workdir_lock
 from mfl_jax.training.checkpoints import FIELDS, Checkpoints
@@ -28,12 +29,14 @@ def touch(home, *names):
 
 def test_a_kill_of_each_kind_costs_nothing(tmp_path):
     flags = ["--kills=3", "--epochs=6", "--recordings=4", "--commands=0", f"--workdir={tmp_path / 'soak'}"]
-    # Programs that are compiled in less time; the same ones for all runs.
+    # Compiles faster; the same programs for all runs.
     environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_NUM_CPU_DEVICES": "1"}
-    command = [sys.executable, "-m", soak.__name__, *flags]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (result,) = json.loads(done.stdout)["results"]
+    command = [sys.executable, "-m", "benchmarks.soak", *flags]
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    output = json.loads(process.stdout)
+    (result,) = output["results"]
+    assert output["benchmark"] == "benchmarks.soak"
     assert (result["kills"], result["lost"], result["left"], result["what"]) == (3, 0, 0, [])
     for kind in ("training", "experiment", "preparation"):
         assert result[kind]["kills"] == result[kind]["runs_to_their_end"] == sum(result[kind]["phases"].values()) == 1
@@ -45,14 +48,14 @@ def test_a_kill_of_each_kind_costs_nothing(tmp_path):
 
 def test_kills_are_shared_out():
     for kills in (3, 4, 7, 50):
-        shares = soak.quotas(kills)
+        shares = kinds.share_kills(kills)
         assert sum(shares.values()) == kills and min(shares.values()) >= 1
-    assert soak.quotas(50) == {"training": 25, "experiment": 15, "preparation": 10}
-    with pytest.raises(InputError, match="--kills=2: at least 3"):
-        soak.quotas(2)
+    assert kinds.share_kills(50) == {"training": 25, "experiment": 15, "preparation": 10}
+    with pytest.raises(InputError, match="--kills=2: must be at least 3"):
+        kinds.share_kills(2)
 
 
-def test_only_a_process_that_lives_is_killed():
+def test_only_a_live_process_is_killed():
     def start(code):
         return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 
@@ -63,7 +66,7 @@ def test_only_a_process_that_lives_is_killed():
         assert pathlib.Path(f"/proc/{sleeping.pid}/stat").read_text().split()[2] == "T"
         return "asleep"
 
-    assert soak.strike(sleeping, look) == (None, "asleep") and sleeping.returncode == -9
+    assert processes.stop_and_kill(sleeping, look) == (None, "asleep") and sleeping.returncode == -9
     sleeping.stdout.close()
     for waited_for in (True, False):
         ended = start("raise SystemExit(3)")
@@ -72,7 +75,7 @@ def test_only_a_process_that_lives_is_killed():
             ended.wait()
         else:
             os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
-        assert soak.strike(ended, lambda: pytest.fail("it had ended")) == (3, "")
+        assert processes.stop_and_kill(ended, lambda: pytest.fail("the process had ended")) == (3, "")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,7 @@ def test_only_a_process_that_lives_is_killed():
         (["checkpoints/5/about/metadata", "checkpoints/10/_CHECKPOINT_METADATA"], "deletion"),
         (["checkpoints/5/_CHECKPOINT_METADATA", "metrics.jsonl.part7"], "metrics"),
         (["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints.sums/5.json.part7"], "sums"),
-        # Those of a checkpoint that is gone still lie there, and those of the last are there already.
+        # Checksums of a deleted checkpoint remain, and the newest checkpoint already has its own.
         (["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints.sums/5.json", "checkpoints.sums/1.json"], "sums"),
         (["checkpoints/5/_CHECKPOINT_METADATA", "checkpoints.sums/1.json"], "step"),
     ],
@@ -95,12 +98,12 @@ def test_phases_of_training(tmp_path, names, phase):
     (tmp_path / "config.json").write_text('{"epochs": 2}')
     if "metrics.jsonl" in names:
         (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
-    assert soak.phase_of(tmp_path, soak.TRAINING_PHASES, "step") == phase
+    assert phases.name_phase(tmp_path, phases.TRAINING, "step") == phase
 
 
 def test_phases_of_an_experiment(tmp_path):
     def phase():
-        return soak.phase_of(tmp_path, soak.EXPERIMENT_PHASES, "step")
+        return phases.name_phase(tmp_path, phases.EXPERIMENT, "step")
 
     touch(tmp_path, "groups/a/checkpoints/5/_CHECKPOINT_METADATA", "groups/a/checkpoints/5/about/metadata")
     (tmp_path / "groups/a/checkpoints/5/about/metadata").write_text('{"members": ["x", "y"]}')
@@ -115,11 +118,11 @@ def test_phases_of_an_experiment(tmp_path):
     assert phase() == "clearing"
 
 
-def test_phases_of_preparing(tmp_path):
+def test_phases_of_a_preparation(tmp_path):
     def phase():
-        return soak.phase_of(tmp_path, soak.PREPARATION_PHASES, "spectrograms")
+        return phases.name_phase(tmp_path, phases.PREPARATION, "spectrograms")
 
-    home = tmp_path / soak.DATASET
+    home = tmp_path / inputs.DATASET
     touch(home, ".lock", "incomplete.x_1.0.0/features.json")
     assert phase() == "spectrograms"
     touch(home, "incomplete.x_1.0.0/soak-development.array_record-00000-of-00001.1.part")
@@ -130,49 +133,53 @@ def test_phases_of_preparing(tmp_path):
     assert phase() == "finish"
 
 
-def test_what_was_saved_is_that_of_epochs_with_a_checkpoint(tmp_path):
+def test_epochs_with_a_checkpoint_are_saved(tmp_path):
     lines = [json.dumps({"epoch": epoch, "step": 5 * epoch, "seconds": epoch / 7}) for epoch in (1, 2, 3)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    assert soak.saved(tmp_path) == set()
+    assert workdirs.read_saved_metrics(tmp_path) == set()
     touch(tmp_path, "checkpoints/5/about/metadata", "checkpoints/10/about/metadata", "checkpoints/15.orbax-checkpoint-tmp/x")
     for step in (5, 10):
         (tmp_path / f"checkpoints/{step}/about/metadata").write_text("{}")
-    kept = soak.saved(tmp_path)
-    assert {line for _, line in kept} == set(lines[:2]) and soak.made_again(tmp_path, kept, "") == 0
+    saved = workdirs.read_saved_metrics(tmp_path)
+    assert {line for _, line in saved} == set(lines[:2]) and workdirs.count_repeated_epochs(tmp_path, saved, "") == 0
     (tmp_path / "metrics.jsonl").write_text("\n".join([lines[0], lines[1].replace("0.28", "0.29")]))
-    assert soak.made_again(tmp_path, kept, "") == 1
-    said = "warning: D: 3 of 8 spectrograms are there from a preparation that was broken off"
-    assert [soak.computed_again(tmp_path, set("abcd"), text) for text in (said, "")] == [1, None]
+    assert workdirs.count_repeated_epochs(tmp_path, saved, "") == 1
+    output = "warning: D: 3 of 8 spectrograms are there from a preparation that was broken off"
+    assert [workdirs.count_repeated_spectrograms(tmp_path, set("abcd"), text) for text in (output, "")] == [1, None]
 
 
-def test_differences_are_named_by_their_place():
-    one = {"a": {"b": [1, 2], "c": 0.1}, "d": float("nan")}
-    assert soak.differences(one, json.loads(json.dumps(one))) == []
-    other = {"a": {"b": [1, 3], "c": np.nextafter(0.1, 1).item()}, "e": 1}
-    assert soak.differences(one, other) == ["/a/b", "/a/c", "/d", "/e"]
+def test_differences_are_reported_by_path():
+    left = {"a": {"b": [1, 2], "c": 0.1}, "d": float("nan")}
+    assert outcomes.find_differences(left, json.loads(json.dumps(left))) == []
+    right = {"a": {"b": [1, 3], "c": np.nextafter(0.1, 1).item()}, "e": 1}
+    assert outcomes.find_differences(left, right) == ["/a/b", "/a/c", "/d", "/e"]
 
 
-def test_spoiling_changes_a_file(tmp_path):
+def test_damage_changes_a_file(tmp_path):
     rng, file, content = random.Random(0), tmp_path / "a", bytes(range(50))
     for _ in range(50):
         file.write_bytes(content)
-        soak.flip_a_bit(file, rng)
+        damage.flip_a_bit(file, rng)
         bits = np.unpackbits(np.frombuffer(file.read_bytes(), np.uint8) ^ np.frombuffer(content, np.uint8))
         assert bits.sum() == 1
         file.write_bytes(content)
-        soak.truncate(file, rng)
+        damage.truncate(file, rng)
         assert len(file.read_bytes()) < 50 and content.startswith(file.read_bytes())
 
 
-def test_locks_and_a_folder_that_is_in_use(tmp_path):
+def test_a_held_lock_is_not_free(tmp_path):
     home = tmp_path / "run"
     lock = home / workdir_lock.FILE
-    assert soak.is_free(lock, 0)
+    assert processes.is_free(lock, 0)
     with workdir_lock.lock_workdir(home):
-        assert not soak.is_free(lock, 0)
-    assert soak.is_free(lock, 0)
+        assert not processes.is_free(lock, 0)
+    assert processes.is_free(lock, 0)
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"--workdir=.*is not empty"):
-        soak.measure(tmp_path, kills=3, seed=0, epochs=6, recordings=2, commands=0)
+        soak_command.measure(tmp_path, kills=3, seed=0, epochs=6, recordings=2, commands=0)
 
 
 def test_who_owns_a_work_directory_clears_what_killed_runs_left(tmp_path):

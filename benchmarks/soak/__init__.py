@@ -1,0 +1,1 @@
+"""A soak test: kills runs at random moments and compares their results with those of undisturbed runs."""
