@@ -1,4 +1,4 @@
-"""What comes from a stranger is data: a prepared data set, a checkpoint, names in a page."""
+"""Files from strangers are data, never code: prepared data sets, checkpoints, names in a report."""
 
 import ast
 import json
@@ -15,83 +15,83 @@ from support import ROOT
 
 pytestmark = pytest.mark.lightly_optimised
 
-CODE_AS_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 
 
-def test_no_module_takes_data_for_code():
-    files = [*(ROOT / "mfl_jax").glob("*.py"), *(ROOT / "datasets").rglob("*.py")]
+def test_no_module_executes_data():
+    files = [*(ROOT / "mfl_jax").rglob("*.py"), *(ROOT / "datasets").rglob("*.py")]
     assert len(files) > 50
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-                assert not {name.partition(".")[0] for name in names} & CODE_AS_DATA, file
+                assert not {name.partition(".")[0] for name in names} & UNSAFE_MODULES, file
             if isinstance(node, ast.Call):
-                called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-                assert not (isinstance(node.func, ast.Name) and called in ("eval", "exec")), file
-                assert called not in ("unsafe_load", "full_load"), file
-                allowed = [keyword.value for keyword in node.keywords if keyword.arg == "allow_pickle"]
-                assert all(isinstance(value, ast.Constant) and value.value is False for value in allowed), file
+                name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+                assert not (isinstance(node.func, ast.Name) and name in ("eval", "exec")), file
+                assert name not in ("unsafe_load", "full_load"), file
+                values = [keyword.value for keyword in node.keywords if keyword.arg == "allow_pickle"]
+                assert all(isinstance(value, ast.Constant) and value.value is False for value in values), file
 
 
-def test_a_data_set_that_names_code_is_refused(trained_run, tmp_path, monkeypatch):
+def test_a_data_set_that_names_a_python_class_is_refused(trained_run, tmp_path, monkeypatch):
     _, tmp = trained_run
     shutil.copytree(tmp / "data" / "annotated_audio", tmp_path / "data" / "annotated_audio")
     (features,) = (tmp_path / "data").rglob("features.json")
     (tmp_path / "hostile.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    told = json.loads(features.read_text())
-    told["featuresDict"]["features"]["scene"]["pythonClassName"] = "hostile.Feature"
-    features.write_text(json.dumps(told))
+    description = json.loads(features.read_text())
+    description["featuresDict"]["features"]["scene"]["pythonClassName"] = "hostile.Feature"
+    features.write_text(json.dumps(description))
     with pytest.raises(InputError, match=r"features.json names the class 'hostile.Feature'"):
         prepared_dataset.open_dataset("annotated_audio/small", tmp_path / "data")
     assert not (tmp_path / "ran").exists() and "hostile" not in sys.modules
-    # The test can fail: TFDS by itself does run it.
+    # TFDS alone does run the code, so this test can fail.
     with pytest.raises(ValueError, match="Unrecognized"):
         prepared_dataset.tfds.builder_from_directory(features.parent)
     assert (tmp_path / "ran").exists()
 
 
-WATCHED = """
+LOAD_UNDER_AUDIT = """
 import sys
 sys.path.insert(0, {root!r})
 import numpy as np
 import mfl_jax
 from mfl_jax.data import prepared_dataset
-model = mfl_jax.load({good!r})  # all that is imported late is imported now
+model = mfl_jax.load({good!r})  # triggers all late imports
 model(np.zeros((1, model.clip_frames, model.mel.mel_bins), np.float32))
 opened = prepared_dataset.open_dataset("annotated_audio/small", {data!r}).read("evaluation")
-seen = []
+events = []
 forbidden = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "code.__new__")
-sys.addaudithook(lambda event, arguments: seen.append((event, str(arguments)[:200])) if event in forbidden else None)
+sys.addaudithook(lambda event, arguments: events.append((event, str(arguments)[:200])) if event in forbidden else None)
 import pickle
-pickle.loads(pickle.dumps(np.float32))  # so that the hook is known to see it
-assert seen and seen[0][0] == "pickle.find_class"
-seen.clear()
+pickle.loads(pickle.dumps(np.float32))  # checks that the hook works
+assert events and events[0][0] == "pickle.find_class"
+events.clear()
 model = mfl_jax.load({hostile!r})
 model(np.zeros((1, model.clip_frames, model.mel.mel_bins), np.float32))
 opened = prepared_dataset.open_dataset("annotated_audio/small", {data!r}).read("evaluation")
 opened.take(np.arange(3))
 print(model.scenes)
-assert not seen, seen
+assert not events, events
 """
 
 
-def test_loading_a_checkpoint_or_a_data_set_runs_nothing(trained_run, tmp_path):
-    """An audit hook of Python listens; the checkpoint carries texts that would be code to somebody who ran them."""
+def test_loading_a_checkpoint_or_a_data_set_runs_no_code(trained_run, tmp_path):
+    """A Python audit hook watches while a checkpoint whose strings contain code is loaded."""
     run, tmp = trained_run
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints.sums")
     code = f"__import__('os').system('touch {tmp_path / 'ran'}')"
     for about in (tmp_path / "run" / "checkpoints").glob("*/about/metadata"):
-        told = json.loads(about.read_text())
-        told["scenes"] = [code, "!!python/object/apply:os.system ['touch ran']"]
-        told["config"]["note"] = told["config"]["name"] = code
-        about.write_text(json.dumps(told))
-    asked = WATCHED.format(root=str(ROOT), good=str(run), hostile=str(tmp_path / "run"), data=str(tmp / "data"))
-    done = subprocess.run([sys.executable, "-c", asked], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "__import__" in done.stdout and not (tmp_path / "ran").exists()
+        metadata = json.loads(about.read_text())
+        metadata["scenes"] = [code, "!!python/object/apply:os.system ['touch ran']"]
+        metadata["config"]["note"] = metadata["config"]["name"] = code
+        about.write_text(json.dumps(metadata))
+    script = LOAD_UNDER_AUDIT.format(root=str(ROOT), good=str(run), hostile=str(tmp_path / "run"), data=str(tmp / "data"))
+    process = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "__import__" in process.stdout and not (tmp_path / "ran").exists()
 
 
 def test_the_report_escapes_names():
