@@ -1,1 +1,1 @@
-"""Benchmarks: each compares sides in one process, alternating, and prints one JSON object. Run from the checkout."""
+"""Benchmarks, to be run from the checkout. Most time several variants in alternation; each prints one JSON object."""

@@ -1,9 +1,9 @@
-"""From recordings to log-mel clips, against a loop over librosa in one process; and memory against the length of a recording.
+"""Computes log-mel clips from recordings, compared with a loop over librosa; and peak memory by length of a recording.
 
-python -m benchmarks.features [--recordings=60] [--seconds=60] [--rounds=3]
+python -m benchmarks.features [--recordings=60] [--seconds=60] [--rounds=3] [--lengths_min=1,10,60]
 
-The recordings are noise: stereo, 24 bit, 44.1 kHz. The clips are compared before anything is timed. `ratio` is the time of the
-librosa loop over ours on all cores, `ratio_one_thread` over ours in one thread.
+The recordings are noise: stereo, 24 bit, 44.1 kHz. The clips of both sides are compared before the timing. `ratio` is the time of
+the librosa loop over the time of mfl_jax on all cores, `ratio_one_thread` over the time of mfl_jax in one thread.
 """
 
 import pathlib
@@ -21,17 +21,17 @@ CONFIG, CLIP_FRAMES = mel_spectrogram.MelConfig(), 500
 
 
 def write_noise(file: pathlib.Path, seconds: int, seed: int) -> None:
-    """Writes a recording, second by second."""
+    """Writes one recording of noise, second by second."""
     rng = np.random.default_rng(seed)
     with soundfile.SoundFile(file, "w", CONFIG.sample_rate_hz, 2, subtype="PCM_24") as out:
         for _ in range(seconds):
             out.write(0.1 * rng.standard_normal((CONFIG.sample_rate_hz, 2)))
 
 
-def librosa_clips(files: list[pathlib.Path]) -> list[np.ndarray]:
-    """The same features as most people would compute them: one recording at a time, whole, with librosa."""
-    made = []
-    # librosa centres its windows on multiples of the hop; ours are centred half a hop later, and the edges hold zeros.
+def compute_librosa_clips(files: list[pathlib.Path]) -> list[np.ndarray]:
+    """Computes the same features as a simple loop over librosa, which loads each recording into memory."""
+    clips = []
+    # librosa centres its windows on multiples of the hop; ours are centred half a hop later, with zeros beyond the edges.
     before = CONFIG.fft_samples // 2 - CONFIG.hop_samples // 2
     for file in files:
         waveform, _ = librosa.load(file, sr=CONFIG.sample_rate_hz, mono=True)
@@ -42,14 +42,14 @@ def librosa_clips(files: list[pathlib.Path]) -> list[np.ndarray]:
             win_length=CONFIG.window_samples, center=False, n_mels=CONFIG.mel_bins, fmin=CONFIG.low_hz, fmax=CONFIG.high_hz,
         )  # fmt: skip
         log_mel = np.log(power.T[:frames] + CONFIG.floor)
-        made += [log_mel[start : start + CLIP_FRAMES] for start in range(0, frames, CLIP_FRAMES)]
-    return made
+        clips += [log_mel[start : start + CLIP_FRAMES] for start in range(0, frames, CLIP_FRAMES)]
+    return clips
 
 
-def our_clips(files: list[pathlib.Path], jobs: int | None) -> list[np.ndarray]:
-    """The way of the builders: spectrograms are written to files, and clips are cut from those."""
+def compute_clips(files: list[pathlib.Path], jobs: int | None) -> list[np.ndarray]:
+    """Computes clips as the data set builders do: writes spectrograms to files and cuts clips from them."""
     recordings = [Recording(path=file.name, scene="any", events=()) for file in files]
-    made = {}
+    clips = {}
     with tempfile.TemporaryDirectory() as name:
         places = {"root": files[0].parent, "folder": pathlib.Path(name)}
         for recording, kept in spectrogram_cache.cache_spectrograms(
@@ -58,20 +58,22 @@ def our_clips(files: list[pathlib.Path], jobs: int | None) -> list[np.ndarray]:
             for clip in clip_cutting.plan_clips(
                 recording, kept, mel=CONFIG, clip_frames=CLIP_FRAMES, anomalies=clip_cutting.Anomalies()
             ):
-                made[clip.key] = clip_cutting.build_example(clip, events=("any",), mel=CONFIG, clip_frames=CLIP_FRAMES)["log_mel"]
-    return [made[key] for key in sorted(made)]
+                clips[clip.key] = clip_cutting.build_example(clip, events=("any",), mel=CONFIG, clip_frames=CLIP_FRAMES)[
+                    "log_mel"
+                ]
+    return [clips[key] for key in sorted(clips)]
 
 
 def compare(folder: pathlib.Path, recordings: int, seconds: int, rounds: int) -> dict:
-    """Times both on the same recordings."""
+    """Checks that both sides agree, and times them on the same recordings."""
     files = [folder / f"{number:04d}.wav" for number in range(recordings)]
     for number, file in enumerate(files):
         write_noise(file, seconds, number)
-    for ours, theirs in zip(our_clips(files[:2], 1), librosa_clips(files[:2]), strict=True):
+    for ours, theirs in zip(compute_clips(files[:2], 1), compute_librosa_clips(files[:2]), strict=True):
         np.testing.assert_allclose(ours[: len(theirs)], theirs, rtol=1e-3, atol=1e-3)
     sides = {
-        "librosa_loop": lambda: librosa_clips(files), "mfl_jax": lambda: our_clips(files, None),
-        "mfl_jax_one_thread": lambda: our_clips(files, 1),
+        "librosa_loop": lambda: compute_librosa_clips(files), "mfl_jax": lambda: compute_clips(files, None),
+        "mfl_jax_one_thread": lambda: compute_clips(files, 1),
     }  # fmt: skip
     times = timing.alternate(sides, rounds)
     theirs = times["librosa_loop"]["median_s"]
@@ -94,7 +96,7 @@ def memory(folder: pathlib.Path, minutes: int) -> dict:
 
 
 def results(*, recordings=60, seconds=60, rounds=3, lengths_min=(1, 10, 60)) -> list[dict]:
-    """The comparison, and an entry a length of recording."""
+    """Returns the comparison, and one entry per length of recording."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         compared = compare(folder, recordings, seconds, rounds)

@@ -1,10 +1,10 @@
-"""Preparing a data set: how fast each of its two stages is, how many bytes they make, and what a Beam pipeline costs.
+"""Preparing a data set: the speed of its two stages, the size of their output, and the overhead of a Beam pipeline.
 
 python -m benchmarks.prepare [--recordings=10] [--seconds=60] [--rounds=3] [--beam=OPTIONS]
 
-The recordings are noise: stereo, 24 bit, 44.1 kHz. `spectrograms_one_thread` and `spectrograms` are the first stage, `shards` is
-the second, in one thread; `threads` is the whole preparation, and `pipeline` the same by the Beam pipeline of `--beam`, where
-Apache Beam is installed. `hours_an_hour` are hours of audio that an hour gets through.
+The recordings are noise: stereo, 24 bit, 44.1 kHz. `spectrograms_one_thread` and `spectrograms` time the first stage, `shards`
+the second, which uses one thread. `threads` times the complete preparation, and `pipeline` the same with a Beam pipeline (options
+in `--beam`), if Apache Beam is installed. `hours_an_hour` are the hours of audio processed per hour.
 """
 
 import contextlib
@@ -24,36 +24,36 @@ BEAM = "--runner=DirectRunner --direct_num_workers=2 --direct_running_mode=multi
 
 
 def write_recordings(root: pathlib.Path, recordings: int, seconds: int) -> None:
-    """Writes noise with an event of a second every ten seconds; the first recording is for evaluation."""
+    """Writes noise with an event of 1 s every 10 s; the first recording is for evaluation, the others for development."""
     (root / "meta").mkdir(parents=True)
     rows = []
     for number in range(recordings):
         features.write_noise(root / f"{number:04d}.wav", seconds, number)
         rows.append([f"{number:04d}.wav\tany\t{start}\t{start + 1}\tnoise\n" for start in range(0, seconds, 10)])
-    for split, some in (("evaluation", rows[:1]), ("development", rows[1:])):
-        lines = ["\t".join(label_list.COLUMNS) + "\n", *itertools.chain.from_iterable(some)]
+    for split, split_rows in (("evaluation", rows[:1]), ("development", rows[1:])):
+        lines = ["\t".join(label_list.COLUMNS) + "\n", *itertools.chain.from_iterable(split_rows)]
         (root / "meta" / f"meta_{split}.txt").write_text("".join(lines))
 
 
 def measure(folder: pathlib.Path, recordings: int, seconds: int, rounds: int, beam: str) -> dict:
-    """Times the stages and the whole on the same recordings."""
+    """Times the stages and the complete preparation on the same recordings."""
     root, numbers = folder / "recordings", itertools.count()
     write_recordings(root, recordings, seconds)
-    listed = [annotation.Recording(f"{number:04d}.wav", "any", ()) for number in range(recordings)]
+    entries = [annotation.Recording(f"{number:04d}.wav", "any", ()) for number in range(recordings)]
     cls, mel = prepare.load_builder("annotated_audio").Builder, MelConfig()
 
-    def compute(jobs):
-        with tempfile.TemporaryDirectory(dir=folder) as kept:
-            places = {"root": root, "folder": pathlib.Path(kept)}
+    def compute_spectrograms(jobs):
+        with tempfile.TemporaryDirectory(dir=folder) as cache:
+            places = {"root": root, "folder": pathlib.Path(cache)}
             return [
-                made.frames
-                for _, made in spectrogram_cache.cache_spectrograms(
-                    listed, mel=mel, description="spectrograms", jobs=jobs, **places
+                spectrogram.frames
+                for _, spectrogram in spectrogram_cache.cache_spectrograms(
+                    entries, mel=mel, description="spectrograms", jobs=jobs, **places
                 )
             ]
 
     def build(place):
-        """By the builder itself, which leaves the spectrograms."""
+        """Runs the builder itself, which keeps the spectrograms."""
         builder = cls(config=cls.make_config("noise"), data_dir=place, manual_dir=root)
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
@@ -61,22 +61,22 @@ def measure(folder: pathlib.Path, recordings: int, seconds: int, rounds: int, be
 
     version = build(folder / "kept")
 
-    def shards():
+    def write_shards():
         shutil.rmtree(version)
         build(folder / "kept")
 
-    def whole(options=""):
-        place = folder / f"whole{next(numbers)}"
-        made = prepare.prepare("annotated_audio/noise", data_dir=place, manual_dir=root, beam=options)
+    def prepare_all(options=""):
+        place = folder / f"all{next(numbers)}"
+        dataset = prepare.prepare("annotated_audio/noise", data_dir=place, manual_dir=root, beam=options)
         shutil.rmtree(place)
-        return made.clips
+        return dataset.clips
 
     sides = {
-        "spectrograms_one_thread": lambda: compute(1), "spectrograms": lambda: compute(None), "shards": shards,
-        "threads": whole,
+        "spectrograms_one_thread": lambda: compute_spectrograms(1), "spectrograms": lambda: compute_spectrograms(None),
+        "shards": write_shards, "threads": prepare_all,
     }  # fmt: skip
     if importlib.util.find_spec("apache_beam"):
-        sides["pipeline"] = lambda: whole(beam)
+        sides["pipeline"] = lambda: prepare_all(beam)
     times = timing.alternate(sides, rounds)
     hours = recordings * seconds / 3600
 
@@ -95,7 +95,7 @@ def measure(folder: pathlib.Path, recordings: int, seconds: int, rounds: int, be
 
 
 def results(*, recordings=10, seconds=60, rounds=3, beam=BEAM) -> list[dict]:
-    """The one entry."""
+    """Returns one entry."""
     with tempfile.TemporaryDirectory() as name:
         return [measure(pathlib.Path(name), recordings, seconds, rounds, beam)]
 

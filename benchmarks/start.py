@@ -1,8 +1,8 @@
-"""How long a user waits: for --help, for the import, and for the first training step, with and without compiled programs on disk.
+"""Start-up times: --help, imports, and the first training step with and without a compilation cache.
 
 python -m benchmarks.start [--channels=128] [--batch_size=16] [--rounds=3]
 
-Each is a process of its own. `ratio` is the first step without the compilation cache over that with it.
+Each runs in a separate process. `ratio` is the time of the first step without the compilation cache over the time with it.
 """
 
 import os
@@ -20,8 +20,8 @@ print(float(workload.make_stepper(setup.build_run(config, workload.make_dataset(
 """
 
 
-def python(*arguments: str, check: bool = True, **environment: str) -> None:
-    """Runs a Python process to its end, which must be a good one with `check`."""
+def run_python(*arguments: str, check: bool = True, **environment: str) -> None:
+    """Runs a Python process; with `check`, raises CalledProcessError if it fails."""
     subprocess.run([sys.executable, *arguments], check=check, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
 
 
@@ -31,14 +31,14 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
     with tempfile.TemporaryDirectory() as cache:
         cached = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         sides = {
-            "interpreter": lambda: python("-c", "pass"),
-            # absl ends --help with a status that is not 0.
-            "help": lambda: python("-m", "mfl_jax.main", "--help", check=False),
-            "help_of_experiment": lambda: python("-m", "mfl_jax.experiment", "--help", check=False),
-            "import_jax": lambda: python("-c", "import jax"),
-            "import_train": lambda: python("-c", "import mfl_jax.training.loop"),
-            "first_step": lambda: python("-c", first_step, JAX_ENABLE_COMPILATION_CACHE="false"),
-            "first_step_cached": lambda: python("-c", first_step, **cached),
+            "interpreter": lambda: run_python("-c", "pass"),
+            # absl exits with a non-zero status after --help.
+            "help": lambda: run_python("-m", "mfl_jax.main", "--help", check=False),
+            "help_of_experiment": lambda: run_python("-m", "mfl_jax.experiment", "--help", check=False),
+            "import_jax": lambda: run_python("-c", "import jax"),
+            "import_train": lambda: run_python("-c", "import mfl_jax.training.loop"),
+            "first_step": lambda: run_python("-c", first_step, JAX_ENABLE_COMPILATION_CACHE="false"),
+            "first_step_cached": lambda: run_python("-c", first_step, **cached),
         }
         times = timing.alternate(sides, rounds)
     ratio = times["first_step"]["median_s"] / times["first_step_cached"]["median_s"]
@@ -46,7 +46,7 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
 
 
 def results(*, channels=128, batch_size=16, rounds=3) -> list[dict]:
-    """An entry a setting."""
+    """Returns one entry."""
     return [measure(batch_size, channels, rounds)]
 
 
