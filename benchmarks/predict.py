@@ -74,7 +74,8 @@ def memory(folder: pathlib.Path, minutes: int, channels: int) -> dict:
     features.write_noise(file, 60 * minutes, 0)
     code = (
         "import pathlib, sys; from benchmarks import predict; from mfl_jax.inference import audio_source, streaming; "
-        f"source = audio_source.AudioSource('long', pathlib.Path(sys.argv[1])); model = predict.build_untrained_model({channels}); "
+        f"model = predict.build_untrained_model({channels}); "
+        "source = audio_source.AudioSource('long', pathlib.Path(sys.argv[1])); "
         "(result,) = streaming.predict_recordings(model, [source], rules={}); assert len(result.frame_scores)"
     )
     return {"recording_min": minutes, "peak_memory_mb": timing.peak_memory_mb(code, file)}

@@ -1,6 +1,7 @@
 """One run at a time on a work directory, local and in a simulated store."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -100,3 +101,16 @@ def test_in_a_store_one_of_two_simultaneous_starts_wins(store, tmp_path):
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["owned", "refused"]
+
+
+def test_the_owner_removes_temporary_files_of_killed_runs(tmp_path):
+    """Files with a temporary name of a live process, and files inside checkpoints, stay."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    stale = [f"metrics.jsonl.part{ended.pid}", f"members/x/checkpoints.sums/5.json.part{ended.pid}", f"a.part{os.getpid()}"]
+    others = [f"tables/a.md.part{os.getppid()}", "my.part1x", "metrics.jsonl", f"checkpoints/5/b.part{ended.pid}"]
+    for name in (*stale, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with workdir_lock.lock_workdir(tmp_path):
+        assert not any((tmp_path / name).exists() for name in stale) and all((tmp_path / name).exists() for name in others)

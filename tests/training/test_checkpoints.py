@@ -179,3 +179,17 @@ def test_only_damaged_checkpoints_are_an_error(two, tmp_path):
         pytest.raises(InputError, match="all checkpoints are damaged"),
     ):
         checkpoints.newest()
+
+
+def test_the_owner_writes_missing_checksums_when_it_resumes(tmp_path):
+    """A run that is killed after its checkpoint and before the checksums leaves none."""
+    folder, checksums = tmp_path / "checkpoints", tmp_path / "checkpoints.sums" / "5.json"
+    with Checkpoints(folder, keep=2, owner=True) as checkpoints:
+        checkpoints.save(state(5), {})
+    expected = checksums.read_text()
+    for owner in (False, True):
+        checksums.unlink(missing_ok=True)
+        with Checkpoints(folder, keep=2, owner=owner) as checkpoints:
+            assert int(checkpoints.resume(state(0))[0].step) == 5
+        assert checksums.exists() == owner
+    assert checksums.read_text() == expected

@@ -14,8 +14,6 @@ from benchmarks.soak import __main__ as soak_command
 from benchmarks.soak import damage, inputs, kinds, outcomes, phases, processes, workdirs
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import workdir_lock
-from mfl_jax.training.checkpoints import FIELDS, Checkpoints
-from mfl_jax.training.steps import TrainState
 from support import ROOT
 
 pytestmark = pytest.mark.lightly_optimised
@@ -180,27 +178,3 @@ def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"--workdir=.*is not empty"):
         soak_command.measure(tmp_path, kills=3, seed=0, epochs=6, recordings=2, commands=0)
-
-
-def test_who_owns_a_work_directory_clears_what_killed_runs_left(tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    left = [f"metrics.jsonl.part{ended.pid}", f"members/x/checkpoints.sums/5.json.part{ended.pid}", f"a.part{os.getpid()}"]
-    kept = [f"tables/a.md.part{os.getppid()}", "my.part1x", "metrics.jsonl", f"checkpoints/5/b.part{ended.pid}"]
-    touch(tmp_path, *left, *kept)
-    with workdir_lock.lock_workdir(tmp_path):
-        assert not any((tmp_path / name).exists() for name in left) and all((tmp_path / name).exists() for name in kept)
-
-
-def test_who_goes_on_from_a_checkpoint_writes_the_sums_that_a_killed_run_did_not(tmp_path):
-    folder, sums = tmp_path / "checkpoints", tmp_path / "checkpoints.sums" / "5.json"
-    state = TrainState(**{name: {"a": np.arange(3.0)} for name in FIELDS} | {"step": np.int32(5)})
-    with Checkpoints(folder, keep=2, owner=True) as checkpoints:
-        checkpoints.save(state, {})
-    before = sums.read_text()
-    for owner in (False, True):
-        sums.unlink(missing_ok=True)
-        with Checkpoints(folder, keep=2, owner=owner) as checkpoints:
-            assert int(checkpoints.resume(state)[0].step) == 5
-        assert sums.exists() == owner
-    assert sums.read_text() == before
