@@ -17,9 +17,7 @@ pytestmark = pytest.mark.lightly_optimised
 
 def launch(sandbox, *run_flags, flags=(), **environment):
     """Calls tpu_vm.sh; returns its exit status, standard output and standard error."""
-    return sandbox.call(
-        "tpu_vm.sh", "--name=t", "--zone=z", "--type=v5litepod-16", *flags, "--", *run_flags, **environment
-    )  # fmt: skip
+    return sandbox.call("tpu_vm.sh", "--name=t", "--zone=z", "--type=v5litepod-16", *flags, "--", *run_flags, **environment)
 
 
 def write_plan(sandbox, **plan):
