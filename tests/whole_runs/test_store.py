@@ -97,7 +97,7 @@ def test_a_run_in_a_store_is_locked_killed_resumed_and_loaded(bucket, tmp_path, 
     first.communicate()
     config.epochs = len((folder / "metrics.jsonl").read_text().splitlines()) + 1
     assert main.run(config, epath.Path(WORKDIR), "train") == 0
-    assert "resumes after step" in capfd.readouterr().err
+    assert "resumes after step" in "".join(capfd.readouterr())
     assert main.run(config, tmp_path / "local", "train") == 0
     assert read_metrics(folder / "metrics.jsonl") == read_metrics(tmp_path / "local/metrics.jsonl")
     results, expected = (json.loads((path / "results.json").read_text()) for path in (folder, tmp_path / "local"))
