@@ -15,6 +15,8 @@ from mfl_jax.training import setup
 
 SIZE = 4096
 """Rows and columns of the matrices; 137 GFLOP per product."""
+COPIED = 1 << 28
+"""Numbers that are copied: 1 GiB."""
 
 
 def measure(clips: int, channels: int, rounds: int) -> dict:
@@ -26,7 +28,7 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
     matrix = jnp.ones((SIZE, SIZE), jnp.float32)
     product = jax.jit(jnp.matmul)
     copy = jax.jit(lambda x: x + 1)
-    large = jnp.zeros(1 << 28, jnp.float32)
+    large = jnp.zeros(COPIED, jnp.float32)
     times = timing.alternate(
         {
             "train_step": workload.make_stepper(run), "product": lambda: product(matrix, matrix),
