@@ -33,7 +33,7 @@ def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation")
     clip_scores.check_classes(model, dataset)
     clips = dataset.read(split)
     hop_s, rows = model.mel.hop_s, []
-    for number, labels, scene, event in clip_scores.clip_probabilities(model, clips, np.arange(len(clips))):
+    for number, labels, scene, event in clip_scores.compute_clip_probabilities(model, clips, np.arange(len(clips))):
         row = {
             "recording": str(clips.recording[number]),
             "clip_start_s": float(clips.clip_start_s[number]),

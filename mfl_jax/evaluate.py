@@ -1,39 +1,44 @@
-"""From a checkpoint to scores, their floors, and results.json; and from two label lists to scores.
+"""Compares two label lists, whatever program or person wrote them.
 
 python -m mfl_jax.evaluate REFERENCE ESTIMATED
 """
 
 import json
 import pathlib
+from typing import Any
 
 import rich.console
-import rich.table
 from absl import flags
 
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import commandline, storage
 
+TOLERANCES = ("segment_s", "onset_collar_s", "offset_collar_s", "offset_share")
+
 
 def define_flags() -> None:
-    """Defines the flags of the comparison of two label lists."""
-    flags.DEFINE_string("out", None, "JSON file for the scores.")
-    flags.DEFINE_list("labels", None, "Events to score; all of the reference by default.")
+    """Defines the flags of the command."""
+    flags.DEFINE_string("out", None, "JSON file to write the scores to.")
+    flags.DEFINE_list("labels", None, "Events to score; all events of the reference by default.")
     flags.DEFINE_float("segment_s", 1.0, "Length of a segment in seconds.")
-    flags.DEFINE_float("onset_collar_s", 0.2, "By how many seconds an onset may differ.")
-    flags.DEFINE_float("offset_collar_s", 0.2, "By how many seconds an offset may differ, or")
-    flags.DEFINE_float("offset_share", 0.5, "by this share of the length of the event, where that is more (0.2 in DCASE task 4).")
+    flags.DEFINE_float("onset_collar_s", 0.2, "Largest difference of onsets in seconds.")
+    flags.DEFINE_float("offset_collar_s", 0.2, "Largest difference of offsets in seconds, unless --offset_share permits more.")
+    flags.DEFINE_float("offset_share", 0.5, "Largest difference of offsets as a share of the event (DCASE task 4: 0.2).")
 
 
 def compare_lists(arguments: list[str]) -> int:
-    """Compares two label lists, whatever made them; returns the exit status."""
-    from mfl_jax.scoring import event_scores
+    """Compares the two label lists named by the arguments; returns the exit status."""
+    from mfl_jax.scoring import event_list_scores, score_tables  # here, so that --help and wrong flags answer at once
 
     if len(arguments) != 2:
-        raise InputError(f"two label lists are compared, REFERENCE and ESTIMATED, not {len(arguments)}")
-    names = ("labels", "segment_s", "onset_collar_s", "offset_collar_s", "offset_share")
-    scores = event_scores.evaluate_lists(*arguments, **{name: flags.FLAGS[name].value for name in names})
+        raise InputError(f"expected two label lists, REFERENCE and ESTIMATED, not {len(arguments)}")
+    reference, estimated = arguments
+    tolerances: dict[str, Any] = {name: flags.FLAGS[name].value for name in TOLERANCES}
+    scores = event_list_scores.score_event_files(
+        reference, estimated, labels=flags.FLAGS.labels, tolerances=event_list_scores.Tolerances(**tolerances)
+    )
     console = rich.console.Console()
-    event_scores.print_scores(scores, console)
+    score_tables.print_event_scores(scores, console)
     if flags.FLAGS.out:
         storage.atomic_write(pathlib.Path(flags.FLAGS.out), json.dumps(scores, indent=1) + "\n")
         console.print(f"written: {flags.FLAGS.out}", soft_wrap=True, highlight=False, markup=False)

@@ -1,28 +1,34 @@
-"""Scores of scenes and of events, frame by frame: counts that add up, and the ratios made of them.
+"""Scores of scenes and events: counts, which can be summed, and the ratios computed from them.
 
-The counting functions take NumPy or JAX arrays and work inside `jit`; counts of batches and of devices are added before any
-ratio is taken. Ratios are percentages, but for the error rate. A class with 0/0 has the F-score 0, and macro F is the
-mean over the whole vocabulary.
+The counting functions take NumPy or JAX arrays and work inside `jit`. Sum the counts of batches and devices before computing
+ratios. Ratios are in percent, except the error rate. The F-score of a class is 0 for 0/0, and macro F is the mean over the
+whole vocabulary.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
+import jax
 import numpy as np
+from numpy.typing import ArrayLike
+
+Array = np.ndarray | jax.Array
 
 THRESHOLD = 0.5
-"""An event is detected in a frame where its score is at least this (the paper's Table III)."""
+"""An event is detected in a frame if its score is at least this (the paper's Table III)."""
 
 
-def frame_counts(detected, active, frame_mask=None) -> dict:
+def frame_counts(detected: Array, active: Array, frame_mask: Array | None = None) -> dict[str, Any]:
     """Counts hits and errors of event detection over frames.
 
     Args:
-      detected, active: bool [shape=(..., E)].
-      frame_mask: bool [shape=(...)], the frames that count; all by default.
+      detected: bool [shape=(..., E)].
+      active: the labels, bool [shape=(..., E)].
+      frame_mask: the frames to count, bool [shape=(...)]; all by default.
 
     Returns:
       Integer counts: `tp`, `fp`, `fn` [shape=(E,)]; `substitutions`, `deletions`, `insertions` and `active`, the scalars of the
-      error rate (Mesaros et al. 2016), where a miss and a false alarm of one frame make a substitution.
+      error rate (Mesaros et al. 2016), where a miss and a false alarm in one frame are a substitution.
     """
     events = detected.shape[-1]
     detected, active = detected.reshape(-1, events), active.reshape(-1, events)
@@ -31,28 +37,29 @@ def frame_counts(detected, active, frame_mask=None) -> dict:
         detected, active = detected & mask, active & mask
     hit, alarm, miss = detected & active, detected & ~active, ~detected & active
     alarms, misses = alarm.sum(1), miss.sum(1)
-    fewer = alarms * (alarms <= misses) + misses * (alarms > misses)
+    substitutions = alarms * (alarms <= misses) + misses * (alarms > misses)  # the smaller of the two
     return {
         "tp": hit.sum(0),
         "fp": alarm.sum(0),
         "fn": miss.sum(0),
-        "substitutions": fewer.sum(),
-        "deletions": (misses - fewer).sum(),
-        "insertions": (alarms - fewer).sum(),
+        "substitutions": substitutions.sum(),
+        "deletions": (misses - substitutions).sum(),
+        "insertions": (alarms - substitutions).sum(),
         "active": active.sum(),
     }
 
 
-def scene_counts(predicted, scenes, clip_mask=None, *, classes: int) -> dict:
+def scene_counts(predicted: Array, scenes: Array, clip_mask: Array | None = None, *, classes: int) -> dict[str, Any]:
     """Counts predicted against true scenes.
 
     Args:
-      predicted, scenes: integers in [0, classes) [shape=(B,)].
-      clip_mask: bool [shape=(B,)], the clips that count; all by default.
+      predicted: integers in [0, classes) [shape=(B,)].
+      scenes: the labels, integers in [0, classes) [shape=(B,)].
+      clip_mask: the clips to count, bool [shape=(B,)]; all by default.
       classes: number of scenes.
 
     Returns:
-      {`confusion`: integers [shape=(classes, classes)], a row a true scene, a column a predicted one}.
+      {`confusion`: integers [shape=(classes, classes)], one row per true scene, one column per predicted scene}.
     """
     index = np.arange(classes)
     true, guess = scenes[:, None] == index, predicted[:, None] == index
@@ -62,20 +69,22 @@ def scene_counts(predicted, scenes, clip_mask=None, *, classes: int) -> dict:
 
 
 def _percent_f(tp, fp, fn) -> np.ndarray:
+    """F-scores in percent, 0 for 0/0."""
     tp, fp, fn = (np.asarray(count, np.float64) for count in (tp, fp, fn))
     return 100.0 * _ratio(2 * tp, 2 * tp + fp + fn)
 
 
-def _ratio(part, whole) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)
+def _ratio(part, total) -> np.ndarray:
+    """part / total, 0 for 0/0."""
+    return np.divide(part, total, out=np.zeros(np.shape(total)), where=np.asarray(total) > 0)
 
 
-def frame_ratios(counts: Mapping) -> dict:
-    """Turns the sums of `frame_counts` into scores.
+def frame_ratios(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Computes scores from (sums of) `frame_counts`.
 
     Returns:
-      `micro_f`, `macro_f`, `precision`, `recall` in percent; `class_f`, percent, a value a class; `error_rate`, a ratio
-      (0.5 is 50 % of the active events in error), None where no event is active at all.
+      `micro_f`, `macro_f`, `precision`, `recall` in percent; `class_f` in percent, one value per class; `error_rate`, a ratio to
+      the number of active events, None if no event is active.
     """
     tp, fp, fn = (np.asarray(counts[key], np.int64) for key in ("tp", "fp", "fn"))
     class_f = _percent_f(tp, fp, fn)
@@ -91,11 +100,11 @@ def frame_ratios(counts: Mapping) -> dict:
     }
 
 
-def scene_ratios(counts: Mapping) -> dict:
-    """Turns the sums of `scene_counts` into scores.
+def scene_ratios(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Computes scores from (sums of) `scene_counts`.
 
     Returns:
-      `micro_f` (the accuracy) and `macro_f` in percent; `confusion`, rows of integers; `class_f`, percent, a value a scene.
+      `micro_f` (the accuracy) and `macro_f` in percent; `confusion`, rows of integers; `class_f` in percent, one value per scene.
     """
     confusion = np.asarray(counts["confusion"], np.int64)
     tp = np.diagonal(confusion)
@@ -108,45 +117,46 @@ def scene_ratios(counts: Mapping) -> dict:
     }
 
 
-def frame_scores(event_scores, event_labels, threshold: float = THRESHOLD) -> dict:
+def frame_scores(event_scores: ArrayLike, event_labels: ArrayLike, threshold: float = THRESHOLD) -> dict[str, Any]:
     """Scores event detection frame by frame, as the paper does.
 
     Args:
-      event_scores: [shape=(frames, E)]. event_labels: 0 or 1 [shape=(frames, E)].
-      threshold: an event is detected where its score is at least this.
+      event_scores: [shape=(frames, E)].
+      event_labels: 0 or 1 [shape=(frames, E)].
+      threshold: an event is detected if its score is at least this.
 
     Returns:
-      What `frame_ratios` returns, the `event` part of results.json.
+      The result of `frame_ratios`, which is the `event` part of results.json.
 
     Raises:
       ValueError: the shapes differ, there is no class, or a score is NaN.
     """
     scores, labels = np.asarray(event_scores), np.asarray(event_labels)
     if scores.ndim != 2 or scores.shape != labels.shape or scores.shape[1] == 0:
-        raise ValueError(f"scores and labels are both [frames, events], not {scores.shape} and {labels.shape}")
+        raise ValueError(f"scores and labels must both be [frames, events], not {scores.shape} and {labels.shape}")
     if np.isnan(scores).any():
         raise ValueError("an event score is NaN")
     return frame_ratios(frame_counts(scores >= threshold, labels > 0))
 
 
-def scene_scores(scene_scores, scene_labels) -> dict:
+def scene_scores(scene_scores: ArrayLike, scene_labels: ArrayLike) -> dict[str, Any]:
     """Scores scene classification clip by clip.
 
     Args:
-      scene_scores: [shape=(clips, S)]; the highest of a row is the answer, the first among equals.
+      scene_scores: [shape=(clips, S)]; the answer is the highest score of a row, the first among equals.
       scene_labels: integers in [0, S) [shape=(clips,)]; a scene may be absent.
 
     Returns:
-      What `scene_ratios` returns, the `scene` part of results.json.
+      The result of `scene_ratios`, which is the `scene` part of results.json.
 
     Raises:
-      ValueError: the shapes do not fit, a label is out of range, or a score is NaN.
+      ValueError: the shapes do not match, a label is out of range, or a score is NaN.
     """
     scores, labels = np.asarray(scene_scores), np.asarray(scene_labels)
     if scores.ndim != 2 or labels.shape != scores.shape[:1] or scores.shape[1] == 0:
-        raise ValueError(f"scores are [clips, scenes] and labels [clips], not {scores.shape} and {labels.shape}")
+        raise ValueError(f"scores must be [clips, scenes] and labels [clips], not {scores.shape} and {labels.shape}")
     if np.isnan(scores).any():
         raise ValueError("a scene score is NaN")
     if labels.size and not (labels.min() >= 0 and labels.max() < scores.shape[1]):
-        raise ValueError(f"scene labels lie in [0, {scores.shape[1]}), not in [{labels.min()}, {labels.max()}]")
+        raise ValueError(f"scene labels must be in [0, {scores.shape[1]}), not in [{labels.min()}, {labels.max()}]")
     return scene_ratios(scene_counts(scores.argmax(1), labels, classes=scores.shape[1]))

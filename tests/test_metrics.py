@@ -14,7 +14,7 @@ GOLDEN = ["typical", "absent_classes", "nothing_detected", "everything_detected"
 
 
 @pytest.mark.parametrize("case", GOLDEN)
-def test_the_reference_figures_are_reproduced(shared_dir, case):
+def test_published_reference_scores_are_reproduced(shared_dir, case):
     folder = shared_dir / "golden" / "frame_metrics"
     expected = json.loads((folder / "expected.json").read_text())[case]
     with np.load(folder / f"{case}.npz") as file:
@@ -24,8 +24,8 @@ def test_the_reference_figures_are_reproduced(shared_dir, case):
         np.testing.assert_allclose(event[key], want, atol=1e-4, rtol=0, err_msg=key)
     scene = metrics.scene_scores(arrays["scene_scores"], arrays["scene_labels"])
     assert scene["micro_f"] == pytest.approx(expected["scene"]["micro_f"], abs=1e-4)
-    # The reference takes the mean over the whole vocabulary too, a scene that is absent counting 0. All four scenes are in
-    # the labels of `typical` alone, so the others tell: means over the scenes of the labels would be 31.48, 77.78 and 20 %.
+    # The reference too averages over the whole vocabulary, and an absent scene counts 0. Only `typical` has labels of all four
+    # scenes. In the other cases, means over the labelled scenes would be 31.48, 77.78 and 20 %.
     assert scene["macro_f"] == pytest.approx(expected["scene"]["macro_f"], abs=1e-4)
 
 
@@ -62,8 +62,8 @@ def test_error_rate_agrees_with_a_loop_over_frames():
     assert got == pytest.approx((substitutions + deletions + insertions) / active)
 
 
-def test_an_event_that_is_absent_counts_zero_in_the_mean():
-    """Neither annotated nor detected (0/0), or only detected: 0 either way, as scikit-learn has it with zero_division=0."""
+def test_absent_event_counts_zero_in_the_mean():
+    """0 if neither annotated nor detected (0/0) or only detected, like scikit-learn with zero_division=0."""
     scores, labels = some_frames(7)
     labels[:, [2, 4]] = 0
     scores[:, 2] = 0
@@ -73,7 +73,7 @@ def test_an_event_that_is_absent_counts_zero_in_the_mean():
     assert got["macro_f"] == pytest.approx(100 * want) == pytest.approx(sum(got["class_f"]) / 7)
 
 
-def test_a_miss_and_a_false_alarm_of_one_frame_make_a_substitution():
+def test_miss_and_false_alarm_in_one_frame_are_a_substitution():
     """By hand; a miss in one frame and a false alarm in another stay a deletion and an insertion."""
     detected = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 0], [0, 0, 1], [1, 0, 0]], bool)
     active = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 1], [1, 1, 0], [1, 0, 0]], bool)
@@ -94,7 +94,7 @@ def test_scene_scores_agree_with_scikit_learn():
     np.testing.assert_allclose(got["class_f"], 100 * sklearn.metrics.f1_score(labels, answer, average=None))
 
 
-def test_a_scene_that_is_absent_counts_zero():
+def test_absent_scene_counts_zero():
     scores = np.eye(4)[[0, 1, 1]]
     got = metrics.scene_scores(scores, np.array([0, 1, 1]))
     assert got["class_f"] == [100, 100, 0, 0] and got["macro_f"] == 50 and got["micro_f"] == 100
@@ -108,7 +108,7 @@ def test_one_clip_and_ties():
     assert metrics.frame_scores([[np.nextafter(np.float32(0.5), np.float32(0))]], [[1]])["micro_f"] == 0
 
 
-def test_without_any_active_frame_there_is_no_error_rate():
+def test_no_error_rate_without_active_frames():
     got = metrics.frame_scores(np.ones((3, 2)), np.zeros((3, 2)))
     assert got["error_rate"] is None and got["micro_f"] == got["macro_f"] == got["precision"] == got["recall"] == 0
     json.dumps(got, allow_nan=False)
@@ -132,7 +132,7 @@ def test_masked_frames_and_clips_do_not_count():
     assert got.sum() == mask.sum()
 
 
-def test_where_everything_is_masked_nothing_is_counted():
+def test_nothing_is_counted_if_everything_is_masked():
     scores, labels = some_frames(8)
     counts = metrics.frame_counts(scores >= 0.5, labels > 0, np.zeros(300, bool))
     assert not any(np.any(count) for count in counts.values())
@@ -147,12 +147,12 @@ def test_counts_of_parts_add_up():
     parts = [metrics.scene_counts(answer[p], scenes[p], classes=3)["confusion"] for p in (slice(0, 7), slice(7, 40))]
     assert np.array_equal(sum(parts), metrics.scene_counts(answer, scenes, classes=3)["confusion"])
     scores, labels = some_frames(5)
-    whole = metrics.frame_counts(scores >= 0.5, labels > 0)
+    total = metrics.frame_counts(scores >= 0.5, labels > 0)
     parts = [metrics.frame_counts(scores[part] >= 0.5, labels[part] > 0) for part in (slice(0, 100), slice(100, 300))]
-    assert all(np.array_equal(parts[0][key] + parts[1][key], whole[key]) for key in whole)
+    assert all(np.array_equal(parts[0][key] + parts[1][key], total[key]) for key in total)
 
 
-def test_counts_under_jit_are_those_of_numpy():
+def test_counts_under_jit_equal_those_of_numpy():
     scores, labels = some_frames(6)
     detected, active = (scores >= 0.5).reshape(3, 100, 7), (labels > 0).reshape(3, 100, 7)
     mask = np.arange(100) < np.array([[100], [40], [0]])
@@ -171,12 +171,12 @@ def test_counts_under_jit_are_those_of_numpy():
     [
         (np.zeros((3, 2)), np.zeros((3, 3)), r"not \(3, 2\) and \(3, 3\)"),
         (np.zeros((3, 2)), np.zeros((1, 2)), r"not \(3, 2\) and \(1, 2\)"),
-        (np.zeros(3), np.zeros(3), r"both \[frames, events\]"),
-        (np.zeros((3, 0)), np.zeros((3, 0)), r"both \[frames, events\]"),
+        (np.zeros(3), np.zeros(3), r"must both be \[frames, events\]"),
+        (np.zeros((3, 0)), np.zeros((3, 0)), r"must both be \[frames, events\]"),
         ([[0.2, np.nan]], [[1, 0]], "an event score is NaN"),
     ],
 )
-def test_frame_scores_refuses_what_makes_no_sense(scores, labels, message):
+def test_frame_scores_refuses_invalid_arrays(scores, labels, message):
     with pytest.raises(ValueError, match=message):
         metrics.frame_scores(scores, labels)
 
@@ -186,13 +186,13 @@ def test_frame_scores_refuses_what_makes_no_sense(scores, labels, message):
     [
         (np.zeros((3, 2)), np.zeros(2, int), r"not \(3, 2\) and \(2,\)"),
         (np.zeros((3, 2)), np.zeros((3, 2), int), r"not \(3, 2\) and \(3, 2\)"),
-        (np.zeros(3), np.zeros(3, int), r"scores are \[clips, scenes\]"),
-        (np.zeros((3, 0)), np.zeros(3, int), r"scores are \[clips, scenes\]"),
+        (np.zeros(3), np.zeros(3, int), r"scores must be \[clips, scenes\]"),
+        (np.zeros((3, 0)), np.zeros(3, int), r"scores must be \[clips, scenes\]"),
         ([[np.nan, 0]], [0], "a scene score is NaN"),
-        (np.zeros((2, 2)), [0, 2], r"lie in \[0, 2\), not in \[0, 2\]"),
-        (np.zeros((2, 2)), [1, -1], r"lie in \[0, 2\), not in \[-1, 1\]"),
+        (np.zeros((2, 2)), [0, 2], r"must be in \[0, 2\), not in \[0, 2\]"),
+        (np.zeros((2, 2)), [1, -1], r"must be in \[0, 2\), not in \[-1, 1\]"),
     ],
 )
-def test_scene_scores_refuses_what_makes_no_sense(scores, labels, message):
+def test_scene_scores_refuses_invalid_arrays(scores, labels, message):
     with pytest.raises(ValueError, match=message):
         metrics.scene_scores(scores, labels)

@@ -1,6 +1,7 @@
-"""The scores of all clips of a prepared data set, clip by clip and recording by recording."""
+"""Probabilities for the clips of a prepared data set, clip by clip or joined to recordings."""
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,8 +13,24 @@ from mfl_jax.inference.streaming import batch_size
 from mfl_jax.inference.trained_model import TrainedModel
 
 
+class ClipProbabilities(NamedTuple):
+    """A clip with its labels and the model's probabilities.
+
+    Attributes:
+      number: of the clip in its split.
+      labels: `scene` (an int), `events` bool [shape=(valid frames, E)] and `valid_frames`.
+      scene: float32 [shape=(S,)]; None if the model was not trained on scenes.
+      event: float32 [shape=(valid frames, E)]; None if the model was not trained on events.
+    """
+
+    number: int
+    labels: dict[str, Any]
+    scene: np.ndarray | None
+    event: np.ndarray | None
+
+
 def check_classes(model: TrainedModel, dataset: Dataset) -> None:
-    """Raises an InputError where a model was trained on other classes, spectrograms or clips than a data set has."""
+    """Raises an InputError if a model was trained on other classes, spectrograms or clips than a data set has."""
     for kind in ("scenes", "events"):
         if getattr(model, kind) and getattr(model, kind) != getattr(dataset, kind):
             raise InputError(f"{model.directory} was trained on other {kind} than {dataset.directory} has")
@@ -21,33 +38,39 @@ def check_classes(model: TrainedModel, dataset: Dataset) -> None:
         raise InputError(f"{model.directory} was trained on other spectrograms or clips than {dataset.directory} has")
 
 
-def clip_probabilities(
-    model: TrainedModel, clips: Clips, numbers: np.ndarray
-) -> Iterator[tuple[int, dict, np.ndarray | None, np.ndarray | None]]:
-    """Yields of each clip its number, its labels, its scene scores [shape=(S,)] and its event scores [shape=(valid frames, E)].
-
-    The labels are `scene` (an int), `events` bool [shape=(valid frames, E)] and `valid_frames`. Scores of a task that the model
-    was not trained on are None.
-    """
-    waiting = iter(numbers)
+def compute_clip_probabilities(model: TrainedModel, clips: Clips, numbers: np.ndarray) -> Iterator[ClipProbabilities]:
+    """Yields the probabilities of clips, in the order of their numbers."""
+    remaining = iter(numbers)
     for batch in read_batches(clips, numbers, batch_size()):
-        scene, event = jax.device_get(model.probabilities({k: batch[k] for k in ("log_mel", "valid_frames", "clip_mask")}))
+        inputs = {key: batch[key] for key in ("log_mel", "valid_frames", "clip_mask")}
+        scene, event = jax.device_get(model.probabilities(inputs))
         for row in np.flatnonzero(batch["clip_mask"]):
             valid = int(batch["valid_frames"][row])
-            labels = {"scene": int(batch["scene"][row]), "events": batch["events"][row, :valid], "valid_frames": valid}
-            yield (
-                int(next(waiting)), labels,
-                None if scene is None else scene[row], None if event is None else event[row, :valid],
-            )  # fmt: skip
+            yield ClipProbabilities(
+                number=int(next(remaining)),
+                labels={"scene": int(batch["scene"][row]), "events": batch["events"][row, :valid], "valid_frames": valid},
+                scene=None if scene is None else scene[row],
+                event=None if event is None else event[row, :valid],
+            )
 
 
-def recording_probabilities(model: TrainedModel, clips: Clips, numbers: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Event scores float32 and labels bool of whole recordings, both [shape=(T, E)], by the path of the recording."""
-    parts: dict[str, list] = {}
-    for number, labels, _, event in clip_probabilities(model, clips, numbers):
-        parts.setdefault(str(clips.recording[number]), []).append((clips.clip_start_s[number], event, labels["events"]))
-    joined = {}
-    for recording, of_recording in parts.items():
-        of_recording.sort(key=lambda part: part[0])
-        joined[recording] = tuple(np.concatenate([part[column] for part in of_recording]) for column in (1, 2))
-    return joined
+def compute_recording_probabilities(
+    model: TrainedModel, clips: Clips, numbers: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Computes the event probabilities of the recordings that clips belong to.
+
+    Returns:
+      Path of a recording -> probabilities float32 and labels bool, both [shape=(T, E)].
+    """
+    parts: dict[str, list[tuple[float, np.ndarray, np.ndarray]]] = {}
+    for clip in compute_clip_probabilities(model, clips, numbers):
+        if clip.event is None:
+            raise ValueError(f"{model.directory} was not trained on events")
+        part = (clips.clip_start_s[clip.number], clip.event, clip.labels["events"])
+        parts.setdefault(str(clips.recording[clip.number]), []).append(part)
+    recordings = {}
+    for recording, unordered in parts.items():
+        ordered = sorted(unordered, key=lambda part: part[0])
+        probabilities, labels = (np.concatenate([part[column] for part in ordered]) for column in (1, 2))
+        recordings[recording] = (probabilities, labels)
+    return recordings

@@ -1,4 +1,6 @@
-"""What a split gives away to systems that do not listen: the floors beside every result."""
+"""Floors: the scores of systems that ignore the audio, shown next to every result."""
+
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,50 +10,75 @@ from mfl_jax.data.batching import read_batches
 from mfl_jax.data.prepared_dataset import Clips
 from mfl_jax.frame_mask import frame_mask
 
+CLIPS_AT_ONCE = 64
+
 
 def count_activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts of each scene its clips [shape=(S,)], its valid frames [shape=(S,)], and those in which each event is active
-    [shape=(S, E)].
+    """Counts clips and frames of each scene.
+
+    Args:
+      clips: a split.
+      numbers: the clips to count.
+      scenes: number of scenes, S.
+      events: number of events, E.
+
+    Returns:
+      For each scene its clips [shape=(S,)], its valid frames [shape=(S,)], and the valid frames in which each event is active
+      [shape=(S, E)], int64.
     """
     scene, frames, active = np.zeros(scenes, np.int64), np.zeros(scenes, np.int64), np.zeros((scenes, events), np.int64)
-    for batch in read_batches(clips, numbers, 64):
-        valid = frame_mask(batch["valid_frames"], batch["events"].shape[1]) & batch["clip_mask"][:, None]
+    for batch in read_batches(clips, numbers, CLIPS_AT_ONCE):
+        valid = _mask_frames(batch)
         np.add.at(scene, batch["scene"], batch["clip_mask"])
         np.add.at(frames, batch["scene"], valid.sum(1))
         np.add.at(active, batch["scene"], (batch["events"] & valid[..., None]).sum(1))
     return scene, frames, active
 
 
-def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], events: tuple[str, ...]) -> dict:
-    """What a split gives away to systems that do not listen.
+def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], events: tuple[str, ...]) -> dict[str, Any]:
+    """Computes the scores of systems that ignore the audio.
+
+    Args:
+      clips: a split.
+      numbers: the clips to score.
+      scenes: names of the scenes.
+      events: names of the events.
 
     Returns:
-      {"scene": {"majority": ...}, "event": {"all_off": ..., "always_on": ..., "oracle_scene": ...}}: the scores of always
-      answering the most frequent scene; of no event ever; of all events always; and, knowing the true scene of each clip, of
-      each event that is active in most frames of that scene, always (`detected` names them).
+      {"scene": {"majority": ...}, "event": {"all_off": ..., "always_on": ..., "oracle_scene": ...}}: always the most frequent
+      scene; no event ever; all events always; and, knowing the true scene of each clip, always the events that are active in
+      most frames of that scene (`detected` names them).
     """
     scene, frames, active = count_activity(clips, numbers, len(scenes), len(events))
     majority = int(scene.argmax())
     confusion = np.zeros((len(scenes), len(scenes)), np.int64)
     confusion[:, majority] = scene
-    found = metrics.scene_ratios({"confusion": confusion})
-    often = active * 2 > frames[:, None]
-    rules = {"all_off": np.zeros_like(often), "always_on": np.ones_like(often), "oracle_scene": often}
-    made = {
-        "scene": {"majority": {"answer": scenes[majority], "micro_f": found["micro_f"], "macro_f": found["macro_f"]}},
-        "event": {},
+    ratios = metrics.scene_ratios({"confusion": confusion})
+    usual = active * 2 > frames[:, None]
+    oracle_scene = _score_fixed_answers(clips, numbers, usual)
+    names = {scene: [events[m] for m in np.flatnonzero(usual[n])] for n, scene in enumerate(scenes) if usual[n].any()}
+    return {
+        "scene": {"majority": {"answer": scenes[majority], "micro_f": ratios["micro_f"], "macro_f": ratios["macro_f"]}},
+        "event": {
+            "all_off": _score_fixed_answers(clips, numbers, np.zeros_like(usual)),
+            "always_on": _score_fixed_answers(clips, numbers, np.ones_like(usual)),
+            "oracle_scene": {**oracle_scene, "detected": names},
+        },
     }
-    for name, detected in rules.items():
-        counts = {key: np.zeros(len(events), np.int64) for key in ("tp", "fp", "fn")} | dict.fromkeys(
-            ("substitutions", "deletions", "insertions", "active"), 0
-        )
-        for batch in read_batches(clips, numbers, 64):
-            valid = frame_mask(batch["valid_frames"], batch["events"].shape[1]) & batch["clip_mask"][:, None]
-            answer = np.broadcast_to(detected[batch["scene"]][:, None], batch["events"].shape)
-            counts = jax.tree.map(np.add, counts, metrics.frame_counts(answer, batch["events"], valid))
-        ratios = metrics.frame_ratios(counts)
-        made["event"][name] = {key: ratios[key] for key in ("micro_f", "macro_f", "error_rate")}
-    made["event"]["oracle_scene"]["detected"] = {
-        name: [events[m] for m in np.flatnonzero(often[n])] for n, name in enumerate(scenes) if often[n].any()
-    }
-    return made
+
+
+def _score_fixed_answers(clips: Clips, numbers: np.ndarray, detected: np.ndarray) -> dict[str, Any]:
+    """Scores the detection of the same events in every frame of a scene, bool [shape=(S, E)]."""
+    counts = {key: np.zeros(detected.shape[1], np.int64) for key in ("tp", "fp", "fn")} | dict.fromkeys(
+        ("substitutions", "deletions", "insertions", "active"), 0
+    )
+    for batch in read_batches(clips, numbers, CLIPS_AT_ONCE):
+        answers = np.broadcast_to(detected[batch["scene"]][:, None], batch["events"].shape)
+        counts = jax.tree.map(np.add, counts, metrics.frame_counts(answers, batch["events"], _mask_frames(batch)))
+    ratios = metrics.frame_ratios(counts)
+    return {key: ratios[key] for key in ("micro_f", "macro_f", "error_rate")}
+
+
+def _mask_frames(batch: dict) -> np.ndarray:
+    """Marks the valid frames of the clips of a batch."""
+    return np.asarray(frame_mask(batch["valid_frames"], batch["events"].shape[1]) & batch["clip_mask"][:, None])

@@ -1,8 +1,9 @@
-"""How predictions agree with a label list: the paper's scores of recordings, as evaluating a data set computes them."""
+"""Scores of predictions against a label list of their recordings."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,57 +18,70 @@ from mfl_jax.inference.trained_model import TrainedModel
 
 @dataclasses.dataclass
 class ReferenceScores:
-    """Adds up counts over recordings; ask `scores` at the end.
+    """Sums counts over recordings, in two ways; `scores` returns the ratios.
 
-    Two ways of listening are counted side by side. `clips` is that of `--mode=evaluate`: clips that do not overlap, one
-    threshold, a scene a clip. `recordings` is what was predicted: overlapping windows, post-processing, a scene a recording.
+    `clips`, as `--mode=evaluate` counts: clips without overlap, one threshold, one scene per clip.
+    `recordings`, as predicted: overlapping windows, post-processing, one scene per recording.
+
+    Attributes:
+      model: the model that predicts.
+      reference: path of a recording -> its labels.
+      rules: post-processing of the events.
+      counts: way of counting -> task -> counts of `metrics`.
+      scored: number of recordings added.
     """
 
     model: TrainedModel
     reference: Mapping[str, Recording]
     rules: Mapping[str, postprocessing.Rule]
-    counts: dict = dataclasses.field(default_factory=dict)
+    counts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     scored: int = 0
 
     def add(self, prediction: Prediction, reference: Recording) -> None:
-        """Counts a recording."""
+        """Adds a recording."""
         self.scored += 1
-        model, rate = self.model, self.model.mel
-        if model.scenes:
-            answers = {"recordings": prediction.scene[None], "clips": prediction.window_scenes[prediction.clips]}
-            if prediction.clip_scores is None:
-                del answers["clips"]
-            for way, probabilities in answers.items():
-                true = np.full(len(probabilities), model.scenes.index(reference.scene))
-                found = metrics.scene_counts(probabilities.argmax(1), true, classes=len(model.scenes))
-                self._count(way, "scene", found)
-        if model.events:
-            active = annotation.events_to_frames(
-                reference.events, model.events, len(prediction.frame_scores),
-                hop_samples=rate.hop_samples, sample_rate_hz=rate.sample_rate_hz,
-            )  # fmt: skip
-            hop_s = prediction.hop_s
-            detected = postprocessing.mark_detected_frames(prediction.frame_scores, model.events, self.rules, hop_s)
-            self._count("recordings", "event", metrics.frame_counts(detected, active))
-            if prediction.clip_scores is not None:
-                detected = prediction.clip_scores >= np.float32(model.config.threshold)
-                self._count("clips", "event", metrics.frame_counts(detected, active))
+        if self.model.scenes:
+            self._add_scenes(prediction, self.model.scenes.index(reference.scene))
+        if self.model.events:
+            self._add_events(prediction, reference)
 
-    def _count(self, way, task, found):
-        tasks = self.counts.setdefault(way, {})
-        tasks[task] = jax.tree.map(np.add, tasks[task], found) if task in tasks else found
-
-    def scores(self) -> dict:
-        """{"clips": {"scene": ..., "event": ...}, "recordings": ...}, each as in results.json."""
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """Returns {"clips": {"scene": ..., "event": ...}, "recordings": ...}, each as in results.json."""
         ratios = {"scene": metrics.scene_ratios, "event": metrics.frame_ratios}
-        return {way: {task: ratios[task](found) for task, found in tasks.items()} for way, tasks in self.counts.items()}
+        return {way: {task: ratios[task](counts) for task, counts in tasks.items()} for way, tasks in self.counts.items()}
+
+    def _add_scenes(self, prediction: Prediction, scene: int) -> None:
+        self._add_scene_answers("recordings", prediction.scene[None], scene)
+        if prediction.clip_scores is not None:
+            self._add_scene_answers("clips", prediction.window_scenes[prediction.clips], scene)
+
+    def _add_scene_answers(self, way: str, probabilities: np.ndarray, scene: int) -> None:
+        true = np.full(len(probabilities), scene)
+        counts = metrics.scene_counts(probabilities.argmax(1), true, classes=len(self.model.scenes))
+        self._add_counts(way, "scene", counts)
+
+    def _add_events(self, prediction: Prediction, reference: Recording) -> None:
+        mel, events = self.model.mel, self.model.events
+        active = annotation.events_to_frames(
+            reference.events, events, len(prediction.frame_scores),
+            hop_samples=mel.hop_samples, sample_rate_hz=mel.sample_rate_hz,
+        )  # fmt: skip
+        detected = postprocessing.mark_detected_frames(prediction.frame_scores, events, self.rules, prediction.hop_s)
+        self._add_counts("recordings", "event", metrics.frame_counts(detected, active))
+        if prediction.clip_scores is not None:
+            detected = prediction.clip_scores >= np.float32(self.model.config.threshold)
+            self._add_counts("clips", "event", metrics.frame_counts(detected, active))
+
+    def _add_counts(self, way: str, task: str, counts: dict) -> None:
+        tasks = self.counts.setdefault(way, {})
+        tasks[task] = jax.tree.map(np.add, tasks[task], counts) if task in tasks else counts
 
 
 def read_reference(file: str | pathlib.Path, model: TrainedModel) -> dict[str, Recording]:
     """Reads the label list that predictions are compared with.
 
     Raises:
-      InputError: it is no label list, or names scenes or events that the model does not know.
+      InputError: the label list is invalid, or has scenes or events that the model does not know.
     """
     recordings = label_list.read_label_list(file, scenes=model.scenes or None, events=model.events or None)
     return {recording.path: recording for recording in recordings}

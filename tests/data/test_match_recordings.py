@@ -36,3 +36,62 @@ def test_names_of_the_same_recording_match(estimated, reference, expected):
 def test_names_without_a_single_match_are_refused(estimated, message):
     with pytest.raises(InputError, match=message):
         match_recordings(estimated, ["a/x.wav", "b/x.wav", "Y_1"])
+
+
+def match_names(names, *paths):
+    return match_recordings(names, paths, require_all=False)
+
+
+def test_name_matches_the_path_that_ends_with_it():
+    paths = ("tut/audio/a.wav", "tut/audio/b.wav", "other/c.wav")
+    assert match_names(["a.wav", "audio/b.wav", "c.wav"], *paths) == {
+        "a.wav": paths[0], "audio/b.wav": paths[1], "c.wav": paths[2],
+    }  # fmt: skip
+
+
+def test_name_matches_the_path_that_it_ends_with():
+    assert match_names(["home/me/audio/a.wav"], "audio/a.wav", "audio/b.wav") == {"home/me/audio/a.wav": "audio/a.wav"}
+    assert match_names(["audio/a.wav"], "a.wav") == {"audio/a.wav": "a.wav"}
+
+
+def test_suffix_of_a_file_is_ignored():
+    assert match_names(["a.flac", "b.WAV", "c"], "x/a.wav", "x/b.wav", "x/c.wav") == {
+        "a.flac": "x/a.wav",
+        "b.WAV": "x/b.wav",
+        "c": "x/c.wav",
+    }
+    assert match_names(["a.b.wav"], "x/a.b.flac", "x/a.wav") == {"a.b.wav": "x/a.b.flac"}
+
+
+def test_names_match_by_whole_folders():
+    """Names or folders that merely end with the same letters do not match."""
+    assert match_names(["a.wav"], "x/aa.wav", "x/a/b.wav") == {}
+    assert match_names(["audio/a.wav"], "myaudio/a.wav") == {}
+    assert match_names(["one/a.wav"], "two/a.wav") == {}
+    assert match_names(["A.wav"], "x/a.wav") == {}
+
+
+def test_names_without_a_match_are_left_out():
+    assert match_names(["a.wav", "z.wav", "stdin"], "x/a.wav") == {"a.wav": "x/a.wav"}
+    assert match_names([], "x/a.wav") == {} and match_names(["a.wav"]) == {}
+
+
+def test_name_that_matches_two_paths_is_refused():
+    for name, paths in (
+        ("a.wav", ("one/a.wav", "two/a.wav")),
+        ("a.wav", ("one/a.wav", "two/a.flac")),
+        ("audio/a.wav", ("one/audio/a.wav", "two/audio/a.wav", "two/a.wav")),
+    ):
+        with pytest.raises(InputError) as refusal:
+            match_names([name], *paths)
+        message = str(refusal.value)
+        assert name in message and paths[0] in message and paths[1] in message and "folder" in message and "\n" not in message
+    assert match_names(["one/a.wav", "two/a.wav"], "one/a.wav", "two/a.wav") == {
+        "one/a.wav": "one/a.wav",
+        "two/a.wav": "two/a.wav",
+    }
+
+
+def test_equal_path_wins_over_others():
+    assert match_names(["a.wav"], "a.wav", "one/a.wav") == {"a.wav": "a.wav"}
+    assert match_names(["one/a.wav"], "a.wav", "one/a.wav", "one/a.flac") == {"one/a.wav": "one/a.wav"}

@@ -28,9 +28,9 @@ def evaluation(trained_run, dataset):
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.9, 0.98])
 def test_clips_have_the_scores_of_evaluation(model, dataset, evaluation, overlap):
     clips = dataset.read("evaluation")
-    expected = clip_scores.recording_probabilities(model, clips, np.arange(len(clips)))
+    expected = clip_scores.compute_recording_probabilities(model, clips, np.arange(len(clips)))
     scenes = {}
-    for number, _, scene, _ in clip_scores.clip_probabilities(model, clips, np.arange(len(clips))):
+    for number, _, scene, _ in clip_scores.compute_clip_probabilities(model, clips, np.arange(len(clips))):
         scenes.setdefault(str(clips.recording[number]), []).append((clips.clip_start_s[number], scene))
     results = predict_all(model, evaluation, overlap=overlap, keep_clips=True)
     assert set(results) == set(expected) and len(results) == 4

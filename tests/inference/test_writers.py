@@ -12,7 +12,7 @@ import pytest
 
 from mfl_jax.errors import InputError
 from mfl_jax.inference import prediction, writers
-from mfl_jax.scoring import threshold_sweep
+from mfl_jax.scoring.eval_packages import import_eval_packages
 from support import ROOT, TESTS
 
 EVENTS = (("car", 0.1, 0.5, 0.75), ("bird song", 0.48, 2.59, 0.5123456789), ("car", 1.0, 1.02, 1.0))
@@ -90,7 +90,7 @@ def test_name_that_begins_with_a_quote(tmp_path):
 @pytest.mark.parametrize("name", ["a b.wav", "folder/c,d.wav", "[x] {y}.wav"])
 def test_sed_eval_reads_the_events(tmp_path, name):
     pytest.importorskip("sed_eval")
-    sed_eval, _ = threshold_sweep.packages()
+    sed_eval, _ = import_eval_packages()
     file = write_file("events", make_prediction(name), tmp_path)
     detected = sed_eval.io.load_event_list(str(file))
     assert [(row["filename"], row["onset"], row["offset"], row["event_label"]) for row in detected] == [
@@ -229,7 +229,7 @@ def test_frame_scores_are_a_table(tmp_path, hop_s, frames):
 @pytest.mark.parametrize(("frames", "duration_s"), [(130, 2.59), (1, 0.000125), (1, 0.02), (70_000, 1400.0)])
 def test_sed_scores_eval_reads_the_scores(tmp_path, frames, duration_s):
     pytest.importorskip("sed_scores_eval")
-    threshold_sweep.packages()
+    import_eval_packages()
     from sed_scores_eval.base_modules.io import read_sed_scores
 
     result = make_prediction(frames=frames, duration_s=duration_s)

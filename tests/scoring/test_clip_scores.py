@@ -1,4 +1,4 @@
-"""Scores of all clips of a data set: clip by clip as a model gives them, and joined to recordings."""
+"""Probabilities of clips: in the order asked for, equal to those of the model, and joined to recordings."""
 
 import dataclasses
 
@@ -20,33 +20,33 @@ def opened(trained_run):
 
 
 @pytest.mark.parametrize("order", ["all", "backwards", "some", "none"])
-def test_clips_come_in_the_order_asked_for_with_the_scores_of_a_call(opened, order):
-    """24 clips are a batch of 16 and one that is not full."""
+def test_clips_keep_their_order_and_the_probabilities_of_the_model(opened, order):
+    """24 clips are a full batch of 16 and half a batch."""
     model, dataset = opened
     clips = dataset.read("development")
     numbers = {"all": np.arange(24), "backwards": np.arange(24)[::-1], "some": np.array([17, 2, 5, 2]), "none": np.arange(0)}[
         order
     ]
-    found = list(clip_scores.clip_probabilities(model, clips, numbers))
-    assert [number for number, *_ in found] == numbers.tolist()
+    yielded = list(clip_scores.compute_clip_probabilities(model, clips, numbers))
+    assert [number for number, *_ in yielded] == numbers.tolist()
     if order != "none":
-        assert {len(labels["events"]) for _, labels, _, _ in found} == {50, 30}  # a clip, and what is left of 2.6 s
-    for number, labels, scene, event in found:
-        taken = clips.take(np.array([number]))
-        valid = int(taken["valid_frames"][0])
-        assert labels["valid_frames"] == valid and labels["scene"] == taken["scene"][0]
-        np.testing.assert_array_equal(labels["events"], taken["events"][0, :valid])
-        expected = model(taken["log_mel"][0, :valid])
+        assert {len(labels["events"]) for _, labels, _, _ in yielded} == {50, 30}  # a full clip, and the remainder of 2.6 s
+    for number, labels, scene, event in yielded:
+        clip = clips.take(np.array([number]))
+        valid = int(clip["valid_frames"][0])
+        assert labels["valid_frames"] == valid and labels["scene"] == clip["scene"][0]
+        np.testing.assert_array_equal(labels["events"], clip["events"][0, :valid])
+        expected = model(clip["log_mel"][0, :valid])
         np.testing.assert_allclose(scene, expected[0], atol=1e-6)
         np.testing.assert_allclose(event, expected[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("split", ["development", "evaluation"])
-def test_recordings_are_their_clips_in_order(opened, trained_run, split):
+def test_recordings_join_their_clips_in_order(opened, trained_run, split):
     model, dataset = opened
     clips = dataset.read(split)
     # The order of the clips must not matter.
-    joined = clip_scores.recording_probabilities(model, clips, np.random.default_rng(0).permutation(len(clips)))
+    joined = clip_scores.compute_recording_probabilities(model, clips, np.random.default_rng(0).permutation(len(clips)))
     labels = label_list.read_label_list(trained_run[1] / "recordings" / "meta" / f"meta_{split}.txt")
     assert sorted(joined) == sorted(recording.path for recording in labels)
     for recording in labels:
@@ -62,7 +62,7 @@ def test_recordings_are_their_clips_in_order(opened, trained_run, split):
             np.testing.assert_allclose(scores[first : first + valid], expected, atol=1e-6)
 
 
-def test_a_data_set_of_other_classes_or_spectrograms_is_refused(opened):
+def test_data_set_with_other_classes_or_spectrograms_is_refused(opened):
     model, dataset = opened
     clip_scores.check_classes(model, dataset)
     clip_scores.check_classes(model, dataclasses.replace(dataset, fingerprint="another"))
@@ -75,11 +75,12 @@ def test_a_data_set_of_other_classes_or_spectrograms_is_refused(opened):
     for named, change in others.items():
         with pytest.raises(InputError) as refusal:
             clip_scores.check_classes(model, dataclasses.replace(dataset, **change))
-        said = str(refusal.value)
-        assert named in said and str(model.directory) in said and str(dataset.directory) in said and "\n" not in said
+        message = str(refusal.value)
+        assert named in message and str(model.directory) in message and str(dataset.directory) in message
+        assert "\n" not in message
 
 
-def test_classes_of_a_task_that_was_not_trained_do_not_matter(opened):
+def test_classes_of_an_untrained_task_are_ignored(opened):
     model, dataset = opened
     clip_scores.check_classes(dataclasses.replace(model, scenes=()), dataclasses.replace(dataset, scenes=("a",)))
     clip_scores.check_classes(dataclasses.replace(model, events=()), dataclasses.replace(dataset, events=("a",)))

@@ -1,0 +1,93 @@
+"""Prints the scores of a run, next to their floors, and the scores of events."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rich.console
+import rich.markup
+import rich.table
+
+from mfl_jax.scoring.event_scores import PSDS
+
+OVERALL = {
+    "micro_f": "micro F, %", "macro_f": "macro F, %", "precision": "precision, %", "recall": "recall, %",
+    "error_rate": "error rate", "substitution_rate": "  substitutions", "deletion_rate": "  deletions",
+    "insertion_rate": "  insertions", "n_reference": "in the reference", "n_estimated": "estimated",
+}  # fmt: skip
+BEST = {"micro_f": "best micro F, %", "threshold": "  at threshold", "macro_f": "best macro F, %"}
+
+
+def print_results(results: Mapping[str, Any], console: rich.console.Console | None = None) -> None:
+    """Prints the scores of results.json next to their floors."""
+    table = rich.table.Table(title=f"{results['system']} on {results['dataset']}, {results['split']} split, percent")
+    for column in ("", "score", "floor", "answers of the floor"):
+        table.add_column(column, justify="left" if column in ("", "answers of the floor") else "right")
+    if "scene" in results:
+        _add_floors(table, results, "scene", {"majority": f"always {results['floors']['scene']['majority']['answer']}"})
+    if "event" in results:
+        usual = results["floors"]["event"]["oracle_scene"]["detected"]
+        answers = "; ".join(f"{', '.join(names)} in {scene}" for scene, names in usual.items()) or "no event qualifies"
+        kinds = {
+            "oracle_scene": f"true scene known: always {answers}",
+            "always_on": "every event always",
+            "all_off": "no event ever",
+        }
+        _add_floors(table, results, "event", kinds)
+        if results["event"]["error_rate"] is not None:
+            table.add_row("event error rate", f"{results['event']['error_rate']:.3f}", "1.000", "no event ever (a ratio)")
+    (console or rich.console.Console()).print(table)
+
+
+def _add_floors(table: rich.table.Table, results: Mapping[str, Any], task: str, kinds: Mapping[str, str]) -> None:
+    """Adds the scores of a task, with one row per floor; `kinds` maps each floor to its answers."""
+    for key, name in (("micro_f", "micro F"), ("macro_f", "macro F")):
+        for number, (kind, answers) in enumerate(kinds.items()):
+            score = (f"{task} {name}", f"{results[task][key]:.2f}") if number == 0 else ("", "")
+            table.add_row(*score, f"{results['floors'][task][kind][key]:.2f}", answers)
+
+
+def print_event_scores(scores: Mapping[str, Any], console: rich.console.Console | None = None) -> None:
+    """Prints the result of `score_event_lists`, `score_event_files` or `score_frames`: over all classes, and by class."""
+    console = console or rich.console.Console()
+    kinds = [kind for kind in ("segment", "event") if kind in scores]
+    areas = [name for name in PSDS if scores.get(name)]
+    if kinds:
+        console.print(_tabulate_overall(scores, kinds))
+    for name in areas:
+        console.print(f"{name.upper()}: {scores[name]['psds']:.4f}")
+    labels = scores[kinds[0]]["class_f"] if kinds else scores[areas[0]]["class_psds"] if areas else ()
+    if labels:
+        console.print(_tabulate_classes(scores, list(labels), kinds, areas))
+
+
+def _tabulate_overall(scores: Mapping[str, Any], kinds: Sequence[str]) -> rich.table.Table:
+    table = rich.table.Table(title="all classes")
+    table.add_column("")
+    for kind in kinds:
+        table.add_column(f"{kind}-based", justify="right")
+    for key, name in OVERALL.items():
+        table.add_row(name, *(_format_number(scores[kind][key]) for kind in kinds))
+    best = [scores[kind].get("best") or {} for kind in kinds]
+    if any(best):
+        for key, name in BEST.items():
+            table.add_row(name, *(_format_number(values.get(key)) for values in best))
+    return table
+
+
+def _tabulate_classes(
+    scores: Mapping[str, Any], labels: Sequence[str], kinds: Sequence[str], areas: Sequence[str]
+) -> rich.table.Table:
+    table = rich.table.Table(title=f"by class: F in percent, numbers of {kinds[-1] if kinds else ''}s")
+    table.add_column("event", overflow="fold", min_width=12)
+    for heading in [f"{kind} F" for kind in kinds] + ["ref.", "est."] * bool(kinds) + [name.upper() for name in areas]:
+        table.add_column(heading, justify="right")
+    for label in labels:
+        cells = [scores[kind]["class_f"][label] for kind in kinds]
+        cells += [scores[kind][key][label] for kind in kinds[-1:] for key in ("class_n_reference", "class_n_estimated")]
+        cells += [scores[name]["class_psds"].get(label) for name in areas]
+        table.add_row(rich.markup.escape(label), *map(_format_number, cells))
+    return table
+
+
+def _format_number(value: float | int | None) -> str:
+    return "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
