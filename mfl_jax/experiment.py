@@ -41,8 +41,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
       InputError: a field, the data or the work directory is invalid.
     """
     # Imported here, so that --help and wrong flags answer at once.
-    from mfl_jax import report
     from mfl_jax.data import prepare
+    from mfl_jax.reporting import write_report
     from mfl_jax.runtime import history, parallel, workdir_config, workdir_lock
     from mfl_jax.scoring import data_summary, floor_scores
     from mfl_jax.training import experiment_members, experiment_run, setup
@@ -77,7 +77,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
         ):
             return False
     if first:
-        report.write(workdir, console)
+        write_report.write_report(workdir, console)
     return True
 
 

@@ -1,4 +1,4 @@
-"""The pictures of an experiment: each function draws one figure from plain data and returns it, and writes nothing."""
+"""The figures of an experiment: each function draws one figure from plain data and returns it without writing a file."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,61 +8,58 @@ from matplotlib.ticker import MaxNLocator
 
 from mfl_jax.plot_style import COLOURS
 from mfl_jax.reporting import paper
-from mfl_jax.reporting.summary import SCORES
+from mfl_jax.reporting.summary import SCORES, Row
+from mfl_jax.reporting.tables import format_system
+
+Records = Mapping[str, Sequence[Sequence[Mapping]]]
+"""System -> the epoch records (lines of metrics.jsonl) of each of its runs."""
 
 
-def _name(system: str) -> str:
-    return paper.TITLES.get(system, system.replace("_", " "))
+def _choose_colours(names: Sequence[str]) -> list[str]:
+    """Gives the paper's systems the same colour in every figure; other systems get the remaining colours in turn."""
+    fixed = {name: colour for name, colour in zip(paper.TITLES, COLOURS, strict=False) if name in names}
+    free = [colour for colour in COLOURS if colour not in fixed.values()]
+    others = [name for name in names if name not in fixed]
+    return [fixed[name] if name in fixed else free[others.index(name) % len(free)] for name in names]
 
 
-def _row_name(row: Mapping) -> str:
-    return _name(row["system"]) + ("" if row["alpha"] is None else f", alpha {row['alpha']:g}")
-
-
-def _colours(names: Sequence[str]) -> list[str]:
-    """The paper's systems have the same colour in every figure; others take what those that are shown leave, in their order."""
-    own = dict(zip(paper.TITLES, COLOURS, strict=False))
-    taken = {name: own[name] for name in names if name in own}
-    rest = [colour for colour in COLOURS if colour not in taken.values()]
-    others = [name for name in names if name not in taken]
-    return [taken[name] if name in taken else rest[others.index(name) % len(rest)] for name in names]
-
-
-def _legend_below(figure: Figure, axes) -> None:
+def _add_legend_below(figure: Figure, axes) -> None:
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
 
 
-def scores_against_alpha(rows: Sequence[Mapping]) -> Figure:
+def draw_scores_against_alpha(rows: Sequence[Row]) -> Figure:
     """Fig. 2: each of the four scores against alpha, with bands of the 95 % confidence interval.
 
     Args:
-      rows: of `summary.summarise`, those with an alpha.
+      rows: rows of the summary that have an alpha.
     """
     figure = Figure(figsize=(8, 6.4), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
     for ax, ((task, name), title) in zip(axes.flat, SCORES.items(), strict=True):
         systems = list(dict.fromkeys(row["system"] for row in rows))
-        for system, colour in zip(systems, _colours(systems), strict=True):
-            own = sorted((row for row in rows if row["system"] == system and task in row), key=lambda row: row["alpha"])
-            alphas = [row["alpha"] for row in own]
-            ax.plot(alphas, [row[task][name]["mean"] for row in own], marker="o", color=colour, label=_name(system))
-            if all(row[task][name]["interval"] for row in own):
-                # An interval from few runs may reach beyond what a score can be.
-                low, high = np.clip([row[task][name]["interval"] for row in own], 0, 100).T
+        for system, colour in zip(systems, _choose_colours(systems), strict=True):
+            points = sorted((row for row in rows if row["system"] == system and task in row), key=lambda row: row["alpha"])
+            alphas = [row["alpha"] for row in points]
+            means = [row[task][name]["mean"] for row in points]
+            ax.plot(alphas, means, marker="o", color=colour, label=format_system(system, None))
+            if all(row[task][name]["interval"] for row in points):
+                # An interval from few runs may exceed the range of the score.
+                low, high = np.clip([row[task][name]["interval"] for row in points], 0, 100).T
                 ax.fill_between(alphas, low, high, color=colour, alpha=0.2, linewidth=0)
         ax.set(xscale="log", title=f"{title} [%]")
     for ax in axes[-1]:
         ax.set_xlabel("weight alpha of the scene loss")
-    _legend_below(figure, axes.flat)
+    _add_legend_below(figure, axes.flat)
     return figure
 
 
-def _over_epochs(ax, curves: Sequence[Sequence[float | None]], colour: str, label: str) -> None:
-    """The mean over runs, and a band from the lowest to the highest."""
+def _draw_curves(ax, runs: Sequence[Sequence[Mapping]], task: str, key: str, *, colour: str, label: str) -> None:
+    """Draws a figure of the training clips against epochs: the mean over runs, and a band from the lowest to the highest."""
+    curves = [[record["train"][task][key] for record in run] for run in runs]
     shortest = min(map(len, curves))
-    values = np.array([[np.nan if v is None else v for v in curve[:shortest]] for curve in curves], float)
+    values = np.array([[np.nan if value is None else value for value in curve[:shortest]] for curve in curves], float)
     epochs = np.arange(1, shortest + 1)
     ax.plot(epochs, values.mean(0), color=colour, label=label, marker="." if shortest == 1 else None)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -70,25 +67,21 @@ def _over_epochs(ax, curves: Sequence[Sequence[float | None]], colour: str, labe
         ax.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
 
 
-def learning_curves(records: Mapping[str, Sequence[Sequence[Mapping]]]) -> Figure:
-    """Loss and micro F of both tasks on the training clips, against epochs.
-
-    Args:
-      records: for each system the lines of metrics.jsonl of its runs.
-    """
+def draw_learning_curves(records: Records) -> Figure:
+    """Loss and micro F of both tasks on the training clips, against epochs."""
     figure = Figure(figsize=(8, 6.4), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
-    kinds = [(task, key) for key in ("loss", "micro_f") for task in ("scene", "event")]
-    for ax, (task, key) in zip(axes.flat, kinds, strict=True):
-        for colour, (system, runs) in zip(_colours(list(records)), records.items(), strict=True):
+    panels = [(task, key) for key in ("loss", "micro_f") for task in ("scene", "event")]
+    for ax, (task, key) in zip(axes.flat, panels, strict=True):
+        for colour, (system, runs) in zip(_choose_colours(list(records)), records.items(), strict=True):
             if task in runs[0][0]["train"]:
-                _over_epochs(ax, [[record["train"][task][key] for record in run] for run in runs], colour, _name(system))
+                _draw_curves(ax, runs, task, key, colour=colour, label=format_system(system, None))
         ax.set_title(f"{task} {'loss' if key == 'loss' else 'micro F [%]'}, training clips")
         if key == "loss":
             ax.set_yscale("log")
     for ax in axes[-1]:
         ax.set_xlabel("epoch")
-    _legend_below(figure, axes.flat)
+    _add_legend_below(figure, axes.flat)
     return figure
 
 
@@ -97,30 +90,33 @@ FOCAL_WEIGHTS = {
     ("event", "focal_weight_active"): "active frames",
     ("event", "focal_weight_inactive"): "inactive frames",
 }
+"""(task, key in the epoch records) -> label of the curve."""
 
 
-def focal_weights(records: Mapping[str, Sequence[Sequence[Mapping]]]) -> Figure:
-    """The mean focal factor of scenes, active and inactive frames against epochs: how the balance moves.
-
-    Args:
-      records: for each system the lines of metrics.jsonl of its runs.
-    """
-    figure = Figure(figsize=(8, 0.6 + 2.9 * -(-len(records) // 2)), layout="constrained")
-    axes = figure.subplots(-(-len(records) // 2), min(2, len(records)), sharex=True, sharey=True, squeeze=False)
+def draw_focal_weights(records: Records) -> Figure:
+    """The mean focal factor of scenes, active and inactive frames against epochs: how the balance of the losses moves."""
+    lines = -(-len(records) // 2)
+    figure = Figure(figsize=(8, 0.6 + 2.9 * lines), layout="constrained")
+    axes = figure.subplots(lines, min(2, len(records)), sharex=True, sharey=True, squeeze=False)
     for ax, (system, runs) in zip(axes.flat, records.items(), strict=False):
         for colour, ((task, key), label) in zip(COLOURS, FOCAL_WEIGHTS.items(), strict=False):
             if task in runs[0][0]["train"]:
-                _over_epochs(ax, [[record["train"][task][key] for record in run] for run in runs], colour, label)
-        ax.set(title=_name(system), ylim=(0, 1.05), xlabel="epoch", ylabel="mean focal factor")
+                _draw_curves(ax, runs, task, key, colour=colour, label=label)
+        ax.set(title=format_system(system, None), ylim=(0, 1.05), xlabel="epoch", ylabel="mean focal factor")
         ax.tick_params(labelbottom=True)
     for ax in axes.flat[len(records) :]:
         ax.set_visible(False)
-    _legend_below(figure, axes.flat)
+    _add_legend_below(figure, axes.flat)
     return figure
 
 
-def confusions(rows: Sequence[Mapping], scenes: Sequence[str]) -> Figure:
-    """Scene confusion of each system, percent of the clips of the true scene, all seeds together."""
+def draw_confusions(rows: Sequence[Row], scenes: Sequence[str]) -> Figure:
+    """Scene confusion of each system, percent of the clips of the true scene, summed over seeds.
+
+    Args:
+      rows: rows of the summary with scenes.
+      scenes: names of the scenes.
+    """
     columns = min(2, len(rows))
     lines = -(-len(rows) // columns)
     figure = Figure(figsize=(4.2 * columns, 4.0 * lines), layout="constrained")
@@ -135,36 +131,38 @@ def confusions(rows: Sequence[Mapping], scenes: Sequence[str]) -> Figure:
         ticks = range(len(scenes))
         ax.set_xticks(ticks, labels, rotation=30, ha="right")
         ax.set_yticks(ticks, labels)
-        ax.set(title=_row_name(row), xlabel="answer", ylabel="true scene")
+        ax.set(title=format_system(row["system"], row["alpha"]), xlabel="answer", ylabel="true scene")
         ax.grid(False)
     for ax in axes.flat[len(rows) :]:
         ax.set_visible(False)
     return figure
 
 
-def event_scores(rows: Sequence[Mapping], events: Sequence[str], share: Sequence[float]) -> Figure:
-    """F of each event and system, events ordered by how much of the time they are active.
+def draw_event_scores(rows: Sequence[Row], events: Sequence[str], shares: Sequence[float]) -> Figure:
+    """F of each event and system, the most active events first.
 
     Args:
-      rows: with events. events: their names. share: of the scored frames in which each is active.
+      rows: rows of the summary with events.
+      events: names of the events.
+      shares: share of the scored frames in which each event is active.
     """
-    order = np.argsort(share)[::-1]
+    order = np.argsort(shares)[::-1]
     height = 1.1 + len(events) * (0.1 * len(rows) + 0.12)
     figure = Figure(figsize=(8, height), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     places, thickness = np.arange(len(events)), 0.8 / len(rows)
-    names = [_row_name(row) for row in rows]
+    names = [format_system(row["system"], row["alpha"]) for row in rows]
     keys = [row["system"] if row["alpha"] is None else name for row, name in zip(rows, names, strict=True)]
-    for number, (row, name, colour) in enumerate(zip(rows, names, _colours(keys), strict=True)):
+    for number, (row, name, colour) in enumerate(zip(rows, names, _choose_colours(keys), strict=True)):
         values = np.array(row["event"]["class_f"])[order]
         offset = (number - (len(rows) - 1) / 2) * thickness
         left.barh(places + offset, values, thickness, color=colour, label=name)
-    right.barh(places, 100 * np.array(share)[order], 0.6, color=COLOURS[7])
+    right.barh(places, 100 * np.array(shares)[order], 0.6, color=COLOURS[7])
     left.set_yticks(places, [events[m] for m in order])
     left.set_ylim(len(events) - 0.4, -0.6)
     left.set(xlabel="F [%]", xlim=(0, 100))
     right.set_xlabel("active, % of frames")
     for ax in (left, right):
         ax.grid(axis="y", visible=False)
-    _legend_below(figure, [left])
+    _add_legend_below(figure, [left])
     return figure

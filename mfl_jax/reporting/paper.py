@@ -1,4 +1,4 @@
-"""The figures of the paper (Nada et al.), to stand beside ours: means of ten runs on the TUT data, percent."""
+"""The results of the paper (Nada et al.), shown next to ours: means of ten runs on the TUT data, percent."""
 
 TABLE_IV = {
     "cnn_asc": {"scene": {"micro_f": 49.68, "macro_f": 45.67}},
@@ -6,7 +6,7 @@ TABLE_IV = {
     "conventional_mtl": {"scene": {"micro_f": 52.55, "macro_f": 43.41}, "event": {"micro_f": 41.02, "macro_f": 6.83}},
     "proposed": {"scene": {"micro_f": 55.07, "macro_f": 47.85}, "event": {"micro_f": 44.29, "macro_f": 8.86}},
 }
-"""Scene classification and event detection of the four systems."""
+"""System -> task -> score."""
 
 TABLE_V = {
     "cnn_bigru_sed": {
@@ -19,7 +19,7 @@ TABLE_V = {
         "bird singing": 32.73, "car": 45.45, "people walking": 0.00, "washing dishes": 1.28, "water tap running": 36.41,
     },
 }  # fmt: skip
-"""F of selected events."""
+"""System -> F of selected events."""
 
 TITLES = {
     "cnn_asc": "CNN (scenes only)",
@@ -27,4 +27,4 @@ TITLES = {
     "conventional_mtl": "Conventional MTL",
     "proposed": "Proposed (multi-focal)",
 }
-"""What the tables call the four systems."""
+"""System -> its name in tables and figures."""

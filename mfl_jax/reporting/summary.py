@@ -1,10 +1,11 @@
-"""From the runs of an experiment to its results.json: means over seeds, paired comparisons, and what they say."""
+"""From the runs of an experiment to its results.json: means over seeds, paired comparisons, and the paper's claim."""
 
 import collections
 import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,23 +21,31 @@ SCORES = {
     ("event", "micro_f"): "event micro F",
     ("event", "macro_f"): "event macro F",
 }
-"""The four scores of the paper's Table IV."""
+"""The four scores of the paper's Table IV: (task, key in results.json) -> title."""
 PROPOSED, CONVENTIONAL = "proposed", "conventional_mtl"
+FOLDS = 4
+
+Row = dict[str, Any]
+"""A row of the tables, as `build_row` returns it."""
 
 
-def finished_runs(home: pathlib.Path) -> list[dict]:
-    """The results.json of every complete run of an experiment, with its config under `config`."""
+def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads the results.json of every finished run of an experiment, each with its config under `config`.
+
+    Raises:
+      InputError: there is none.
+    """
     runs = []
     for file in sorted(home.glob("members/*/results.json")):
         results = json.loads(file.read_text(encoding="utf-8"))
         runs.append({**results, "config": workdir_config.read_config(file.parent / "config.json")})
     if not runs:
-        raise InputError(f"{home}: no complete run of an experiment; python -m mfl_jax.experiment makes them")
+        raise InputError(f"{home}: no finished run; run python -m mfl_jax.experiment first")
     return runs
 
 
-def pooled(runs: Sequence[Mapping]) -> dict:
-    """The scores of one seed: those of its run or, in cross-validation, of the counts of its folds added up."""
+def pool_folds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the scores of one seed: of its one run, or in cross-validation of the summed counts of its folds."""
     if len(runs) == 1:
         return {task: runs[0][task] for task in ("scene", "event") if task in runs[0]}
     ratios = {"scene": metrics.scene_ratios, "event": metrics.frame_ratios}
@@ -45,19 +54,21 @@ def pooled(runs: Sequence[Mapping]) -> dict:
     return {task: ratios[task](total[task]) for task in total}
 
 
-def build_row(system: str, alpha: float | None, seeds: Mapping[int, Mapping]) -> dict:
-    """A row of the tables.
+def build_row(system: str, alpha: float | None, seeds: Mapping[int, Mapping[str, Any]]) -> Row:
+    """Builds a row of the tables.
 
     Args:
-      system: its name. alpha: where several are gone through. seeds: the scores of each seed, as `pooled` returns them.
+      system: its name.
+      alpha: weight of the scene loss, if the experiment varies it.
+      seeds: seed -> its scores, as `pool_folds` returns them.
 
     Returns:
       {"system", "alpha", "seeds", "scene": {"micro_f": {"n", "mean", "std", "interval", "values"}, "macro_f", "class_f",
-      "confusion"}, "event": {"micro_f", "macro_f", "error_rate", "class_f"}}; `class_f` holds a mean a class, `confusion` the
-      sum over seeds.
+      "confusion"}, "event": {"micro_f", "macro_f", "error_rate", "class_f"}}; `class_f` holds the mean of each class,
+      `confusion` the sum over seeds.
     """
-    row = {"system": system, "alpha": alpha, "seeds": sorted(seeds)}
-    ordered = [seeds[seed] for seed in row["seeds"]]
+    row: Row = {"system": system, "alpha": alpha, "seeds": sorted(seeds)}
+    ordered = [seeds[seed] for seed in sorted(seeds)]
     for task in ("scene", "event"):
         if task not in ordered[0]:
             continue
@@ -65,113 +76,133 @@ def build_row(system: str, alpha: float | None, seeds: Mapping[int, Mapping]) ->
         for name in ("micro_f", "macro_f", "error_rate"):
             values = [scores[task].get(name) for scores in ordered]
             if None not in values:
-                row[task][name] = {**dataclasses.asdict(statistics.summary(values)), "values": values}
+                row[task][name] = {**dataclasses.asdict(statistics.summarise_repeats(values)), "values": values}
         if task == "scene":
             row[task]["confusion"] = np.sum([scores[task]["confusion"] for scores in ordered], axis=0).tolist()
     return row
 
 
-def comparison(first: Mapping, second: Mapping) -> list[dict]:
-    """Compares two rows by the seeds that both have: an entry a score that both have, with a verdict in words."""
+def compare_rows(first: Row, second: Row) -> list[dict[str, Any]]:
+    """Compares two rows by their common seeds: one entry per common score, with a verdict in words."""
     seeds = [seed for seed in first["seeds"] if seed in second["seeds"]]
-    made = []
+    entries: list[dict[str, Any]] = []
     for (task, name), title in SCORES.items():
         if task not in first or task not in second or not seeds:
             continue
         values = [[row[task][name]["values"][row["seeds"].index(seed)] for seed in seeds] for row in (first, second)]
-        compared = statistics.paired(*values)
-        sentence = statistics.verdict(compared, first=first["system"], second=second["system"], score=title)
-        made.append(
+        comparison = statistics.compare_pairs(*values)
+        verdict = statistics.state_verdict(comparison, first=first["system"], second=second["system"], score=title)
+        entries.append(
             {
                 "first": first["system"], "second": second["system"], "alpha": first["alpha"], "task": task, "score": name,
-                **dataclasses.asdict(compared), "verdict": sentence,
+                **dataclasses.asdict(comparison), "verdict": verdict,
             }
         )  # fmt: skip
-    return made
+    return entries
 
 
-def claim(comparisons: Sequence[Mapping]) -> str:
-    """The paper's claim, that the proposed system beats the conventional one in all four scores, in a plain sentence."""
-    own = [entry for entry in comparisons if (entry["first"], entry["second"]) == (PROPOSED, CONVENTIONAL)]
-    if not own:
-        return "The paper's claim was not put to the test: it needs the systems proposed and conventional_mtl."
-    kinds = collections.defaultdict(list)
-    for entry in own:
+def judge_claim(comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """Judges the paper's claim, that the proposed system beats the conventional one in all four scores, in one sentence."""
+    entries = [entry for entry in comparisons if (entry["first"], entry["second"]) == (PROPOSED, CONVENTIONAL)]
+    if not entries:
+        return "The paper's claim was not tested: it needs the systems proposed and conventional_mtl."
+    titles = collections.defaultdict(list)
+    for entry in entries:
         better, worse = " is better than " in entry["verdict"], " is worse than " in entry["verdict"]
-        kinds["holds" if better else "fails" if worse else "open"].append(SCORES[entry["task"], entry["score"]])
-    parts = {
+        titles["holds" if better else "fails" if worse else "open"].append(SCORES[entry["task"], entry["score"]])
+    sentences = {
         "holds": "it holds for {}",
         "fails": "it does not hold for {}, where the proposed system is worse",
         "open": "there is too little evidence for {}",
     }
-    said = "; ".join(text.format(", ".join(kinds[kind])) for kind, text in parts.items() if kinds[kind])
-    return f"The paper's claim that the proposed system beats the conventional one, on this data set: {said}."
+    judgement = "; ".join(text.format(", ".join(titles[kind])) for kind, text in sentences.items() if titles[kind])
+    return f"The paper's claim that the proposed system beats the conventional one, on this data set: {judgement}."
 
 
-def summarise(home: pathlib.Path) -> dict:
-    """Makes what the results.json of an experiment holds of the runs that are complete."""
-    runs = finished_runs(home)
+def summarise_experiment(home: pathlib.Path) -> dict[str, Any]:
+    """Builds the results.json of an experiment from its finished runs.
+
+    Raises:
+      InputError: no run is finished, or no seed has all of its folds.
+    """
+    runs = read_finished_runs(home)
     config = workdir_config.read_config(home / "config.json")
-    several_alphas = bool(config["alphas"])
-    folds = 4 if config["folds"] else 1
-    swept = [len(system.get("tasks", config["tasks"])) == 2 for system in config["systems"].values()]
-    planned = config["seeds"] * folds * sum(len(config["alphas"]) if both and several_alphas else 1 for both in swept)
-    found = collections.defaultdict(lambda: collections.defaultdict(list))
-    for run in runs:
-        alpha = run["config"]["alpha"] if several_alphas and len(run["config"]["tasks"]) == 2 else None
-        found[run["system"], alpha][run["seed"]].append(run)
-    rows = []
-    for system in config["systems"]:
-        for key in sorted((key for key in found if key[0] == system), key=lambda key: key[1] or 0):
-            complete = {seed: pooled(of_seed) for seed, of_seed in found[key].items() if len(of_seed) == folds}
-            if complete:
-                rows.append(build_row(*key, complete))
+    data = json.loads((home / "data.json").read_text(encoding="utf-8"))
+    rows = _build_rows(runs, config)
     if not rows:
         raise InputError(f"{home}: no seed has all of its folds yet")
-    by_name = {(row["system"], row["alpha"]): row for row in rows}
-    baselines = [CONVENTIONAL, *(name for name in config["systems"] if name not in (CONVENTIONAL, PROPOSED))]
-    comparisons = [
-        entry
-        for alpha in dict.fromkeys(row["alpha"] for row in rows)
-        for other in baselines
-        if (PROPOSED, alpha) in by_name and (other, alpha) in by_name
-        for entry in comparison(by_name[PROPOSED, alpha], by_name[other, alpha])
-    ]
-    if several_alphas:
-        claims = {
-            f"{alpha:g}": claim([entry for entry in comparisons if entry["alpha"] == alpha])
-            for alpha in dict.fromkeys(entry["alpha"] for entry in comparisons)
-        }
-    else:
-        claims = {"": claim(comparisons)}
-    data = json.loads((home / "data.json").read_text(encoding="utf-8"))
+    comparisons = _compare_with_others(rows, list(config["systems"]))
     return {
         "experiment": config["name"],
         "dataset": config["dataset"],
         "split": "development, four folds pooled" if config["folds"] else "evaluation",
-        "runs": {"complete": len(runs), "planned": planned},
+        "runs": {"complete": len(runs), "planned": _count_planned_runs(config)},
         "rows": rows,
         "comparisons": comparisons,
-        "claims": claims,
+        "claims": _judge_claims(comparisons, by_alpha=bool(config["alphas"])),
         "floors": data["floors"],
         "data": data["splits"],
-        "paper": paper_differences(rows),
+        "paper": compare_with_paper(rows),
         "scenes": runs[0]["scenes"],
         "events": runs[0]["events"],
         "device": sorted({run["device"] for run in runs}),
         "versions": runs[-1]["versions"],
-    }  # fmt: skip
+    }
 
 
-def paper_differences(rows: Sequence[Mapping]) -> list[dict]:
-    """The paper's Table IV beside our means, for the systems that both have; only on its own data do they mean the same."""
-    made = []
-    for row in rows:
-        for task, scores in paper.TABLE_IV.get(row["system"], {}).items():
-            for name, theirs in scores.items():
-                ours = row[task][name]["mean"]
-                made.append(
-                    {"system": row["system"], "alpha": row["alpha"], "task": task, "score": name, "paper": theirs, "ours": ours,
-                     "difference": ours - theirs}
-                )  # fmt: skip
-    return made
+def _count_planned_runs(config: Mapping[str, Any]) -> int:
+    folds = FOLDS if config["folds"] else 1
+    joint = [len(system.get("tasks", config["tasks"])) == 2 for system in config["systems"].values()]
+    variants = sum(len(config["alphas"]) if both and config["alphas"] else 1 for both in joint)
+    return config["seeds"] * folds * variants
+
+
+def _build_rows(runs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[Row]:
+    """Builds a row for each system and alpha that has a seed with all of its folds."""
+    folds = FOLDS if config["folds"] else 1
+    grouped: dict[tuple[str, float | None], dict[int, list]] = {}
+    for run in runs:
+        alpha = run["config"]["alpha"] if config["alphas"] and len(run["config"]["tasks"]) == 2 else None
+        grouped.setdefault((run["system"], alpha), {}).setdefault(run["seed"], []).append(run)
+    rows = []
+    for system in config["systems"]:
+        for name, alpha in sorted((key for key in grouped if key[0] == system), key=lambda key: key[1] or 0):
+            by_seed = grouped[name, alpha].items()
+            complete = {seed: pool_folds(seed_runs) for seed, seed_runs in by_seed if len(seed_runs) == folds}
+            if complete:
+                rows.append(build_row(name, alpha, complete))
+    return rows
+
+
+def _compare_with_others(rows: Sequence[Row], systems: Sequence[str]) -> list[dict[str, Any]]:
+    """Compares the proposed system with every other at the same alpha, the conventional one first."""
+    by_name = {(row["system"], row["alpha"]): row for row in rows}
+    others = [CONVENTIONAL, *(name for name in systems if name not in (CONVENTIONAL, PROPOSED))]
+    return [
+        entry
+        for alpha in dict.fromkeys(row["alpha"] for row in rows)
+        for other in others
+        if (PROPOSED, alpha) in by_name and (other, alpha) in by_name
+        for entry in compare_rows(by_name[PROPOSED, alpha], by_name[other, alpha])
+    ]
+
+
+def _judge_claims(comparisons: Sequence[Mapping[str, Any]], *, by_alpha: bool) -> dict[str, str]:
+    """Judges the claim for each alpha, or once under the key ""."""
+    if not by_alpha:
+        return {"": judge_claim(comparisons)}
+    alphas = dict.fromkeys(entry["alpha"] for entry in comparisons)
+    return {f"{alpha:g}": judge_claim([entry for entry in comparisons if entry["alpha"] == alpha]) for alpha in alphas}
+
+
+def compare_with_paper(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Lists our means next to the paper's Table IV, for the systems in both. Only scores on the paper's data are comparable."""
+    return [
+        {
+            "system": row["system"], "alpha": row["alpha"], "task": task, "score": name,
+            "paper": theirs, "ours": row[task][name]["mean"], "difference": row[task][name]["mean"] - theirs,
+        }
+        for row in rows
+        for task, scores in paper.TABLE_IV.get(row["system"], {}).items()
+        for name, theirs in scores.items()
+    ]  # fmt: skip

@@ -3,131 +3,142 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mfl_jax.reporting import paper
 from mfl_jax.reporting.summary import SCORES
 
 Table = list[list[str]]
-"""Rows of texts, the first of them the header."""
+"""Rows of texts; the first row is the header."""
 
 
-def column_title(row: Mapping) -> str:
-    """What a table calls a row: its system, and alpha where there are several."""
-    name = paper.TITLES.get(row["system"], row["system"].replace("_", " "))
-    return name if row["alpha"] is None else f"{name}, alpha {row['alpha']:g}"
+def format_system(system: str, alpha: float | None) -> str:
+    """Formats the name of a system, with alpha if the experiment varies it."""
+    name = paper.TITLES.get(system, system.replace("_", " "))
+    return name if alpha is None else f"{name}, alpha {alpha:g}"
 
 
-def figure(value: Mapping | None) -> str:
-    """A mean with the half width of its 95 % confidence interval, or alone where one run has none."""
-    if value is None:
+def format_mean(summary: Mapping[str, Any] | None) -> str:
+    """Formats a mean with the half width of its 95 % confidence interval, if it has one; "" for None."""
+    if summary is None:
         return ""
-    if value["interval"] is None:
-        return f"{value['mean']:.2f}"
-    return f"{value['mean']:.2f} ± {(value['interval'][1] - value['interval'][0]) / 2:.2f}"
+    if summary["interval"] is None:
+        return f"{summary['mean']:.2f}"
+    return f"{summary['mean']:.2f} ± {(summary['interval'][1] - summary['interval'][0]) / 2:.2f}"
 
 
-def table_iv(summary: Mapping) -> Table:
-    """The four scores of each system with their confidence, error rate, the floors, and the paper's figures."""
+def _format_number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def build_table_iv(results: Mapping[str, Any]) -> Table:
+    """The four scores and the error rate of each system, with confidence intervals, floors, and the paper's results.
+
+    Args:
+      results: of an experiment, as `summary.summarise_experiment` returns them; also for the tables below.
+    """
     table = [["System", "Runs", *(f"{title} [%]" for title in SCORES.values()), "Event error rate"]]
-    for row in summary["rows"]:
-        cells = [figure(row.get(task, {}).get(name)) for task, name in SCORES]
-        table.append([column_title(row), str(len(row["seeds"])), *cells, figure(row.get("event", {}).get("error_rate"))])
-    scene, event = summary["floors"]["scene"]["majority"], summary["floors"]["event"]
-    floors = {
-        "Floor: most frequent scene": [scene["micro_f"], scene["macro_f"], None, None, None],
-        "Floor: true scene known": [None, None, *_scores(event["oracle_scene"])],
-        "Floor: every event always": [None, None, *_scores(event["always_on"])],
-        "Floor: no event ever": [None, None, *_scores(event["all_off"])],
-    }
-    for name, values in floors.items():
-        table.append([name, "", *("" if value is None else f"{value:.2f}" for value in values)])
+    for row in results["rows"]:
+        cells = [format_mean(row.get(task, {}).get(name)) for task, name in SCORES]
+        error_rate = format_mean(row.get("event", {}).get("error_rate"))
+        table.append([format_system(row["system"], row["alpha"]), str(len(row["seeds"])), *cells, error_rate])
+    table += _list_floors(results["floors"])
     for system, scores in paper.TABLE_IV.items():
-        if any(row["system"] == system for row in summary["rows"]):
-            cells = [scores.get(task, {}).get(name) for task, name in SCORES]
-            table.append(
-                [f"Paper: {paper.TITLES[system]}", "10", *("" if value is None else f"{value:.2f}" for value in cells), ""]
-            )
+        if any(row["system"] == system for row in results["rows"]):
+            cells = [_format_number(scores.get(task, {}).get(name)) for task, name in SCORES]
+            table.append([f"Paper: {paper.TITLES[system]}", "10", *cells, ""])
     return table
 
 
-def _scores(floor):
-    return [floor["micro_f"], floor["macro_f"], floor["error_rate"]]
+def _list_floors(floors: Mapping[str, Any]) -> Table:
+    """Rows of Table IV for the floors."""
+    scene, events = floors["scene"]["majority"], floors["event"]
+    titles = {
+        "oracle_scene": "Floor: true scene known",
+        "always_on": "Floor: every event always",
+        "all_off": "Floor: no event ever",
+    }
+    rows = [["Floor: most frequent scene", "", _format_number(scene["micro_f"]), _format_number(scene["macro_f"]), "", "", ""]]
+    for kind, title in titles.items():
+        cells = [_format_number(events[kind][name]) for name in ("micro_f", "macro_f", "error_rate")]
+        rows.append([title, "", "", "", *cells])
+    return rows
 
 
-def table_v(summary: Mapping) -> Table:
-    """The mean F of events, percent: those that the paper selects where the data have them all, else every one."""
-    selected = list(paper.TABLE_V["proposed"])
-    of_the_paper = set(selected) <= set(summary["events"])
-    events = selected if of_the_paper else summary["events"]
+def build_table_v(results: Mapping[str, Any]) -> Table:
+    """The mean F of events, percent: of the paper's selection if the data have all of it, otherwise of every event."""
+    selection = list(paper.TABLE_V["proposed"])
+    has_selection = set(selection) <= set(results["events"])
+    events = selection if has_selection else results["events"]
     table = [["System", *events]]
-    for row in summary["rows"]:
+    for row in results["rows"]:
         if "event" in row:
-            values = dict(zip(summary["events"], row["event"]["class_f"], strict=True))
-            table.append([column_title(row), *(f"{values[event]:.2f}" for event in events)])
-    if of_the_paper:
+            values = dict(zip(results["events"], row["event"]["class_f"], strict=True))
+            table.append([format_system(row["system"], row["alpha"]), *(f"{values[event]:.2f}" for event in events)])
+    if has_selection:
         for system, values in paper.TABLE_V.items():
-            if any(row["system"] == system for row in summary["rows"]):
+            if any(row["system"] == system for row in results["rows"]):
                 table.append([f"Paper: {paper.TITLES[system]}", *(f"{values[event]:.2f}" for event in events)])
     return table
 
 
-def table_i(summary: Mapping) -> Table:
-    """Minutes for which each event is active in each scene, both splits together; a dash where it never is."""
-    table = [["Scene", "Minutes", *summary["events"]]]
-    splits = summary["data"].values()
-    for number, scene in enumerate(summary["scenes"]):
+def build_table_i(results: Mapping[str, Any]) -> Table:
+    """Minutes for which each event is active in each scene, in both splits together; a dash for never."""
+    table = [["Scene", "Minutes", *results["events"]]]
+    splits = results["data"].values()
+    for number, scene in enumerate(results["scenes"]):
         minutes = sum(split["seconds"][number] for split in splits) / 60
-        active = [sum(split["active_seconds"][number][m] for split in splits) / 60 for m in range(len(summary["events"]))]
+        active = [sum(split["active_seconds"][number][m] for split in splits) / 60 for m in range(len(results["events"]))]
         table.append([scene, f"{minutes:.1f}", *(f"{value:.2f}" if value else "-" for value in active)])
     return table
 
 
-def comparisons(summary: Mapping) -> Table:
+def build_comparison_table(results: Mapping[str, Any]) -> Table:
     """Paired differences, first minus second system, in points."""
     table = [["First", "Second", "Score", "Pairs", "Difference", "95 % interval", "p (t)", "p (signed ranks)", "Effect size d"]]
-    for entry in summary["comparisons"]:
+    for entry in results["comparisons"]:
         difference = entry["difference"]
         interval = difference["interval"]
-        first = column_title({"system": entry["first"], "alpha": entry["alpha"]})
+        tests = (entry["p_t"], entry["p_wilcoxon"], entry["effect_size"])
         table.append(
             [
-                first,
-                column_title({"system": entry["second"], "alpha": None}),
+                format_system(entry["first"], entry["alpha"]),
+                format_system(entry["second"], None),
                 SCORES[entry["task"], entry["score"]],
                 str(difference["n"]),
                 f"{difference['mean']:+.2f}",
                 "" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}",
-                *("" if value is None else f"{value:.2g}" for value in (entry["p_t"], entry["p_wilcoxon"], entry["effect_size"])),
+                *("" if value is None else f"{value:.2g}" for value in tests),
             ]
         )
     return table
 
 
-def markdown(table: Table) -> str:
-    """A pipe table."""
+def to_markdown(table: Table) -> str:
+    """Formats a pipe table."""
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in table]
-    numbers = ["---", *["---:"] * (len(table[0]) - 1)]
-    return "\n".join([lines[0], "|" + "|".join(numbers) + "|", *lines[1:]]) + "\n"
+    alignment = ["---", *["---:"] * (len(table[0]) - 1)]
+    return "\n".join([lines[0], "|" + "|".join(alignment) + "|", *lines[1:]]) + "\n"
 
 
-def comma_separated(table: Table) -> str:
-    """CSV with a header."""
+def to_csv(table: Table) -> str:
+    """Formats CSV with a header."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(table)
     return out.getvalue()
 
 
-def latex(table: Table) -> str:
-    """A tabular that needs no package."""
+def to_latex(table: Table) -> str:
+    """Formats a LaTeX tabular that needs no package."""
     special = {"\\": r"\textbackslash{}", "±": r"$\pm$", **{sign: f"\\{sign}" for sign in "%_&#${}"}}
 
-    def cells(row: Sequence[str]) -> str:
+    def format_row(row: Sequence[str]) -> str:
         return " & ".join("".join(special.get(sign, sign) for sign in cell) for cell in row) + r" \\"
 
-    body = [r"\hline", cells(table[0]), r"\hline", *map(cells, table[1:]), r"\hline"]
+    body = [r"\hline", format_row(table[0]), r"\hline", *map(format_row, table[1:]), r"\hline"]
     columns = "l" + "r" * (len(table[0]) - 1)
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"]) + "\n"
 
 
-WRITERS = {"md": markdown, "csv": comma_separated, "tex": latex}
-"""Suffix of a file -> what writes it."""
+FORMATS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
+"""Suffix of a file -> function that formats a table."""

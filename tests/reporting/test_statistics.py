@@ -1,4 +1,4 @@
-"""Statistics over repeats against scikit-free closed forms in 50 digits and textbook values."""
+"""Statistics of repeats against closed forms by mpmath and textbook values."""
 
 import math
 
@@ -22,12 +22,12 @@ def t_quantile(p, df):
     return mpmath.findroot(lambda t: cdf(t) - p, 2)
 
 
-def test_t_quantile_of_this_test_is_the_tables():
+def test_t_quantile_equals_the_textbook_value():
     assert float(t_quantile(0.975, 4)) == pytest.approx(2.776445, abs=1e-6)
 
 
 def test_summary_equals_its_definition():
-    got = statistics.summary(VALUES)
+    got = statistics.summarise_repeats(VALUES)
     mean = sum(VALUES) / 5
     std = math.sqrt(sum((v - mean) ** 2 for v in VALUES) / 4)
     half = float(t_quantile(mpmath.mpf("0.975"), 4)) * std / math.sqrt(5)
@@ -36,24 +36,24 @@ def test_summary_equals_its_definition():
 
 
 def test_one_value_has_no_spread():
-    assert statistics.summary([3.0]) == statistics.Summary(1, 3.0, None, None)
+    assert statistics.summarise_repeats([3.0]) == statistics.Summary(1, 3.0, None, None)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
-def test_summary_refuses_what_is_no_number(values):
-    with pytest.raises(ValueError, match="at least one finite value"):
-        statistics.summary(values)
+def test_summary_refuses_missing_and_infinite_values(values):
+    with pytest.raises(ValueError, match="at least one value, all of them finite"):
+        statistics.summarise_repeats(values)
 
 
-def test_interval_covers_the_true_mean_as_often_as_it_says():
+def test_interval_covers_the_true_mean_with_its_confidence():
     rng = np.random.default_rng(0)
     runs = rng.normal(7, 3, (4000, 4))
-    covered = np.mean([low <= 7 <= high for low, high in (statistics.summary(run).interval for run in runs)])
+    covered = np.mean([low <= 7 <= high for low, high in (statistics.summarise_repeats(run).interval for run in runs)])
     assert covered == pytest.approx(0.95, abs=0.012)  # 3.5 standard errors
 
 
 def test_paired_equals_its_definition():
-    got = statistics.paired(VALUES, OTHERS)
+    got = statistics.compare_pairs(VALUES, OTHERS)
     d = [a - b for a, b in zip(VALUES, OTHERS, strict=True)]
     mean = sum(d) / 5
     std = math.sqrt(sum((x - mean) ** 2 for x in d) / 4)
@@ -66,26 +66,26 @@ def test_paired_equals_its_definition():
     assert got.p_wilcoxon == pytest.approx(4 / 32)
 
 
-def test_paired_sees_what_unpaired_values_hide():
-    # A spread between seeds that is far larger than the constant gain of each.
+def test_pairing_removes_the_spread_between_seeds():
+    # The spread between seeds is far larger than the constant gain.
     base = np.array([30.0, 50.0, 70.0, 90.0])
-    got = statistics.paired(base + np.array([1.0, 1.1, 0.9, 1.0]), base)
+    got = statistics.compare_pairs(base + np.array([1.0, 1.1, 0.9, 1.0]), base)
     assert got.p_t < 0.001 and got.difference.interval[0] > 0.8
 
 
 @pytest.mark.parametrize(("first", "p_t"), [([1.0, 2.0, 3.0], 1.0), ([2.0, 3.0, 4.0], 0.0)], ids=["equal", "apart by a constant"])
 def test_paired_without_any_spread(first, p_t):
-    got = statistics.paired(first, [1.0, 2.0, 3.0])
+    got = statistics.compare_pairs(first, [1.0, 2.0, 3.0])
     assert got.p_t == p_t and got.effect_size is None and got.difference.std == 0
 
 
 def test_paired_refuses_unequal_lengths():
     with pytest.raises(ValueError, match="as many values on both sides, not 2 and 3"):
-        statistics.paired([1.0, 2.0], [1.0, 2.0, 3.0])
+        statistics.compare_pairs([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize(
-    ("first", "said"),
+    ("first", "text"),
     [
         ([3.0, 4.1, 5.0], "is better than b (+2.03 points over 3 paired runs"),
         ([-1.0, 0.1, 1.0], "is worse than b (-1.97 points"),
@@ -93,12 +93,12 @@ def test_paired_refuses_unequal_lengths():
         ([9.0], "too little evidence that a differs from b (+8.00 points over 1 paired run)"),
     ],
 )
-def test_verdict(first, said):
+def test_verdict(first, text):
     second = [1.0, 2.0, 3.0][: len(first)]
-    sentence = statistics.verdict(statistics.paired(first, second), first="a", second="b", score="event micro F")
-    assert sentence.startswith("event micro F: ") and said in sentence
+    sentence = statistics.state_verdict(statistics.compare_pairs(first, second), first="a", second="b", score="event micro F")
+    assert sentence.startswith("event micro F: ") and text in sentence
 
 
 def test_two_pairs_are_never_enough():
-    sentence = statistics.verdict(statistics.paired([9.0, 9.1], [1.0, 1.1]), first="a", second="b", score="s")
+    sentence = statistics.state_verdict(statistics.compare_pairs([9.0, 9.1], [1.0, 1.1]), first="a", second="b", score="s")
     assert "too little evidence" in sentence

@@ -42,10 +42,11 @@ def equality(out: pathlib.Path) -> None:
 
 def experiment(out: pathlib.Path) -> None:
     """Trains an experiment in `out` without its report."""
-    from mfl_jax import experiment, report
+    from mfl_jax import experiment
+    from mfl_jax.reporting import write_report
     from support import small
 
-    with mock.patch.object(report, "write"):
+    with mock.patch.object(write_report, "write_report"):
         assert experiment.run(small.small_experiment(out.parent, members_at_once=2, epochs=2), out)
 
 

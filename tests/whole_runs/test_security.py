@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from mfl_jax import report
 from mfl_jax.data import prepared_dataset
 from mfl_jax.errors import InputError
+from mfl_jax.reporting import html_page
 from support import ROOT
 
 pytestmark = pytest.mark.lightly_optimised
@@ -95,6 +95,6 @@ def test_loading_a_checkpoint_or_a_data_set_runs_no_code(trained_run, tmp_path):
 
 
 def test_the_report_escapes_names():
-    page = report._html_table([["system", "<script>alert(1)</script>"], ["<img src=x onerror=alert(1)>", "1 & 2"]])
+    page = html_page.build_html_table([["system", "<script>alert(1)</script>"], ["<img src=x onerror=alert(1)>", "1 & 2"]])
     assert "<script" not in page and "<img" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "1 &amp; 2" in page

@@ -1,0 +1,33 @@
+"""Finished experiments that the tests of reports read."""
+
+import pathlib
+
+import pytest
+
+from configs import default, table4
+from mfl_jax.reporting import write_report
+from support.finished_experiment import shrink_experiment, write_finished_experiment
+from support.small import small_dataset
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory) -> dict[str, pathlib.Path]:
+    """Work directories of experiments: the four systems; two alphas; cross-validation. Read-only."""
+    tmp = tmp_path_factory.mktemp("report")
+    dataset = small_dataset(tmp)
+    configs = {
+        "table4": shrink_experiment(table4.get_config(), tmp),
+        "figure2": shrink_experiment(default.experiment("figure2", []), tmp, alphas=(0.01, 1.0)),
+        "folds": shrink_experiment(default.experiment("folds", []), tmp, folds=True, seeds=1),
+    }
+    configs["figure2"].systems.update({"conventional_mtl": {}, "proposed": {"eta": 0.5}})
+    configs["folds"].systems.update({"proposed": {"eta": 0.5}})
+    return {name: write_finished_experiment(config, dataset, tmp / name) for name, config in configs.items()}
+
+
+@pytest.fixture(scope="session")
+def reports(homes) -> dict[str, pathlib.Path]:
+    """Work directories of `homes` with their reports written: the four systems; two alphas. Read-only."""
+    for name in ("table4", "figure2"):
+        write_report.write_report(homes[name])
+    return homes

@@ -1,0 +1,100 @@
+"""The summary of an experiment against sums over the results of its runs."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mfl_jax import metrics
+from mfl_jax.errors import InputError
+from mfl_jax.reporting import statistics, summary
+
+SYSTEMS = ("cnn_asc", "cnn_bigru_sed", "conventional_mtl", "proposed")
+
+
+def read_results(home, name):
+    return json.loads((home / "members" / name / "results.json").read_text())
+
+
+def test_rows_are_means_over_seeds(homes):
+    results = summary.summarise_experiment(homes["table4"])
+    assert [row["system"] for row in results["rows"]] == list(SYSTEMS)
+    assert results["runs"] == {"complete": 8, "planned": 8}
+    for row in results["rows"]:
+        runs = [read_results(homes["table4"], f"{row['system']}-seed{seed}") for seed in (0, 1)]
+        for task in ("scene", "event"):
+            assert (task in row) == (task in runs[0])
+            if task in row:
+                assert row[task]["micro_f"]["mean"] == pytest.approx(np.mean([run[task]["micro_f"] for run in runs]))
+                assert row[task]["class_f"] == pytest.approx(np.mean([run[task]["class_f"] for run in runs], axis=0))
+        if "scene" in row:
+            assert np.sum(row["scene"]["confusion"]) == sum(run["clips"] for run in runs)
+
+
+def test_proposed_system_is_compared_with_every_other_on_the_same_seeds(homes):
+    results = summary.summarise_experiment(homes["table4"])
+    pairs = {(entry["second"], entry["task"], entry["score"]) for entry in results["comparisons"]}
+    assert len(pairs) == 8 and {entry["first"] for entry in results["comparisons"]} == {"proposed"}
+    entry = next(
+        e for e in results["comparisons"] if (e["second"], e["task"], e["score"]) == ("conventional_mtl", "event", "micro_f")
+    )
+    values = [
+        [read_results(homes["table4"], f"{system}-seed{seed}")["event"]["micro_f"] for seed in (0, 1)]
+        for system in ("proposed", "conventional_mtl")
+    ]
+    assert entry["difference"]["mean"] == pytest.approx(statistics.compare_pairs(*values).difference.mean)
+    assert "too little evidence" in results["claims"][""]  # two seeds are never enough
+
+
+def compare(*differences):
+    entries = []
+    for (task, score), values in zip(summary.SCORES, differences, strict=True):
+        comparison = statistics.compare_pairs(values, [0.0] * len(values))
+        verdict = statistics.state_verdict(
+            comparison, first="proposed", second="conventional_mtl", score=summary.SCORES[task, score]
+        )
+        entries.append({"first": "proposed", "second": "conventional_mtl", "task": task, "score": score, "verdict": verdict})
+    return entries
+
+
+def test_claim_is_judged_score_by_score():
+    text = summary.judge_claim(compare([2.0, 2.1, 1.9], [-2.0, -2.1, -1.9], [1.0, -1.0, 0.1], [3.0, 3.1, 3.2]))
+    assert "it holds for scene micro F, event macro F" in text
+    assert "does not hold for scene macro F" in text and "too little evidence for event micro F" in text
+    assert "was not tested" in summary.judge_claim([])
+
+
+def test_one_row_per_alpha(homes):
+    results = summary.summarise_experiment(homes["figure2"])
+    assert [(row["system"], row["alpha"]) for row in results["rows"]] == [
+        ("conventional_mtl", 0.01), ("conventional_mtl", 1.0), ("proposed", 0.01), ("proposed", 1.0),
+    ]  # fmt: skip
+    assert set(results["claims"]) == {"0.01", "1"}
+    for entry in results["comparisons"]:
+        assert entry["difference"]["n"] == 2
+
+
+def test_folds_are_pooled_as_counts(homes):
+    results = summary.summarise_experiment(homes["folds"])
+    folds = [read_results(homes["folds"], f"proposed-fold{fold}-seed0") for fold in (1, 2, 3, 4)]
+    assert results["split"] == "development, four folds pooled" and results["runs"]["planned"] == 4
+    counts = {key: np.sum([fold["counts"]["event"][key] for fold in folds], axis=0) for key in folds[0]["counts"]["event"]}
+    (row,) = results["rows"]
+    assert row["event"]["micro_f"]["mean"] == pytest.approx(metrics.frame_ratios(counts)["micro_f"])
+    confusion = np.sum([fold["scene"]["confusion"] for fold in folds], axis=0)
+    assert row["scene"]["confusion"] == confusion.tolist()
+    assert confusion.sum() == sum(results["data"]["development"]["clips"])  # every clip once
+
+
+def test_experiment_without_finished_runs_has_no_results(homes, tmp_path):
+    for name in ("config.json", "data.json"):
+        shutil.copy(homes["table4"] / name, tmp_path / name)
+    with pytest.raises(InputError, match="no finished run"):
+        summary.summarise_experiment(tmp_path)
+
+
+def test_seeds_without_all_of_their_folds_are_left_out(homes, tmp_path):
+    home = shutil.copytree(homes["folds"], tmp_path / "home", ignore=shutil.ignore_patterns("*fold3*"))
+    with pytest.raises(InputError, match="no seed has all of its folds yet"):
+        summary.summarise_experiment(home)

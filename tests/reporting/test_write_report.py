@@ -1,0 +1,90 @@
+"""The files of a report, its page, and the command."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import matplotlib.image
+import pytest
+
+from mfl_jax import report
+from mfl_jax.reporting import summary, tables, write_report
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("table4", {"focal_weights", "learning_curves", "event_scores", "scene_confusion"}),
+        ("figure2", {"figure2", "focal_weights", "learning_curves", "event_scores", "scene_confusion"}),
+    ],
+)
+def test_every_figure_is_drawn(reports, name, expected):
+    folder = reports[name] / "figures"
+    assert {path.stem for path in folder.iterdir()} == expected
+    for stem in expected:
+        pixels = matplotlib.image.imread(folder / f"{stem}.png")
+        assert pixels[..., :3].std() > 0.02  # there is ink
+        assert "<svg" in (folder / f"{stem}.svg").read_text()
+
+
+def test_report_written_twice_is_the_same(reports, tmp_path):
+    copy = shutil.copytree(reports["table4"], tmp_path / "copy")
+    before = {path: path.read_bytes() for path in [copy / "results.json", *copy.glob("tables/*"), *copy.glob("figures/*.svg")]}
+    write_report.write_report(copy)
+    for path in [copy / "results.json", *copy.glob("tables/*"), *copy.glob("figures/*.svg")]:
+        assert path.read_bytes() == before[path], path.name
+
+
+def test_page_loads_nothing_from_elsewhere(reports):
+    page = (reports["table4"] / "report.html").read_text()
+    assert not re.search(r"""(?:src|href|srcset)=["'](?!data:)""", page) and "<script" not in page and "@import" not in page
+
+
+@pytest.mark.parametrize("name", ["table4", "figure2"])
+def test_page_in_a_browser(reports, tmp_path, name):
+    """All figures are decoded, nothing is wider than a phone, and the console stays empty."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    page = (reports[name] / "report.html").read_text()
+    probe = """<script>addEventListener("load", async () => {
+        const images = [...document.images];
+        await Promise.all(images.map(image => image.decode()));
+        const probe = {images: images.length, drawn: images.filter(image => image.naturalWidth > 100).length,
+            wide: document.documentElement.scrollWidth - innerWidth};
+        document.title = JSON.stringify(probe);
+    });</script>"""
+    (tmp_path / "page.html").write_text(page.replace("</body>", probe + "</body>"))
+    process = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=400,800", "--virtual-time-budget=20000",
+            "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", str(tmp_path / "page.html"),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    title = json.loads(re.search("<title>(.*?)</title>", process.stdout).group(1))
+    assert title["images"] == title["drawn"] == page.count("<figure>") >= 4
+    assert title["wide"] <= 0
+    assert "CONSOLE" not in process.stderr
+
+
+def test_files_hold_the_results_and_tables(reports):
+    home = reports["table4"]
+    results = summary.summarise_experiment(home)
+    assert json.loads((home / "results.json").read_text()) == json.loads(json.dumps(results))
+    for name, table in write_report.build_tables(results).items():
+        for suffix, format_table in tables.FORMATS.items():
+            assert (home / "tables" / f"{name}.{suffix}").read_text() == format_table(table)
+    assert len(list((home / "tables").iterdir())) == 4 * 3
+
+
+def test_command_writes_the_report_again(homes, tmp_path, capsys):
+    home = shutil.copytree(homes["folds"], tmp_path / "home")
+    assert report.main([str(home)]) == 0
+    assert (home / "report.html").is_file() and "report.html" in capsys.readouterr().out
+
+
+def test_command_refuses_other_folders(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 2
+    assert "not the work directory of an experiment" in capsys.readouterr().err

@@ -1,0 +1,51 @@
+"""Small experiments from training to the report: of scenes alone in cross-validation, of events alone on the evaluation split."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import default
+from mfl_jax import experiment
+from support.finished_experiment import shrink_experiment
+from support.small import small_dataset
+
+pytestmark = pytest.mark.lightly_optimised
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    tmp = tmp_path_factory.mktemp("experiment")
+    small_dataset(tmp)
+    return tmp
+
+
+def read_json(file):
+    return json.loads(file.read_text())
+
+
+def run_experiment(prepared, name, systems, **fields):
+    config = shrink_experiment(default.experiment(name, []), prepared, members_at_once=4, epochs=1, **fields)
+    config.systems.update(systems)
+    assert experiment.run(config, prepared / name)
+    return prepared / name, read_json(prepared / name / "results.json")
+
+
+def test_cross_validation_scores_every_development_clip_once(prepared):
+    home, results = run_experiment(prepared, "folds", {"cnn_asc": {"tasks": ("scene",)}}, folds=True, seeds=1)
+    assert results["split"] == "development, four folds pooled" and results["runs"] == {"complete": 4, "planned": 4}
+    runs = [read_json(home / "members" / f"cnn_asc-fold{fold}-seed0" / "results.json") for fold in (1, 2, 3, 4)]
+    (row,) = results["rows"]
+    assert row["scene"]["confusion"] == np.sum([run["scene"]["confusion"] for run in runs], axis=0).tolist()
+    # Each clip by the fold that did not train on it.
+    assert np.sum(row["scene"]["confusion"]) == sum(results["data"]["development"]["clips"])
+    assert (home / "report.html").is_file() and not (home / "groups").exists()
+
+
+def test_runs_of_two_seeds_are_averaged(prepared):
+    home, results = run_experiment(prepared, "events", {"cnn_bigru_sed": {"tasks": ("event",)}})
+    assert results["split"] == "evaluation" and results["runs"] == {"complete": 2, "planned": 2}
+    runs = [read_json(home / "members" / f"cnn_bigru_sed-seed{seed}" / "results.json") for seed in (0, 1)]
+    (row,) = results["rows"]
+    assert "scene" not in row and row["event"]["micro_f"]["values"] == [run["event"]["micro_f"] for run in runs]
+    assert {path.suffix for path in (home / "figures").iterdir()} == {".png", ".svg"} and (home / "report.html").is_file()
