@@ -156,8 +156,9 @@ def _create_scorers(labels: list[str], tolerances: Tolerances, kinds: Sequence[s
 def _define_event_based_class() -> type:
     """sed_eval's class with an offset collar; sed_eval has one collar for onsets and offsets."""
     sed_eval, _ = import_eval_packages()
+    base: Any = sed_eval.sound_event.EventBasedMetrics
 
-    class EventBased(sed_eval.sound_event.EventBasedMetrics):
+    class EventBased(base):
         offset_collar_s: float
 
         def validate_offset(self, reference_event, estimated_event, t_collar, percentage_of_length):
