@@ -58,10 +58,6 @@ def score_frames(
     Reference events are cut at the end of their recording; those that start after it are left out, with a warning. Over all
     thresholds, events of one label that touch or overlap are merged, and a zero-length event lasts as long as its frame.
 
-    Every score is a threshold if no recording has more than 2000 frames. Otherwise some 300 scores of each class are (except for
-    segments), most densely among the highest. Operating points are then still exact, but fewer, so areas and the best F of a
-    class are at most those over all thresholds. If classes share a threshold, each uses its next one at or above it.
-
     Args:
       frame_scores: recording -> [shape=(T, E)]; frame t covers [t, t + 1) * hop_s.
       reference: recording -> its true events, for the recordings of `frame_scores`; `match_recordings` matches names.
@@ -90,25 +86,14 @@ def score_frames(
       InputError: recordings do not match, or a package is missing.
       ValueError: an array has the wrong shape or holds NaN.
     """
-    if unknown := sorted(set(kinds) - set(KINDS)):
-        raise ValueError(f"{unknown[0]!r} is not a kind of score; kinds are {', '.join(KINDS)}")
+    _check_kinds(kinds)
     _check_scores(frame_scores, events, hop_s, durations_s, detected)
     true = _match_reference(reference, frame_scores, events, durations_s)
-    result: dict[str, Any] = {}
-    if list_kinds := [kind for kind in event_list_scores.KINDS if kind in kinds]:
-        if detected is None:
-            detected = _detect(frame_scores, events, threshold, hop_s, durations_s)
-        estimated = {name: detected.get(name, ()) for name in true}
-        result = event_list_scores.score_matched_lists(true, estimated, events, tolerances, list_kinds)
+    detected = _detect(frame_scores, events, threshold, hop_s, durations_s) if detected is None else detected
+    estimated = {name: detected.get(name, ()) for name in true}
+    result = event_list_scores.score_matched_lists(true, estimated, events, tolerances, kinds)
     sweep = ThresholdSweep(frame_scores, true, events, hop_s, durations_s)
-    if "segment" in kinds:
-        result["segment"].update(sweep.score_segments(tolerances.segment_s))
-    if "event" in kinds:
-        result["event"].update(
-            sweep.score_collars(tolerances.onset_collar_s, tolerances.offset_collar_s, tolerances.offset_share)
-        )
-    if "psds" in kinds:
-        result.update({name: sweep.compute_psds(**scenario) for name, scenario in PSDS.items()})
+    _add_threshold_scores(result, sweep, kinds, tolerances)
     return {
         **result,
         "recordings": len(true),
@@ -116,6 +101,22 @@ def score_frames(
         "thresholds": "sampled" if sweep.sampled else "all",
         "without_reference": [label for label in events if label not in sweep.labels],
     }
+
+
+def _add_threshold_scores(result: dict[str, Any], sweep: ThresholdSweep, kinds: Sequence[str], tolerances: Tolerances) -> None:
+    """Adds the scores over all thresholds to those of the detected events."""
+    if "segment" in kinds:
+        result["segment"].update(sweep.score_segments(tolerances.segment_s))
+    if "event" in kinds:
+        collars = (tolerances.onset_collar_s, tolerances.offset_collar_s, tolerances.offset_share)
+        result["event"].update(sweep.score_collars(*collars))
+    if "psds" in kinds:
+        result.update({name: sweep.compute_psds(**scenario) for name, scenario in PSDS.items()})
+
+
+def _check_kinds(kinds: Sequence[str]) -> None:
+    if unknown := sorted(set(kinds) - set(KINDS)):
+        raise ValueError(f"{unknown[0]!r} is not a kind of score; kinds are {', '.join(KINDS)}")
 
 
 def _check_scores(

@@ -196,9 +196,9 @@ def test_desed_systems(shared_dir, system):
         assert tuple(round(scores[kind][key], 2) for key in ("micro_f", "macro_f", "error_rate")) == expected
     if system == "teacher":  # compare every class with the published report
         report = (folder / "metrics_test" / system / "event_f1.txt").read_text().split("Class-wise metrics")[1]
-        of_class = [line.split("|") for line in report.splitlines() if "%" in line]
-        assert len(of_class) == len(scores["event"]["class_f"]) == 10
-        for name, counts, f, _ in (cells[:4] for cells in of_class):
+        class_lines = [line.split("|") for line in report.splitlines() if "%" in line]
+        assert len(class_lines) == len(scores["event"]["class_f"]) == 10
+        for name, counts, f, _ in (cells[:4] for cells in class_lines):
             label = next(label for label in scores["event"]["class_f"] if label.startswith(name.strip().rstrip(".")))
             assert counts.split() == [str(scores["event"][key][label]) for key in ("class_n_reference", "class_n_estimated")]
             assert f.split()[0] == f"{scores['event']['class_f'][label]:.1f}%"
@@ -211,10 +211,10 @@ def test_files_of_sed_eval(shared_dir, name):
     folder = golden / "sed_eval" / "tests" / "data" / "sound_event"
     reference, estimated = SED_EVAL[name]
     scores = event_list_scores.score_event_files(folder / reference, folder / estimated)
-    for kind, of_kind in (("segment", "segment_1s_overall"), ("event", "event_200ms_50pct_overall")):
-        for key, value in expected[of_kind]["f_measure"].items():
+    for kind, section in (("segment", "segment_1s_overall"), ("event", "event_200ms_50pct_overall")):
+        for key, value in expected[section]["f_measure"].items():
             assert scores[kind]["micro_f" if key == "f_measure" else key] == pytest.approx(100 * value, abs=1e-7)
-        for key, value in expected[of_kind]["error_rate"].items():
+        for key, value in expected[section]["error_rate"].items():
             assert scores[kind][key] == pytest.approx(value, abs=1e-9)
 
 

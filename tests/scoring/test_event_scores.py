@@ -32,9 +32,9 @@ def test_best_thresholds_by_hand():
     # At 0.7: two events and one false one; ten segments and three false ones.
     for kind, f, precision in (("event", 80, 200 / 3), ("segment", 2000 / 23, 1000 / 13)):
         best = scores[kind]["best"]
-        of_class = {"f": pytest.approx(f), "precision": pytest.approx(precision), "recall": 100, "threshold": np.float32(0.7)}
+        class_scores = {"f": pytest.approx(f), "precision": pytest.approx(precision), "recall": 100, "threshold": np.float32(0.7)}
         assert best == {
-            "micro_f": pytest.approx(f), "macro_f": pytest.approx(f), "threshold": np.float32(0.7), "class": {"a": of_class},
+            "micro_f": pytest.approx(f), "macro_f": pytest.approx(f), "threshold": np.float32(0.7), "class": {"a": class_scores},
         }  # fmt: skip
     assert scores["segment"]["average_precision"]["class"] == {"a": pytest.approx(0.5 + 0.5 * 10 / 13)}
     # At 0.5: two more.
@@ -84,7 +84,7 @@ def test_constant_scores(value):
     constant = {name: np.full((30, 1), value, np.float32) for name in "wxyz"}
     reference = {**REFERENCE, "w": events((0, 30, "a"))}
     scores = event_scores.score_frames(constant, reference, ["a"], **HOP)
-    # The one threshold detects four events, of which one is right, and three false ones are 90 an hour.
+    # The one threshold detects four events: one right, and three false ones, which are 90 per hour.
     assert scores["psds1"]["psds"] == pytest.approx(0.5 * 0.1)
     assert scores["event"]["best"]["class"]["a"] == {
         "f": pytest.approx(100 * 2 / (2 + 4)), "precision": 25, "recall": 50, "threshold": pytest.approx(value)
@@ -151,7 +151,7 @@ def test_detected_events_replace_the_threshold():
     assert scores["psds1"]["psds"] == pytest.approx(0.85)
 
 
-def test_unusual_names_of_classes_and_recordings():
+def test_unusual_names_class_scoreses_and_recordings():
     labels = ["onset", "macro_average", "a\\b"]
     odd = {f"{name}/.wav": np.repeat(array, 3, 1) for name, array in SCORES.items()}
     reference = {

@@ -22,9 +22,9 @@ def test_scores_equal_those_of_sed_scores_eval():
     truth = {name: [(event.onset_s, event.offset_s, event.label) for event in rows] for name, rows in reference.items()}
     durations = about["durations_s"]
     for name, scenario in event_scores.PSDS.items():
-        area, of_class, _, _ = sed_scores_eval.intersection_based.psds(frames, truth, durations, max_efpr=100, **scenario)
+        area, class_scores, _, _ = sed_scores_eval.intersection_based.psds(frames, truth, durations, max_efpr=100, **scenario)
         assert ours[name]["psds"] == pytest.approx(area, abs=1e-12) and 0 < area < 1
-        assert ours[name]["class_psds"] == pytest.approx(of_class, abs=1e-12)
+        assert ours[name]["class_psds"] == pytest.approx(class_scores, abs=1e-12)
     collars = {"onset_collar": 0.2, "offset_collar": 0.2, "offset_collar_rate": 0.5}
     best = {
         "segment": sed_scores_eval.segment_based.best_fscore(frames, truth, durations),
@@ -52,9 +52,11 @@ def test_best_threshold_gives_the_best_f(kind):
     best = event_scores.score_frames(scores, reference, labels, kinds=(kind,), **about)[kind]["best"]
     at_best = event_scores.score_frames(scores, reference, labels, kinds=(kind,), threshold=best["threshold"], **about)
     assert at_best[kind]["micro_f"] == pytest.approx(best["micro_f"])
-    for label, of_class in best["class"].items():
-        at_best = event_scores.score_frames(scores, reference, labels, kinds=(kind,), threshold=of_class["threshold"], **about)
-        assert at_best[kind]["class_f"][label] == pytest.approx(of_class["f"])
+    for label, class_scores in best["class"].items():
+        at_best = event_scores.score_frames(
+            scores, reference, labels, kinds=(kind,), threshold=class_scores["threshold"], **about
+        )
+        assert at_best[kind]["class_f"][label] == pytest.approx(class_scores["f"])
 
 
 def test_blocks_of_thresholds_give_the_same_scores(monkeypatch):
@@ -117,7 +119,7 @@ def test_both_packages_agree_on_a_public_system(shared_dir):
         frames, truth, 0.5, onset_collar=0.2, offset_collar=0.2, offset_collar_rate=0.2
     )
     n = ours["event"]["n_reference"] + ours["event"]["n_estimated"]
-    hits = sum(of_class["tps"] for of_class in counts.values())
+    hits = sum(class_scores["tps"] for class_scores in counts.values())
     assert hits - round(ours["event"]["micro_f"] * n / 200) == 1
     assert ours["event"]["macro_f"] == pytest.approx(100 * f["macro_average"], abs=0.03)
 

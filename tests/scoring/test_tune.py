@@ -290,8 +290,8 @@ def test_predict_uses_the_rules_of_the_run(trained_run, tuned_run, tmp_path, mon
     recording = str(root / "recordings" / "audio" / "evaluation_0.wav")
     detected = {}
     for way in ("auto", "none", str(never)):
-        given = {"checkpoint": str(run), "out": str(tmp_path / "out"), "write": ["json"], "overlap": 0.5, "postprocess": way}
-        monkeypatch.setattr("absl.flags.FLAGS", types.SimpleNamespace(**given, reference=None, plot=False, page=False))
+        chosen = {"checkpoint": str(run), "out": str(tmp_path / "out"), "write": ["json"], "overlap": 0.5, "postprocess": way}
+        monkeypatch.setattr("absl.flags.FLAGS", types.SimpleNamespace(**chosen, reference=None, plot=False, page=False))
         assert predict.run([recording]) == 0
         summary = json.loads((tmp_path / "out" / "summary.json").read_text())
         assert summary["postprocess"] == ("tuned" if way == "auto" else way)
