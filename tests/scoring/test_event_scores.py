@@ -151,7 +151,7 @@ def test_detected_events_replace_the_threshold():
     assert scores["psds1"]["psds"] == pytest.approx(0.85)
 
 
-def test_unusual_names_class_scoreses_and_recordings():
+def test_unusual_names_of_classes_and_recordings():
     labels = ["onset", "macro_average", "a\\b"]
     odd = {f"{name}/.wav": np.repeat(array, 3, 1) for name, array in SCORES.items()}
     reference = {
