@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from mfl_jax import metrics
-from mfl_jax.data.batching import batches
+from mfl_jax.data.batching import read_batches
 from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.runtime import workdir_config
@@ -47,7 +47,7 @@ def write_finished_experiment(config, dataset: Dataset, home: pathlib.Path) -> p
 
 def _count_random_answers(clips, numbers, config, dataset, rng) -> dict:
     """Sums as `evaluation.accumulate_counts` returns them; three of four frames are detected right."""
-    (batch,) = batches(clips, numbers, len(numbers))
+    (batch,) = read_batches(clips, numbers, len(numbers))
     sums = {"clips": len(numbers)}
     if "scene" in config.tasks:
         answers, classes = rng.integers(0, len(dataset.scenes), len(numbers)), len(dataset.scenes)
