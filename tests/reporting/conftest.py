@@ -7,18 +7,17 @@ import pytest
 from configs import default, table4
 from mfl_jax.reporting import write_report
 from support.finished_experiment import shrink_experiment, write_finished_experiment
-from support.small import small_dataset
 
 
 @pytest.fixture(scope="session")
-def homes(tmp_path_factory) -> dict[str, pathlib.Path]:
+def homes(small_data, tmp_path_factory) -> dict[str, pathlib.Path]:
     """Work directories of experiments: the four systems; two alphas; cross-validation. Read-only."""
+    root, dataset = small_data
     tmp = tmp_path_factory.mktemp("report")
-    dataset = small_dataset(tmp)
     configs = {
-        "table4": shrink_experiment(table4.get_config(), tmp),
-        "figure2": shrink_experiment(default.experiment("figure2", []), tmp, alphas=(0.01, 1.0)),
-        "folds": shrink_experiment(default.experiment("folds", []), tmp, folds=True, seeds=1),
+        "table4": shrink_experiment(table4.get_config(), root),
+        "figure2": shrink_experiment(default.experiment("figure2", []), root, alphas=(0.01, 1.0)),
+        "folds": shrink_experiment(default.experiment("folds", []), root, folds=True, seeds=1),
     }
     configs["figure2"].systems.update({"conventional_mtl": {}, "proposed": {"eta": 0.5}})
     configs["folds"].systems.update({"proposed": {"eta": 0.5}})

@@ -11,7 +11,8 @@ from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.runtime import workdir_config
 from mfl_jax.scoring import data_summary, floor_scores
-from mfl_jax.training import epoch_log, evaluation, experiment_members, run_group
+from mfl_jax.training import epoch_log, evaluation, experiment_members
+from mfl_jax.training.splits import Splits
 from support.small import small_config
 
 
@@ -27,7 +28,7 @@ def shrink_experiment(config, tmp: pathlib.Path, **fields):
 
 def write_finished_experiment(config, dataset: Dataset, home: pathlib.Path) -> pathlib.Path:
     """Writes configs, data.json, and for each run results.json and metrics.jsonl, with random answers."""
-    splits = run_group.Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
+    splits = Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
     workdir_config.claim_workdir(home, config)
     data_summary.write_data_summary(dataset, splits.development, splits.evaluation, folds=config.folds, workdir=home)
     rng = np.random.default_rng(0)

@@ -8,31 +8,23 @@ import pytest
 from configs import default
 from mfl_jax import experiment
 from support.finished_experiment import shrink_experiment
-from support.small import small_dataset
 
 pytestmark = pytest.mark.lightly_optimised
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    tmp = tmp_path_factory.mktemp("experiment")
-    small_dataset(tmp)
-    return tmp
 
 
 def read_json(file):
     return json.loads(file.read_text())
 
 
-def run_experiment(prepared, name, systems, **fields):
-    config = shrink_experiment(default.experiment(name, []), prepared, members_at_once=4, epochs=1, **fields)
+def run_experiment(root, home, systems, **fields):
+    config = shrink_experiment(default.experiment(home.name, []), root, members_at_once=4, epochs=1, **fields)
     config.systems.update(systems)
-    assert experiment.run(config, prepared / name)
-    return prepared / name, read_json(prepared / name / "results.json")
+    assert experiment.run(config, home)
+    return home, read_json(home / "results.json")
 
 
-def test_cross_validation_scores_every_development_clip_once(prepared):
-    home, results = run_experiment(prepared, "folds", {"cnn_asc": {"tasks": ("scene",)}}, folds=True, seeds=1)
+def test_cross_validation_scores_every_development_clip_once(small_data, tmp_path):
+    home, results = run_experiment(small_data[0], tmp_path / "folds", {"cnn_asc": {"tasks": ("scene",)}}, folds=True, seeds=1)
     assert results["split"] == "development, four folds pooled" and results["runs"] == {"complete": 4, "planned": 4}
     runs = [read_json(home / "members" / f"cnn_asc-fold{fold}-seed0" / "results.json") for fold in (1, 2, 3, 4)]
     (row,) = results["rows"]
@@ -42,8 +34,8 @@ def test_cross_validation_scores_every_development_clip_once(prepared):
     assert (home / "report.html").is_file() and not (home / "groups").exists()
 
 
-def test_runs_of_two_seeds_are_averaged(prepared):
-    home, results = run_experiment(prepared, "events", {"cnn_bigru_sed": {"tasks": ("event",)}})
+def test_runs_of_two_seeds_are_averaged(small_data, tmp_path):
+    home, results = run_experiment(small_data[0], tmp_path / "events", {"cnn_bigru_sed": {"tasks": ("event",)}})
     assert results["split"] == "evaluation" and results["runs"] == {"complete": 2, "planned": 2}
     runs = [read_json(home / "members" / f"cnn_bigru_sed-seed{seed}" / "results.json") for seed in (0, 1)]
     (row,) = results["rows"]
