@@ -97,3 +97,17 @@ def test_a_checkpoint_without_a_field_is_refused_in_one_line(trained_run, networ
     with pytest.raises(InputError, match=rf"checkpoints: made before config\.{NEW_FIELD} existed; add '{NEW_FIELD}'") as refusal:
         trained_model.load(trained_run[0])
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("change", [{"scores": "frame,psds"}, {"postprocess": "tuned"}, {"tune": "segment"}])
+def test_fields_that_do_not_affect_training_may_change(tmp_path, change):
+    workdir_config.claim_workdir(tmp_path / "run", small_config(tmp_path))
+    assert workdir_config.check_workdir(tmp_path / "run", small_config(tmp_path, **change))
+    workdir_config.claim_workdir(tmp_path / "run", small_config(tmp_path, **change))
+    # A run of a version without these fields.
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    older = {key: value for key, value in stored.items() if key not in ("scores", "postprocess", "tune")}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(older))
+    assert workdir_config.check_workdir(tmp_path / "run", small_config(tmp_path, **change))
+    with pytest.raises(InputError, match=r"threshold was 0\.5 and is 0\.4"):
+        workdir_config.check_workdir(tmp_path / "run", small_config(tmp_path, threshold=0.4, **change))

@@ -16,7 +16,7 @@ from mfl_jax.inference import postprocessing
 from mfl_jax.inference.postprocessing import Rule
 from mfl_jax.runtime import workdir_config
 from mfl_jax.scoring import evaluate_run, tune
-from mfl_jax.training import config_checks, loop
+from mfl_jax.training import loop
 from support.small import small_config
 
 pytestmark = pytest.mark.lightly_optimised
@@ -324,39 +324,3 @@ def test_runs_that_cannot_be_tuned_are_refused(trained_run, held_out_run, tmp_pa
     assert "no checkpoint" in catch_refusal(config, dataset, tmp_path / "stopped")
     other = prepared_dataset.Dataset(**{**vars(dataset), "events": ("a", "b")})
     assert "other events" in catch_refusal(config, other, workdir)
-
-
-# Config fields of tuning and scoring.
-
-
-@pytest.mark.parametrize("change", [{"scores": "frame,psds"}, {"postprocess": "tuned"}, {"tune": "segment"}])
-def test_fields_that_do_not_affect_training_may_change(tmp_path, change):
-    workdir_config.claim_workdir(tmp_path / "run", small_config(tmp_path))
-    assert workdir_config.check_workdir(tmp_path / "run", small_config(tmp_path, **change))
-    workdir_config.claim_workdir(tmp_path / "run", small_config(tmp_path, **change))
-    # A run of a version without these fields.
-    before = json.loads((tmp_path / "run" / "config.json").read_text())
-    older = {key: value for key, value in before.items() if key not in ("scores", "postprocess", "tune")}
-    (tmp_path / "run" / "config.json").write_text(json.dumps(older))
-    assert workdir_config.check_workdir(tmp_path / "run", small_config(tmp_path, **change))
-    with pytest.raises(InputError, match=r"threshold was 0\.5 and is 0\.4"):
-        workdir_config.check_workdir(tmp_path / "run", small_config(tmp_path, threshold=0.4, **change))
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("scores", "frames"), ("scores", "frame;segment"), ("scores", "frame,psds,segments"), ("scores", "FRAME"),
-        ("postprocess", "yes"), ("postprocess", ""), ("tune", "event"), ("tune", "frame,segment"), ("tune", ""),
-    ],
-)  # fmt: skip
-def test_invalid_field_is_refused_by_name(tmp_path, field, value):
-    with pytest.raises(InputError, match=f"^config.{field} is {value!r}; it is"):
-        config_checks.check_config(small_config(tmp_path, **{field: value}))
-
-
-def test_kinds_of_scores_are_separated_by_commas(tmp_path):
-    config = small_config(tmp_path, scores=" frame, segment ,,event,psds")
-    config_checks.check_config(config)
-    assert config_checks.requested_scores(config) == ["frame", "segment", "event", "psds"]
-    assert config_checks.requested_scores(small_config(tmp_path, scores="")) == []

@@ -34,3 +34,22 @@ def test_an_invalid_field_is_refused(tmp_path, fields, message):
 def test_a_valid_config_passes(tmp_path):
     config_checks.check_config(small_config(tmp_path, scores="frame, psds"))
     assert config_checks.requested_scores({"scores": "frame, psds,"}) == ["frame", "psds"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("scores", "frames"), ("scores", "frame;segment"), ("scores", "frame,psds,segments"), ("scores", "FRAME"),
+        ("postprocess", "yes"), ("postprocess", ""), ("tune", "event"), ("tune", "frame,segment"), ("tune", ""),
+    ],
+)  # fmt: skip
+def test_an_unknown_score_or_post_processing_is_refused(tmp_path, field, value):
+    with pytest.raises(InputError, match=f"^config.{field} is {value!r}; must be"):
+        config_checks.check_config(small_config(tmp_path, **{field: value}))
+
+
+def test_scores_are_separated_by_commas(tmp_path):
+    config = small_config(tmp_path, scores=" frame, segment ,,event,psds")
+    config_checks.check_config(config)
+    assert config_checks.requested_scores(config) == ["frame", "segment", "event", "psds"]
+    assert config_checks.requested_scores(small_config(tmp_path, scores="")) == []
