@@ -172,10 +172,12 @@ def test_a_worker_does_not_mix_two_runs(sandbox):
     assert len(sandbox.starts()) == 1
 
 
-def test_mfl_jax_trains_on_two_workers(tmp_path):
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.ci_only)])
+def test_mfl_jax_trains_on_the_workers(tmp_path, workers):
     """Runs mfl_jax itself, on CPUs, with a prepared data set that the script copies."""
     small_dataset(tmp_path, development=4, evaluation=2)
     sandbox = Sandbox(tmp_path, ("launch", "setup.cfg", "pyproject.toml", "mfl_jax", "configs", "datasets"))
+    write_plan(sandbox, workers=workers)
     run_flags = [flag.replace(f"{ROOT}/", "") for flag in small_flags(tmp_path, epochs=1, batch_size=4, devices=0)]
     run_flags += ["--config.data_dir=data", "--config.accelerator=cpu", f"--workdir={tmp_path}/run"]
     jax_variables = {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
@@ -184,4 +186,5 @@ def test_mfl_jax_trains_on_two_workers(tmp_path):
     assert status == 0, output + errors
     results = json.loads((tmp_path / "out" / "run" / "results.json").read_text())
     assert 0 <= results["event"]["micro_f"] <= 100 and results["system"] == "proposed"
+    assert f"on {workers} cpu device(s)" in output
     assert slices(sandbox) == []
