@@ -96,7 +96,8 @@ def _parse_config_flags(arguments: Sequence[str], holders: Flags) -> list[str]:
     except OSError:
         exit_with_error(f"{_flag_text('--config', arguments)}: no such config file")
     except (flags.Error, ValueError, TypeError) as error:
-        exit_with_error(str(error).strip().splitlines()[-1])  # ml_collections puts a whole traceback into the message
+        last_line = str(error).strip().splitlines()[-1]  # ml_collections puts a whole traceback into the message
+        exit_with_error(last_line.removeprefix("ValueError: "))
     return rest
 
 
