@@ -122,8 +122,9 @@ def module_problem(name: str, arguments: list[str]) -> str | None:
 
 def benchmark_problem(name: str, arguments: list[str]) -> str | None:
     """Says what is wrong with the arguments of `python -m benchmarks.NAME`, or nothing."""
-    file = ROOT / "benchmarks" / f"{name}.py"
-    if not file.is_file():
+    files = (ROOT / "benchmarks" / f"{name}.py", ROOT / "benchmarks" / name / "__main__.py")
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
         return f"no benchmark {name}"
     tree = ast.parse(file.read_text(encoding="utf-8"))
     (results,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "results")

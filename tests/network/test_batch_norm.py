@@ -9,6 +9,8 @@ import pytest
 
 from support.networks import ODD, Normalise, assert_close, everyone, functional, noise, small_network
 
+pytestmark = pytest.mark.lightly_optimised
+
 
 def test_batch_norm_is_accurate_for_a_mean_of_thirty_deviations():
     # The variance is a difference of two means, so its rounding error grows with the square of this ratio. The largest ratio

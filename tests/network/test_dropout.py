@@ -10,6 +10,8 @@ from flax import nnx
 from mfl_jax.network.joint_network import ConvBlock
 from support.networks import ODD, everyone, functional, noise, small_network
 
+pytestmark = pytest.mark.lightly_optimised
+
 
 def dropout_block(dropout):
     build = functools.partial(ConvBlock, 2, 40, (1, 2), slope=0.1, dropout=dropout)

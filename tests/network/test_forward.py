@@ -9,6 +9,8 @@ from flax import nnx
 from mfl_jax.network import forward
 from support.networks import SMALL, assert_close, functional, noise, small_network, split
 
+pytestmark = pytest.mark.lightly_optimised
+
 FEATURE_STATS = {"mean": noise(64), "std": 1 + np.square(noise(64, seed=1))}
 
 

@@ -14,6 +14,8 @@ from mfl_jax.runtime import parallel
 from mfl_jax.training import setup, steps
 from support.same_batch import after_twenty_steps, batches, build, gradients, moved_apart, rows_of, without_sums, worst_leaf
 
+pytestmark = pytest.mark.lightly_optimised
+
 DEVICES = 8
 
 

@@ -14,6 +14,8 @@ from mfl_jax.training import steps
 from mfl_jax.training.optimiser import make_optimiser
 from support.networks import SMALL, peer_network, split, tensor
 
+pytestmark = pytest.mark.lightly_optimised
+
 STEPS = 12
 LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-2, 0.9, 0.999, 1e-8
 FOCAL = {"eta": 0.5, "gamma": 1.0, "zeta": 0.0625}

@@ -12,6 +12,8 @@ import pytest
 from mfl_jax.training import loop, setup, steps, task_balance
 from support.small import small_config
 
+pytestmark = pytest.mark.lightly_optimised
+
 
 def test_uncertainty_weights_are_those_of_the_paper():
     sigma = {"scene": 0.5, "event": 3.0}

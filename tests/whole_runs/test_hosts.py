@@ -111,7 +111,7 @@ def single(tmp_path_factory):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(values)}
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.ci_only)])
+@pytest.fixture(scope="module", params=[2, 4])
 def several(request, tmp_path_factory):
     """The numbers of two or four processes."""
     file = tmp_path_factory.mktemp("several") / "values.npz"
@@ -141,6 +141,7 @@ def worst(several, single, part, *, several_part=None, scale=None):
     return max(shares)
 
 
+@pytest.mark.ci_only
 def test_hosts_compute_the_numbers_of_one_process(several, single):
     assert several["['loss']"] == pytest.approx(single["['loss']"], rel=1e-5)
     assert worst(several, single, "gradients") <= 1e-4
@@ -152,6 +153,7 @@ def test_hosts_compute_the_numbers_of_one_process(several, single):
     assert worst(several, single, "evaluated") <= 1e-2
 
 
+@pytest.mark.ci_only
 @pytest.mark.parametrize("without", ["without sums of gradients", "without sums of statistics"])
 def test_the_comparison_notices_a_missing_sum_over_hosts(several, single, without):
     if several["['devices']"] == 2 * DEVICES_EACH:
@@ -196,6 +198,7 @@ def wait_for(workdir, epochs, processes):
         time.sleep(0.1)
 
 
+@pytest.mark.ci_only
 def test_a_signal_to_one_host_stops_all_and_one_process_goes_on(prepared, alone):
     """SIGTERM to the second of two; then one process with two devices, not four, trains the rest."""
     workdir = prepared / "preempted"
@@ -219,6 +222,7 @@ def test_a_signal_to_one_host_stops_all_and_one_process_goes_on(prepared, alone)
     assert [(start["hosts"], start["devices"], start["from_step"]) for start in history] == [(2, 4, 0), (1, 2, stopped)]
 
 
+@pytest.mark.ci_only
 def test_a_killed_host_ends_the_others(prepared):
     workdir = prepared / "killed"
     processes = start(2, *command(prepared, workdir, epochs=2000))
@@ -253,6 +257,7 @@ def test_hosts_that_each_find_the_same_mistake_all_name_it(prepared):
     )
 
 
+@pytest.mark.ci_only
 def test_hosts_share_the_runs_of_an_experiment(prepared):
     for count in (1, 2):
         succeed(count, "tests/support/host_worker.py", "experiment", prepared / f"experiment{count}")

@@ -36,6 +36,7 @@ def assert_all_damage_is_noticed(counts):
 FAST = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_NUM_CPU_DEVICES": "1"}
 
 
+@pytest.mark.ci_only
 def test_a_kill_of_training_costs_nothing(tmp_path, monkeypatch):
     for name, value in FAST.items():
         monkeypatch.setenv(name, value)
