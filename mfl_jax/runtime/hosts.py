@@ -25,7 +25,7 @@ HEARTBEAT_S = 30
 """A host that sends no heartbeat for this long counts as lost, and the others end."""
 LONGEST_WAIT_S = 24 * 3600
 """A finished host waits this long for the others to finish."""
-REFUSAL_WAIT_S = 60.0
+REFUSAL_WAIT_S = 20.0
 """A host that refuses its input waits this long for the others to print their own refusal."""
 LOST = 1
 """Exit status after another host was lost."""
