@@ -45,7 +45,7 @@ def write_log_mel(path: str, mel: MelConfig, out: str, stop: threading.Event | N
     frames = silent = 0
     with open(out, "wb") as file:
         for piece in mel_spectrogram.stream_log_mel(audio_reader.stream_mono(path, mel.sample_rate_hz), mel):
-            file.write(np.ascontiguousarray(piece))
+            file.write(np.ascontiguousarray(piece).data)
             frames += len(piece)
             silent += int((piece.max(axis=1) < np.log(mel.floor) + 1e-3).sum())
             if stop is not None and stop.is_set():

@@ -59,7 +59,8 @@ def build_start_record(config, fingerprint: str, devices: list[jax.Device]) -> d
         "devices": len(devices),
         "hosts": parallel.host_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+        # jax 0.10 does not declare its settings for type checkers.
+        "matmul_precision": jax.config.jax_default_matmul_precision or "default",  # type: ignore[attr-defined]
     }
 
 

@@ -71,7 +71,8 @@ def check_accelerator(wanted: str) -> None:
     """
     backend = jax.default_backend()
     if wanted == "auto":
-        if backend != "cpu" or "cpu" in (jax.config.jax_platforms or ""):
+        platforms = jax.config.jax_platforms or ""  # type: ignore[attr-defined]  # jax 0.10 does not declare it
+        if backend != "cpu" or "cpu" in platforms:
             return
         names = {"gpu": ("jax_cuda13_plugin", "jax_cuda12_plugin", "jax_rocm7_plugin"), "tpu": ("libtpu",)}
         installed = [kind for kind, packages in names.items() if any(map(importlib.util.find_spec, packages))]
