@@ -69,7 +69,7 @@ class Dataset:
 
 
 def find_directory(dataset: str, data_dir: str | pathlib.Path) -> pathlib.Path | None:
-    """Finds the folder of the newest prepared version of `builder/config` in `data_dir`; None if there is none."""
+    """Finds the folder of the newest prepared version of `builder/config` in `data_dir`, or returns None."""
     versions = [path.parent for path in pathlib.Path(data_dir, dataset).glob("[0-9]*/dataset_info.json")]
     return max(versions, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
 

@@ -80,7 +80,7 @@ def find_spectrogram(path: str, *, root: pathlib.Path, folder: pathlib.Path, mel
       mel: settings of the spectrogram.
 
     Returns:
-      The spectrogram; None if there is none, or if the recording or the settings have changed since.
+      The spectrogram; None if it is missing or the recording or settings have changed since.
     """
     file = _cache_file(folder, path)
     try:

@@ -26,7 +26,7 @@ NAME_ERRORS = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """What was predicted.
+    """The outcome of a prediction.
 
     Attributes:
       recordings: one entry per recording, sorted by name, as in `summary.json`. Entries with a key `refused` give the reason why

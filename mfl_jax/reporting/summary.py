@@ -33,7 +33,7 @@ def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
     """Reads the results.json of every finished run of an experiment, each with its config under `config`.
 
     Raises:
-      InputError: there is none.
+      InputError: no run is finished.
     """
     runs = []
     for file in sorted(home.glob("members/*/results.json")):
