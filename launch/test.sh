@@ -6,6 +6,5 @@ set -euo pipefail
 cd "$root"
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
-"$venv/bin/mypy"
 # Two processes take one file at a time, in the order of tests/conftest.py. Much of the work is compiling, which uses one core.
 exec "$python" -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder "$@"

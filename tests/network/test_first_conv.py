@@ -10,6 +10,8 @@ import pytest
 from mfl_jax.network import first_conv
 from support.gradients import assert_near, value_and_gradients
 
+pytestmark = pytest.mark.lightly_optimised
+
 CLIPS, FRAMES, CHANNELS = 3, 7, 5
 
 

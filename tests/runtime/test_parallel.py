@@ -44,6 +44,7 @@ def test_gradients_of_the_first_step_agree(single, eight):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+@pytest.mark.ci_only
 def test_summed_losses_agree(tmp_path):
     one = build(tmp_path, 1, reduction="sum")
     many = build(tmp_path, DEVICES, reduction="sum")
@@ -64,6 +65,7 @@ def test_twenty_large_steps_agree(single, eight):
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1)
 
 
+@pytest.mark.ci_only
 @pytest.mark.parametrize("module", [steps, batch_norm], ids=["gradients", "batch statistics"])
 def test_the_comparison_notices_a_missing_sum_over_devices(single, tmp_path, module):
     with without_sums(module):

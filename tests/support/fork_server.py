@@ -74,6 +74,9 @@ def _run_in_child(request: dict, folder: pathlib.Path) -> dict:
             try:
                 exec(compile(request["program"], "program", "exec"), {"arguments": request["arguments"]})
                 status = 0
+            except SystemExit as stop:
+                assert isinstance(stop.code, int | None)
+                status = stop.code or 0
             except BaseException:
                 traceback.print_exc()
             sys.stdout.flush()

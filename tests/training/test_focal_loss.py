@@ -10,6 +10,8 @@ import pytest
 
 from mfl_jax.training import focal_loss
 
+pytestmark = pytest.mark.lightly_optimised
+
 mpmath.mp.dps = 60
 
 EXPONENTS = [0.0, 0.0625, 0.5, 1.0, 2.0]

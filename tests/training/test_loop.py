@@ -252,6 +252,7 @@ def test_validation_keeps_the_best_checkpoint(small_data, tmp_path):
     assert results["checkpoint"]["epoch"] == 1 + scores.index(max(scores))
 
 
+@pytest.mark.ci_only
 def test_single_task_systems_log_and_score_their_task_alone(small_data, tmp_path):
     root, dataset = small_data
     for task, other in (("scene", "event"), ("event", "scene")):

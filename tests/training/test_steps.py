@@ -199,6 +199,7 @@ def test_rectification_begins_at_step_six():
     assert [rectifier(number) is None for number in range(1, STEPS + 1)] == [True] * 5 + [False] * (STEPS - 5)
 
 
+@pytest.mark.ci_only
 def test_bfloat16_keeps_the_state_in_float32_and_stays_close():
     """bfloat16 has 8 bits, so losses agree to a few percent: ties in a pool choose another maximum."""
     fields = {**FOCAL, "alpha": 1.0, "beta": 1.0, "learning_rate": LEARNING_RATE}

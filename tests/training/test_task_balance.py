@@ -91,6 +91,7 @@ def test_a_run_records_its_balance(small_data, tmp_path, balance):
     assert weights[3] != weights[2]
 
 
+@pytest.mark.ci_only
 def test_uncertainty_is_the_same_on_several_devices(small_data, tmp_path):
     root, dataset = small_data
     losses = []

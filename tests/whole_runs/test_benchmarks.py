@@ -85,10 +85,12 @@ def test_a_wrong_gradient_stops_the_comparison():
             train_step.check("torch_eager", wrong, right)
 
 
+@pytest.mark.ci_only
 def test_members():
     assert_times(members.measure(2, 2, 2, 1), "at_once", "one_after_another")
 
 
+@pytest.mark.ci_only
 def test_roofline(monkeypatch):
     monkeypatch.setattr(roofline, "SIZE", 1024)
     monkeypatch.setattr(roofline, "COPIED", 1 << 20)
@@ -97,12 +99,14 @@ def test_roofline(monkeypatch):
     assert 0 < result["share_of_products"] < 1
 
 
+@pytest.mark.ci_only
 def test_profile():
     for way, result in zip(("forward", "training"), profile.measure(2, 2, 1), strict=True):
         assert result["way"] == way
         assert_times(result, "conv1", "conv2", "conv3", "scene_head", "event_head", "whole")
 
 
+@pytest.mark.ci_only
 def test_scaling_draws_its_measurements(tmp_path):
     results = scaling.measure("clips", (1, 2), 2, 1)
     assert [result["time_ratio"] > 0 for result in results] == [True, True]
@@ -113,6 +117,7 @@ def test_scaling_draws_its_measurements(tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
+@pytest.mark.ci_only
 def test_epoch_in_memory_and_streamed(tmp_path):
     dataset = small_dataset(tmp_path)
     config = small_config(tmp_path)
@@ -165,6 +170,7 @@ def test_an_unknown_variant_or_missing_pytorch_is_reported(monkeypatch):
         forward.results()
 
 
+@pytest.mark.ci_only
 def test_the_timed_first_step_runs_and_failures_are_noticed():
     start.run_python("-c", start.FIRST_STEP.format(1, 2))
     with pytest.raises(subprocess.CalledProcessError):

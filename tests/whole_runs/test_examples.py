@@ -12,6 +12,7 @@ from support import ROOT
 pytestmark = pytest.mark.lightly_optimised
 
 
+@pytest.mark.ci_only
 def test_the_analysis_of_a_trained_model(trained_run, tmp_path):
     run, root = trained_run
     arguments = [ROOT / "examples" / "analyse.py", run, "annotated_audio/small", root / "data", tmp_path / "pictures"]

@@ -23,6 +23,7 @@ def run_experiment(root, home, systems, **fields):
     return home, read_json(home / "results.json")
 
 
+@pytest.mark.ci_only
 def test_cross_validation_scores_every_development_clip_once(small_data, tmp_path):
     home, results = run_experiment(small_data[0], tmp_path / "folds", {"cnn_asc": {"tasks": ("scene",)}}, folds=True, seeds=1)
     assert results["split"] == "development, four folds pooled" and results["runs"] == {"complete": 4, "planned": 4}

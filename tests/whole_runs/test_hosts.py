@@ -244,6 +244,7 @@ def assert_all_refuse(processes, message):
         assert f"error: {message}" in output and "was lost" not in output and "Traceback" not in output, output
 
 
+@pytest.mark.ci_only
 def test_hosts_with_different_commands_are_refused(prepared):
     processes = start(2, *command(prepared, prepared / "different"), last_host_flags=["--config.seed=1"])
     assert_all_refuse(processes, "host 1 has another config or other data")

@@ -14,6 +14,7 @@ from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.training import config_checks, setup
 from support import ROOT
+from support.fork_server import ForkServer
 from support.small import HEADER, small_dataset, small_flags, write_recordings
 
 pytestmark = pytest.mark.lightly_optimised
@@ -25,14 +26,23 @@ PAPER = Dataset(
 )  # fmt: skip
 
 
-def call(*flags, cwd=ROOT):
-    """Runs the command; returns its exit status, output and errors."""
-    command = [sys.executable, "-m", "mfl_jax.main", *map(str, flags)]
-    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    return process.returncode, process.stdout, process.stderr
+@pytest.fixture(scope="module")
+def call():
+    """Runs the command in a process of its own; returns its exit status, output and errors."""
+    server = ForkServer()
+
+    def call(*flags):
+        process = server.run(
+            "import runpy, sys; sys.argv = ['mfl_jax.main', *arguments]; runpy.run_module('mfl_jax.main', run_name='__main__')",
+            *flags,
+        )
+        return process.returncode, process.stdout, process.stderr
+
+    yield call
+    server.close()
 
 
-def test_the_command_prepares_trains_and_evaluates(tmp_path):
+def test_the_command_prepares_trains_and_evaluates(call, tmp_path):
     root = write_recordings(tmp_path / "recordings", development=4, evaluation=2)
     flags = [*small_flags(tmp_path, epochs=2), f"--workdir={tmp_path / 'run'}"]
     status, output, errors = call(*flags, f"--config.manual_dir={root}", "--config.alpha=0.01")
@@ -66,18 +76,18 @@ PROPOSED = f"--config={ROOT}/configs/proposed.py"
         ([PROPOSED, "--config.dataset=nothing/full"], "no data set builder 'nothing'"),
     ],
 )
-def test_a_wrong_flag_is_reported_in_one_line(tmp_path, flags, expected):
+def test_a_wrong_flag_is_reported_in_one_line(call, tmp_path, flags, expected):
     status, _, errors = call(*flags, f"--workdir={tmp_path / 'run'}", *(["--config.data_dir=none"] if len(flags) else []))
     assert status != 0 and expected in errors and "Traceback" not in errors
     assert not (tmp_path / "run").exists()
 
 
-def test_without_prepared_data_the_command_says_how_to_prepare_it(tmp_path):
+def test_without_prepared_data_the_command_says_how_to_prepare_it(call, tmp_path):
     status, _, errors = call(PROPOSED, f"--config.data_dir={tmp_path}")
     assert status == 2 and "--config.manual_dir=DIR --mode=prepare" in errors and "--config.dataset=soundscapes/full" in errors
 
 
-def test_a_mistake_in_a_label_list_is_reported_in_one_line(tmp_path):
+def test_a_mistake_in_a_label_list_is_reported_in_one_line(call, tmp_path):
     root = write_recordings(tmp_path / "recordings", development=2, evaluation=2)
     (root / "meta" / "meta_evaluation.txt").write_text(HEADER + "audio/evaluation_0.wav\tcalm\t0,5\t1\thigh\n")
     status, _, errors = call(*small_flags(tmp_path), f"--config.manual_dir={root}", f"--workdir={tmp_path / 'run'}")
@@ -89,7 +99,7 @@ def test_a_mistake_in_a_label_list_is_reported_in_one_line(tmp_path):
     assert not (tmp_path / "run").exists() and not list((tmp_path / "data").rglob("dataset_info.json"))
 
 
-def test_a_broken_recording_is_reported_in_one_line(tmp_path):
+def test_a_broken_recording_is_reported_in_one_line(call, tmp_path):
     root = write_recordings(tmp_path / "recordings", development=2, evaluation=2)
     (root / "audio" / "evaluation_1.wav").write_bytes(b"RIFF and nothing else")
     status, _, errors = call(*small_flags(tmp_path), f"--config.manual_dir={root}", f"--workdir={tmp_path / 'run'}")
@@ -157,7 +167,7 @@ def test_an_invalid_value_is_named(field, value):
         config_checks.check_config(config)
 
 
-def test_ten_steps_of_the_full_network_learn():
+def test_five_steps_of_the_full_network_learn():
     """Table II at full width on the same two clips: the loss falls and stays finite."""
     config = proposed.get_config()
     config.update({"devices": 1, "learning_rate": 1e-3, "matmul_precision": "highest"})
@@ -172,11 +182,11 @@ def test_ten_steps_of_the_full_network_learn():
         "clip_mask": np.ones(2, bool),
     }
     state, losses = built.initial, []
-    for _ in range(10):
+    for _ in range(5):
         state, loss = built.train_step(state, batch, built.scalars)
         losses.append(float(loss))
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
-    assert int(state.step) == 10
+    assert int(state.step) == 5
 
 
 def test_help_answers_without_loading_jax():
@@ -187,7 +197,7 @@ def test_help_answers_without_loading_jax():
     assert done.stdout.strip() == "[]"
 
 
-def test_evaluation_before_training_is_refused(tmp_path):
+def test_evaluation_before_training_is_refused(call, tmp_path):
     small_dataset(tmp_path, development=2, evaluation=2)
     status, _, errors = call(*small_flags(tmp_path), "--mode=evaluate", f"--workdir={tmp_path / 'run'}")
     assert status == 2 and "no checkpoint to evaluate; train first" in errors and errors.count("\n") == 1

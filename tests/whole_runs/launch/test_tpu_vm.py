@@ -172,7 +172,8 @@ def test_a_worker_does_not_mix_two_runs(sandbox):
     assert len(sandbox.starts()) == 1
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.ci_only)])
+@pytest.mark.ci_only
+@pytest.mark.parametrize("workers", [1, 2])
 def test_mfl_jax_trains_on_the_workers(tmp_path, workers):
     """Runs mfl_jax itself, on CPUs, with a prepared data set that the script copies."""
     small_dataset(tmp_path, development=4, evaluation=2)
