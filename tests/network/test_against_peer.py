@@ -20,6 +20,8 @@ from support.networks import (
     tensor,
 )
 
+pytestmark = pytest.mark.lightly_optimised
+
 
 def channels_first(array):
     """[B, T, F, C] -> [B, C, T, F]; other shapes stay."""

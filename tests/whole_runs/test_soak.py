@@ -1,7 +1,6 @@
 """The soak test: it kills only live processes, recognises losses, and finds none after a kill of each kind."""
 
 import json
-import logging
 import os
 import pathlib
 import random
@@ -12,10 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.soak import __main__ as soak_command
-from benchmarks.soak import damage, inputs, killing, kinds, outcomes, phases, processes, workdirs
+from benchmarks.soak import damage, inputs, kinds, outcomes, phases, processes, workdirs
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import workdir_lock
-from mfl_jax.runtime.progress import progress_bar
 from support import ROOT
 
 pytestmark = pytest.mark.lightly_optimised
@@ -34,22 +32,6 @@ def assert_all_damage_is_noticed(counts):
 
 # Compiles faster; the same programs for all runs.
 FAST = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_NUM_CPU_DEVICES": "1"}
-
-
-@pytest.mark.ci_only
-def test_a_kill_of_training_costs_nothing(tmp_path, monkeypatch):
-    for name, value in FAST.items():
-        monkeypatch.setenv(name, value)
-    for name in ("absl", "asyncio"):  # damage_checkpoints disables these loggers
-        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
-    inputs.write_inputs(tmp_path, 2)
-    with progress_bar("") as bar:
-        soak = killing.Soak(tmp_path, seed=0, epochs=6, progress=bar, task=bar.add_task("kills", total=2))
-        counts = soak.kill_repeatedly("training", 1)
-        damaged = damage.damage_checkpoints(soak, commands=0)
-    assert (soak.lost, soak.left) == ([], [])
-    assert counts["kills"] == counts["runs_to_their_end"] == counts["second_runs_refused"] == sum(counts["phases"].values()) == 1
-    assert_all_damage_is_noticed(damaged)
 
 
 @pytest.mark.ci_only
