@@ -35,6 +35,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.hidden = 32  # GRU units per direction, and units of the dense layers
     config.slope = 0.01  # of the leaky ReLU below zero; not given in the paper
     config.dropout = 0.0  # rate after each convolution; not mentioned in the paper
+    config.mask_padding = True  # padded frames of a short clip count nowhere; False as in runs before this field existed
 
     # Loss (Eqs. 3, 5, 6).
     config.alpha = 0.001  # weight of the scene loss

@@ -48,8 +48,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
     from mfl_jax.training import experiment_members, experiment_run, setup
     from mfl_jax.training.splits import Splits
 
-    members = experiment_members.expand_members(config)
     workdir_config.check_workdir(workdir, config)
+    members = experiment_members.expand_members(config)
     dataset = prepare.prepare_from_config(config)
     setup.configure_process(config)
     devices = setup.select_local_devices(config)

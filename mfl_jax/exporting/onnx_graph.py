@@ -54,16 +54,23 @@ class GraphBuilder:
         """Appends a leaky ReLU."""
         return self.add("LeakyRelu", x, alpha=float(slope))
 
-    def conv_block(self, x: str, block, pool: Sequence[int] | None) -> str:
+    def conv_block(self, x: str, mask: str, block, pool: Sequence[int] | None) -> tuple[str, str]:
         """Appends a convolution with its batch norm, activation and pooling.
 
-        Maps [B, inputs, T, F] to [B, outputs, T // pool[0], F // pool[1]], or to [B, outputs, 1, 1] without a pool.
+        Maps [B, inputs, T, F] to [B, outputs, T // pool[0], F // pool[1]], or to [B, outputs, 1, 1] without a pool. The mask
+        [B, 1, T, 1] is 1 in valid frames and 0 in padded ones; it is pooled too. Padded frames are 0 and take part in no maximum.
         """
         gain, shift = (np.asarray(a) for a in block.norm.from_sums(None, axis_name=None))
         kernel = np.asarray(block.conv.kernel[...]) * gain
         x = self.add("Conv", x, kernel.transpose(3, 2, 0, 1), shift, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
         x = self.leaky_relu(x, block.slope)
-        return self.add("MaxPool", x, kernel_shape=pool, strides=pool) if pool else self.add("GlobalMaxPool", x)
+        x = self.add("Where", self.add("Cast", mask, to=TensorProto.BOOL), x, np.finfo(np.float32).min)
+        if pool is None:
+            x, mask = self.add("GlobalMaxPool", x), self.add("GlobalMaxPool", mask)
+        else:
+            x = self.add("MaxPool", x, kernel_shape=pool, strides=pool)
+            mask = self.add("MaxPool", mask, kernel_shape=[pool[0], 1], strides=[pool[0], 1])
+        return self.add("Where", self.add("Cast", mask, to=TensorProto.BOOL), x, np.float32(0)), mask
 
 
 def build_onnx(model: TrainedModel, description: dict) -> bytes:
@@ -77,14 +84,16 @@ def build_onnx(model: TrainedModel, description: dict) -> bytes:
     graph = GraphBuilder()
     valid_samples = graph.add("Unsqueeze", "valid_samples", graph.integers(1))
     x = _add_log_mel(graph, model, valid_samples)
-    x = _add_normalisation(graph, model, x, valid_samples)
-    x = graph.add("Unsqueeze", x, graph.integers(1))  # [B, 1, T, M]
+    x, mask = _add_normalisation(graph, model, x, valid_samples)
+    if not network.mask_padding:
+        mask = graph.add("Max", mask, np.float32(1))
+    x, mask = (graph.add("Unsqueeze", array, graph.integers(1)) for array in (x, mask))  # [B, 1, T, M], [B, 1, T, 1]
     for block, bins in zip(("conv1", "conv2", "conv3"), joint_network.FREQUENCY_POOLS, strict=True):
-        x = graph.conv_block(x, getattr(network.shared, block), [1, bins])
+        x, mask = graph.conv_block(x, mask, getattr(network.shared, block), [1, bins])
     if "scene" in network.tasks:
-        _add_scene_head(graph, network.scene, x)
+        _add_scene_head(graph, network.scene, x, mask)
     if "event" in network.tasks:
-        _add_event_head(graph, network.event, x, model.clip_frames)
+        _add_event_head(graph, network.event, x, mask, model.clip_frames)
     return _finish_graph(graph, description).SerializeToString()
 
 
@@ -110,31 +119,35 @@ def _add_log_mel(graph: GraphBuilder, model: TrainedModel, valid_samples: str) -
     return graph.add("Log", graph.add("Add", bands, np.float32(mel.floor)))
 
 
-def _add_normalisation(graph: GraphBuilder, model: TrainedModel, x: str, valid_samples: str) -> str:
-    """Appends the normalisation of each mel bin; padded frames become 0, the mean."""
+def _add_normalisation(graph: GraphBuilder, model: TrainedModel, x: str, valid_samples: str) -> tuple[str, str]:
+    """Appends the normalisation of each mel bin; padded frames become 0. Returns the result and its mask [B, T, 1]."""
     x = graph.add("Div", graph.add("Sub", x, model.feature_stats["mean"]), model.feature_stats["std"])
     start = np.arange(model.clip_frames)[None] * model.mel.hop_samples
-    valid_frames = graph.add("Less", graph.constant(start, np.int32), valid_samples)
-    return graph.add("Where", graph.add("Unsqueeze", valid_frames, graph.integers(2)), x, np.float32(0))
+    valid = graph.add("Unsqueeze", graph.add("Less", graph.constant(start, np.int32), valid_samples), graph.integers(2))
+    return graph.add("Where", valid, x, np.float32(0)), graph.add("Cast", valid, to=TensorProto.FLOAT)
 
 
-def _add_scene_head(graph: GraphBuilder, head, shared: str) -> None:
+def _add_scene_head(graph: GraphBuilder, head, shared: str, mask: str) -> None:
     """Appends the scene head: [B, C, T, M / 32] -> `scene_probabilities` [B, S]."""
-    x = graph.conv_block(shared, head.conv1, [joint_network.SCENE_TIME_POOL, 1])
-    x = graph.add("Flatten", graph.conv_block(x, head.conv2, None))
+    x, mask = graph.conv_block(shared, mask, head.conv1, [joint_network.SCENE_TIME_POOL, 1])
+    x, _ = graph.conv_block(x, mask, head.conv2, None)
+    x = graph.add("Flatten", x)
     x = graph.dense(graph.leaky_relu(graph.dense(x, head.dense), head.slope), head.output)
     graph.add("Softmax", x, name="scene_probabilities", axis=-1)
 
 
-def _add_event_head(graph: GraphBuilder, head, shared: str, frames: int) -> None:
+def _add_event_head(graph: GraphBuilder, head, shared: str, mask: str, frames: int) -> None:
     """Appends the event head: [B, C, T, M / 32] -> `event_probabilities` [B, T, E]."""
     gru = head.gru
     x = graph.add("Transpose", shared, perm=[2, 0, 3, 1])  # [T, B, M / 32, C]
     x = graph.add("Reshape", x, graph.integers(frames, -1, gru.input_kernel.shape[1]))
     parameters = (gru.input_kernel, gru.recurrent_kernel, gru.input_bias, gru.recurrent_bias)
     kernel, recurrent, bias, recurrent_bias = (_reorder_gates(np.asarray(array[...]), gru.units) for array in parameters)
+    # The backward direction starts at a clip's last valid frame; programs that run ONNX refuse clips without any.
+    valid_frames = graph.add("ReduceSum", mask, graph.integers(1, 2, 3), keepdims=0)
+    valid_frames = graph.add("Cast", graph.add("Max", valid_frames, np.float32(1)), to=TensorProto.INT32)
     x = graph.add(
-        "GRU", x, kernel.swapaxes(1, 2), recurrent.swapaxes(1, 2), np.concatenate([bias, recurrent_bias], axis=1),
+        "GRU", x, kernel.swapaxes(1, 2), recurrent.swapaxes(1, 2), np.concatenate([bias, recurrent_bias], axis=1), valid_frames,
         direction="bidirectional", hidden_size=gru.units, linear_before_reset=1,
     )  # [T, 2, B, units]  # fmt: skip
     x = graph.add("Reshape", graph.add("Transpose", x, perm=[2, 0, 1, 3]), graph.integers(-1, frames, 2 * gru.units))

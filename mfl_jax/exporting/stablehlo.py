@@ -9,7 +9,7 @@ from mfl_jax.exporting import log_mel_in_jax
 from mfl_jax.exporting.formats import require_package
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.inference.trained_model import TrainedModel
-from mfl_jax.network import forward
+from mfl_jax.network import forward, gru_recurrence
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Platforms that the program is lowered for."""
@@ -54,7 +54,7 @@ def build_stablehlo(model: TrainedModel) -> bytes:
 
     (clips,) = export.symbolic_shape("clips")
     precision = model.config.matmul_precision
-    with jax.default_matmul_precision(None if precision == "default" else precision):
+    with gru_recurrence.portable(), jax.default_matmul_precision(None if precision == "default" else precision):
         exported = export.export(program, platforms=PLATFORMS)(
             jax.ShapeDtypeStruct((clips, model.clip_frames * model.mel.hop_samples), jnp.float32),
             jax.ShapeDtypeStruct((clips,), jnp.int32),

@@ -209,7 +209,7 @@ class TrainedModel:
         def embed(arrays, batch):
             def embed_batch(batch):
                 normal = forward.normalise(batch["log_mel"], batch["valid_frames"], arrays[2])
-                return self._merge_network(arrays).embed(normal, clip_mask=batch["clip_mask"])
+                return self._merge_network(arrays).embed(normal, mask=forward.valid_mask(batch))
 
             with _precision(self.config.matmul_precision):
                 return forward.map_clips(embed_batch, batch)
@@ -222,7 +222,7 @@ class TrainedModel:
             normal = forward.normalise(batch["log_mel"], batch["valid_frames"], arrays[2])
 
             def logit(normal):
-                scene, event = self._merge_network(arrays)(normal, clip_mask=batch["clip_mask"])
+                scene, event = self._merge_network(arrays)(normal, mask=forward.valid_mask(batch))
                 if not is_event:
                     return scene[0, index]
                 valid = frame_mask(batch["valid_frames"][0], normal.shape[1])

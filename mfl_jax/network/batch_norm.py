@@ -1,4 +1,4 @@
-"""Batch normalisation over the valid clips of all devices."""
+"""Batch normalisation over the valid frames of all devices."""
 
 import math
 
@@ -14,8 +14,8 @@ class BatchNorm(nnx.Module):
     """Per-channel gain and shift that normalise over clips, frames and bins.
 
     Training uses the mean and the biased variance of the batch, and moves the running statistics by `momentum` towards the
-    batch's mean and unbiased variance. Inference uses the running statistics. Clips outside the mask do not count. Over several
-    devices the sums are added, so devices may hold different numbers of valid clips (Flax's layer averages their means).
+    batch's mean and unbiased variance. Inference uses the running statistics. Frames outside the mask do not count. Over several
+    devices the sums are added, so devices may hold different numbers of valid frames (Flax's layer averages their means).
     """
 
     def __init__(self, channels: int, *, momentum: float = 0.1, epsilon: float = 1e-5):
@@ -25,30 +25,30 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(channels, jnp.float32))
         self.var = nnx.BatchStat(jnp.ones(channels, jnp.float32))
 
-    def __call__(self, x: jax.Array, clip_mask: jax.Array, *, train: bool, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
         """Computes the gain and the shift of each channel; x * gain + shift is normalised.
 
         Args:
-          x: values [shape=(B, ..., C)].
-          clip_mask: bool [shape=(B,)], True for valid clips.
+          x: values [shape=(B, T, ..., C)].
+          mask: bool [shape=(B, T)], True for the valid frames of valid clips.
           train: whether to use and record the statistics of the batch.
           axis_name: axis of the devices that share the batch, if any.
 
         Returns:
           Gain and shift, float32 [shape=(C,)].
         """
-        return self.from_sums(self._sums(x, clip_mask) if train else None, axis_name=axis_name)
+        return self.from_sums(self._sums(x, mask) if train else None, axis_name=axis_name)
 
     @staticmethod
-    def _sums(x, clip_mask) -> Sums:
-        weights = clip_mask.astype(jnp.float32).reshape(-1, *[1] * (x.ndim - 1))
+    def _sums(x, mask) -> Sums:
+        weights = mask.astype(jnp.float32).reshape(*mask.shape, *[1] * (x.ndim - 2))
         axes = tuple(range(x.ndim - 1))
         x = x.astype(jnp.float32)
-        count = jnp.sum(weights) * math.prod(x.shape[1:-1])
+        count = jnp.sum(weights) * math.prod(x.shape[2:-1])
         return count, jnp.sum(weights * x, axes), jnp.sum(weights * jnp.square(x), axes)
 
     def from_sums(self, sums: Sums | None, *, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
-        """As `__call__`, from the sums over this device's valid clips; None uses the running statistics."""
+        """As `__call__`, from the sums over this device's valid frames; None uses the running statistics."""
         if sums is not None:
             if axis_name is not None:
                 sums = jax.lax.psum(sums, axis_name)

@@ -2,7 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+
+from mfl_jax.network.gru_recurrence import recurrence
+
+KEEP_STATE = 1e4
+"""Input of an update gate that keeps the state: its sigmoid is 1 in float32, whatever the recurrent product adds."""
 
 
 class BiGRU(nnx.Module):
@@ -16,7 +22,9 @@ class BiGRU(nnx.Module):
         n = tanh(W_n x_t + b_n + r * (U_n h + c_n))
         h_t = (1 - u) * n + u * h
 
-    The input products of all frames are one matrix product before the scan, and both directions share one scan.
+    In padded frames a large b_u sets u to 1, which keeps the state: the backward direction starts at the last valid frame.
+
+    The input products of all frames are one matrix product before the recurrence, which both directions share.
     The leading axis of every parameter is the direction, 0 forwards and 1 backwards. The gates are in the order r, u, n.
     """
 
@@ -41,25 +49,24 @@ class BiGRU(nnx.Module):
         self.input_bias = nnx.Param(jnp.zeros((2, 3 * units), jnp.float32))
         self.recurrent_bias = nnx.Param(jnp.zeros((2, 3 * units), jnp.float32))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[shape=(B, T, inputs)] -> float32 [shape=(B, T, 2 * units)]; the dtype of x is that of the input products only."""
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """Computes the states of both directions.
+
+        Args:
+          x: [shape=(B, T, inputs)]; its dtype is that of the input products only.
+          mask: bool [shape=(B, T)], False for padded frames, which come after the valid ones.
+
+        Returns:
+          float32 [shape=(B, T, 2 * units)].
+        """
         units = self.units
         input_kernel = self.input_kernel[...].astype(x.dtype)
         projected = jnp.einsum("bti,dig->tdbg", x, input_kernel, preferred_element_type=jnp.float32)
         projected += self.input_bias[...][:, None]
+        is_update_gate = np.arange(3 * units) // units == 1
+        projected = jnp.where(mask.T[:, None, :, None] | ~is_update_gate, projected, KEEP_STATE)
         # The backward direction reads the frames from the last to the first.
         projected = jnp.stack([projected[:, 0], projected[::-1, 1]], axis=1)  # [T, 2, B, 3 * units]
-        recurrent_kernel, recurrent_bias = self.recurrent_kernel[...], self.recurrent_bias[...][:, None]
-
-        def step(h, projected_t):
-            recurrent = jnp.einsum("dbh,dhg->dbg", h, recurrent_kernel) + recurrent_bias
-            gates = jax.nn.sigmoid(projected_t[..., : 2 * units] + recurrent[..., : 2 * units])
-            reset, update = gates[..., :units], gates[..., units:]
-            new = jnp.tanh(projected_t[..., 2 * units :] + reset * recurrent[..., 2 * units :])
-            h = (1 - update) * new + update * h
-            return h, h
-
-        start = jnp.zeros((2, x.shape[0], units), projected.dtype)
-        _, states = jax.lax.scan(step, start, projected)  # [T, 2, B, units]
+        states = recurrence(projected, self.recurrent_kernel[...], self.recurrent_bias[...])  # [T, 2, B, units]
         both = jnp.concatenate([states[:, 0], states[::-1, 1]], axis=-1)  # [T, B, 2 * units]
         return jnp.swapaxes(both, 0, 1)

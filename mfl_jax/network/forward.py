@@ -7,11 +7,11 @@ State: every variable is an `nnx.Param` (trained) or an `nnx.BatchStat` (recorde
   (graphdef, params, batch_stats) and merged again inside transformed functions. Training adds up the gradients of the devices,
   but not the batch statistics, which the network must make equal on all devices (see `axis_name`).
 
-`network(log_mel, *, clip_mask, train, axis_name, dropout_key)`: the logits (scene, event), float32 [shape=(B, S)] and
+`network(log_mel, *, mask, train, axis_name, dropout_key)`: the logits (scene, event), float32 [shape=(B, S)] and
   [shape=(B, T, E)], with None for a head that the config's tasks do not include.
   log_mel: float32 [shape=(B, T, M)], normalised; padded frames are 0.
-  clip_mask: bool [shape=(B,)]. Clips with False fill up the batch and must not change logits, gradients or statistics of the
-    others. Their logits are ignored.
+  mask: bool [shape=(B, T)]. False for padded frames, which come after the valid ones, and for all frames of a clip that only
+    fills up the batch. Such frames must not change the other logits, gradients or statistics. Their logits are ignored.
   train: False means that clips are independent of each other, since inference may cut a batch into smaller ones.
   axis_name: name of the device axis under `pmap`, None on one device. Statistics of the batch must be summed over it
     (`jax.lax.psum`).
@@ -58,6 +58,11 @@ def normalise(log_mel: jax.Array, valid_frames: jax.Array, feature_stats: Mappin
     return jnp.where(valid[..., None], normal, 0.0)
 
 
+def valid_mask(batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Marks the valid frames of the valid clips of a batch: bool [shape=(B, T)]."""
+    return jnp.asarray(frame_mask(batch["valid_frames"], batch["log_mel"].shape[1]) & batch["clip_mask"][:, None])
+
+
 def apply_network(
     params: Mapping[str, Any],
     batch_stats: Mapping[str, Any],
@@ -87,7 +92,7 @@ def apply_network(
     network = nnx.merge(graphdef, params, batch_stats, copy=True)
     logits = network(
         normalise(batch["log_mel"], batch["valid_frames"], feature_stats),
-        clip_mask=batch["clip_mask"], train=train, axis_name=axis_name, dropout_key=dropout_key,
+        mask=valid_mask(batch), train=train, axis_name=axis_name, dropout_key=dropout_key,
     )  # fmt: skip
     return logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 

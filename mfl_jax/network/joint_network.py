@@ -4,6 +4,7 @@ All four systems are this one class; a network built for one task has no head fo
 the project expects of a network.
 """
 
+import functools
 import math
 
 import jax
@@ -14,7 +15,7 @@ from mfl_jax.network import first_conv
 from mfl_jax.network.batch_norm import BatchNorm
 from mfl_jax.network.bigru import BiGRU
 from mfl_jax.network.conv3x3 import Conv3x3
-from mfl_jax.network.max_pool import max_pool
+from mfl_jax.network.max_pool import max_pool, pool_mask
 
 TASKS = ("scene", "event")
 FREQUENCY_POOLS = (8, 2, 2)
@@ -37,21 +38,29 @@ class ConvBlock(nnx.Module):
     def __call__(
         self,
         x: jax.Array,
-        clip_mask: jax.Array,
+        mask: jax.Array,
         *,
         train: bool,
         axis_name: str | None,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
-        """[shape=(B, T, F, inputs)] -> [shape=(B, T // pool[0], F // pool[1], outputs)]."""
+        """[shape=(B, T, F, inputs)], [shape=(B, T)] -> [shape=(B, T // pool[0], F // pool[1], outputs)].
+
+        `x` must be 0, and the result is 0, where `mask` is False.
+        """
         x = self.conv(x)
-        gain, shift = self.norm(x, clip_mask, train=train, axis_name=axis_name)
+        gain, shift = self.norm(x, mask, train=train, axis_name=axis_name)
         # Same function, different order: pooling runs before batch norm's gain and shift and the leaky ReLU. These are increasing
         # functions once the sign of the gain is applied first. Less is left to compute, and the gradient of the maximum compares
         # stored values. Later values might be computed twice and rounded differently, so that no value equals the maximum.
-        x = max_pool(x * _sign(gain).astype(x.dtype), *(self.pool or x.shape[1:3]))
+        frames, bins = self.pool or x.shape[1:3]
+        x = x * _sign(gain).astype(x.dtype)
+        if frames > 1:
+            x = jnp.where(mask[..., None, None], x, jnp.finfo(x.dtype).min)  # a maximum is that of the valid frames
+        x = max_pool(x, frames, bins)
         x = jax.nn.leaky_relu((x * jnp.abs(gain) + shift).astype(x.dtype), self.slope)
-        return _drop(x, self.dropout if train else 0.0, dropout_key)
+        x = _drop(x, self.dropout if train else 0.0, dropout_key)
+        return _zero_padding(x, pool_mask(mask, frames))
 
 
 class FirstConvBlock(ConvBlock):
@@ -65,23 +74,28 @@ class FirstConvBlock(ConvBlock):
     def __call__(
         self,
         x: jax.Array,
-        clip_mask: jax.Array,
+        mask: jax.Array,
         *,
         train: bool,
         axis_name: str | None,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
-        """[shape=(B, T, M)] -> [shape=(B, T, M // bins, outputs)]."""
+        """[shape=(B, T, M)], [shape=(B, T)] -> [shape=(B, T, M // bins, outputs)]; 0 where `mask` is False."""
         kernel = self.conv.kernel[...].astype(x.dtype)
-        sums = first_conv.channel_sums(x, kernel, clip_mask) if train else None
+        sums = first_conv.channel_sums(x, kernel, mask) if train else None
         gain, shift = self.norm.from_sums(sums, axis_name=axis_name)
         x = first_conv.conv_and_pool(x, kernel * _sign(gain).astype(x.dtype), self.bins)
         x = jax.nn.leaky_relu((x * jnp.abs(gain) + shift).astype(x.dtype), self.slope)
-        return _drop(x, self.dropout if train else 0.0, dropout_key)
+        return _zero_padding(_drop(x, self.dropout if train else 0.0, dropout_key), mask)
 
 
 def _sign(gain):
     return jnp.where(gain < 0, -1.0, 1.0)
+
+
+def _zero_padding(x, mask):
+    """Sets padded frames to zero, which is what a convolution sees beyond the end of a clip."""
+    return jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, 0)
 
 
 def _drop(x, share, key):
@@ -90,6 +104,10 @@ def _drop(x, share, key):
         return x
     keep = jax.random.bernoulli(key, 1 - share, x.shape)
     return jnp.where(keep, x / (1 - share), 0)
+
+
+# The heads compute in full float32 on TPUs and GPUs too, whose stock products have 8 or 10 bits.
+_dense = functools.partial(nnx.Linear, precision=jax.lax.Precision.HIGHEST)
 
 
 class SharedStack(nnx.Module):
@@ -101,11 +119,11 @@ class SharedStack(nnx.Module):
         self.conv2 = ConvBlock(channels, channels, (1, second), slope=slope, dropout=dropout, rngs=rngs)
         self.conv3 = ConvBlock(channels, channels, (1, third), slope=slope, dropout=dropout, rngs=rngs)
 
-    def __call__(self, x: jax.Array, clip_mask: jax.Array, *, dropout_keys, **mode) -> jax.Array:
-        """[shape=(B, T, M)] -> [shape=(B, T, M // 32, channels)]."""
-        x = self.conv1(x, clip_mask, dropout_key=dropout_keys[0], **mode)  # [B, T, M / 8, C]
-        x = self.conv2(x, clip_mask, dropout_key=dropout_keys[1], **mode)  # [B, T, M / 16, C]
-        return self.conv3(x, clip_mask, dropout_key=dropout_keys[2], **mode)  # [B, T, M / 32, C]
+    def __call__(self, x: jax.Array, mask: jax.Array, *, dropout_keys, **mode) -> jax.Array:
+        """[shape=(B, T, M)], [shape=(B, T)] -> [shape=(B, T, M // 32, channels)]."""
+        x = self.conv1(x, mask, dropout_key=dropout_keys[0], **mode)  # [B, T, M / 8, C]
+        x = self.conv2(x, mask, dropout_key=dropout_keys[1], **mode)  # [B, T, M / 16, C]
+        return self.conv3(x, mask, dropout_key=dropout_keys[2], **mode)  # [B, T, M / 32, C]
 
 
 class SceneHead(nnx.Module):
@@ -114,19 +132,20 @@ class SceneHead(nnx.Module):
     def __init__(self, inputs: int, channels: int, hidden: int, scenes: int, *, slope: float, dropout: float, rngs: nnx.Rngs):
         self.conv1 = ConvBlock(inputs, channels, (SCENE_TIME_POOL, 1), slope=slope, dropout=dropout, rngs=rngs)
         self.conv2 = ConvBlock(channels, channels, None, slope=slope, dropout=dropout, rngs=rngs)
-        self.dense = nnx.Linear(channels, hidden, rngs=rngs)
-        self.output = nnx.Linear(hidden, scenes, rngs=rngs)
+        self.dense = _dense(channels, hidden, rngs=rngs)
+        self.output = _dense(hidden, scenes, rngs=rngs)
         self.slope = slope
 
-    def embed(self, x: jax.Array, clip_mask: jax.Array, *, dropout_keys, **mode) -> jax.Array:
-        """Computes the input of the last layer: [shape=(B, T, F, inputs)] -> [shape=(B, hidden)]."""
-        x = self.conv1(x, clip_mask, dropout_key=dropout_keys[0], **mode)  # [B, T / 25, F, channels]
-        x = self.conv2(x, clip_mask, dropout_key=dropout_keys[1], **mode)[:, 0, 0]  # [B, channels]
+    def embed(self, x: jax.Array, mask: jax.Array, *, dropout_keys, **mode) -> jax.Array:
+        """Computes the input of the last layer: [shape=(B, T, F, inputs)], [shape=(B, T)] -> [shape=(B, hidden)]."""
+        x = self.conv1(x, mask, dropout_key=dropout_keys[0], **mode)  # [B, T / 25, F, channels]
+        mask = pool_mask(mask, SCENE_TIME_POOL)
+        x = self.conv2(x, mask, dropout_key=dropout_keys[1], **mode)[:, 0, 0]  # [B, channels]
         return jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, hidden]
 
-    def __call__(self, x: jax.Array, clip_mask: jax.Array, **mode) -> jax.Array:
-        """[shape=(B, T, F, inputs)] -> [shape=(B, scenes)]."""
-        return self.output(self.embed(x, clip_mask, **mode))
+    def __call__(self, x: jax.Array, mask: jax.Array, **mode) -> jax.Array:
+        """[shape=(B, T, F, inputs)], [shape=(B, T)] -> [shape=(B, scenes)]."""
+        return self.output(self.embed(x, mask, **mode))
 
 
 class EventHead(nnx.Module):
@@ -134,19 +153,19 @@ class EventHead(nnx.Module):
 
     def __init__(self, inputs: int, hidden: int, events: int, *, slope: float, rngs: nnx.Rngs):
         self.gru = BiGRU(inputs, hidden, rngs=rngs)
-        self.dense = nnx.Linear(2 * hidden, hidden, rngs=rngs)
-        self.output = nnx.Linear(hidden, events, rngs=rngs)
+        self.dense = _dense(2 * hidden, hidden, rngs=rngs)
+        self.output = _dense(hidden, events, rngs=rngs)
         self.slope = slope
 
-    def embed(self, x: jax.Array) -> jax.Array:
-        """Computes the input of the last layer: [shape=(B, T, F, C)] -> [shape=(B, T, hidden)]."""
+    def embed(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """Computes the input of the last layer: [shape=(B, T, F, C)], [shape=(B, T)] -> [shape=(B, T, hidden)]."""
         x = x.reshape(*x.shape[:2], -1)  # [B, T, F * C]
-        x = self.gru(x)  # [B, T, 2 * hidden]
+        x = self.gru(x, mask)  # [B, T, 2 * hidden]
         return jax.nn.leaky_relu(self.dense(x), self.slope)  # [B, T, hidden]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[shape=(B, T, F, C)] -> [shape=(B, T, events)]."""
-        return self.output(self.embed(x))
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """[shape=(B, T, F, C)], [shape=(B, T)] -> [shape=(B, T, events)]."""
+        return self.output(self.embed(x, mask))
 
 
 class JointNetwork(nnx.Module):
@@ -164,6 +183,7 @@ class JointNetwork(nnx.Module):
         hidden: int = 32,
         slope: float = 0.01,
         dropout: float = 0.0,
+        mask_padding: bool = True,
         compute: str = "float32",
         rngs: nnx.Rngs,
     ):
@@ -179,6 +199,7 @@ class JointNetwork(nnx.Module):
           hidden: units of the dense layers and of each direction of the GRU.
           slope: slope of the leaky ReLU below zero.
           dropout: share of values dropped after each convolution block in training.
+          mask_padding: whether padded frames count nowhere. False counts them as frames of average loudness.
           compute: dtype of the convolutions, their activations and the GRU's input products, `float32` or `bfloat16`.
             Parameters, statistics, the recurrence and the logits are float32 in both cases.
           rngs: random keys for the parameters, stream `params`.
@@ -187,7 +208,7 @@ class JointNetwork(nnx.Module):
           ValueError: tasks are missing or unknown, a task has no class, or a clip is too small for the pooling.
         """
         _check_size(frames, mel_bins, scenes, events, tasks)
-        self.tasks, self.compute = tuple(tasks), compute
+        self.tasks, self.mask_padding, self.compute = tuple(tasks), mask_padding, compute
         self.shared = SharedStack(channels, slope=slope, dropout=dropout, rngs=rngs)
         if "scene" in tasks:
             self.scene = SceneHead(channels, 2 * channels, hidden, scenes, slope=slope, dropout=dropout, rngs=rngs)
@@ -198,7 +219,7 @@ class JointNetwork(nnx.Module):
         self,
         log_mel: jax.Array,
         *,
-        clip_mask: jax.Array | None = None,
+        mask: jax.Array | None = None,
         train: bool = False,
         axis_name: str | None = None,
         dropout_key: jax.Array | None = None,
@@ -207,7 +228,8 @@ class JointNetwork(nnx.Module):
 
         Args:
           log_mel: normalised spectrograms, float [shape=(B, T, M)].
-          clip_mask: bool [shape=(B,)], False for clips that only fill up the batch; all True by default.
+          mask: bool [shape=(B, T)], False for padded frames, and for all frames of clips that only fill up the batch; all True
+            by default. Padded frames come after the valid ones.
           train: whether batch norm uses and records the batch's statistics, and dropout is on.
           axis_name: axis of the devices that share the batch, for batch norm.
           dropout_key: random key, required in training with dropout.
@@ -215,16 +237,19 @@ class JointNetwork(nnx.Module):
         Returns:
           `shared` [shape=(B, T, M // 32, channels)], `scene` [shape=(B, hidden)], `event` [shape=(B, T, hidden)].
         """
-        if clip_mask is None:
-            clip_mask = jnp.ones(log_mel.shape[0], bool)
+        if mask is None:
+            mask = jnp.ones(log_mel.shape[:2], bool)
+        log_mel = _zero_padding(log_mel, mask)
+        if not self.mask_padding:
+            mask = jnp.broadcast_to(mask.any(1, keepdims=True), mask.shape)
         keys = [None] * 5 if dropout_key is None else list(jax.random.split(dropout_key, 5))
         mode = {"train": train, "axis_name": axis_name}
-        x = self.shared(log_mel.astype(self.compute), clip_mask, dropout_keys=keys[:3], **mode)  # [B, T, M / 32, C]
+        x = self.shared(log_mel.astype(self.compute), mask, dropout_keys=keys[:3], **mode)  # [B, T, M / 32, C]
         embedded = {"shared": x}
         if "scene" in self.tasks:
-            embedded["scene"] = self.scene.embed(x, clip_mask, dropout_keys=keys[3:], **mode)
+            embedded["scene"] = self.scene.embed(x, mask, dropout_keys=keys[3:], **mode)
         if "event" in self.tasks:
-            embedded["event"] = self.event.embed(x)
+            embedded["event"] = self.event.embed(x, mask)
         return embedded
 
     def __call__(self, log_mel: jax.Array, **mode) -> tuple[jax.Array | None, jax.Array | None]:

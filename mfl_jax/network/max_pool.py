@@ -21,6 +21,12 @@ def max_pool(x: jax.Array, frames: int, bins: int) -> jax.Array:
     return _windows(x, frames, bins).max(axis=(2, 4))
 
 
+def pool_mask(mask: jax.Array, frames: int) -> jax.Array:
+    """Marks the windows that hold a valid frame: bool [shape=(B, T)] -> [shape=(B, T // frames)]."""
+    windows = mask.shape[1] // frames
+    return mask[:, : windows * frames].reshape(-1, windows, frames).any(-1)
+
+
 def _windows(x, frames, bins):
     """[shape=(B, T, F, C)] -> [shape=(B, T // frames, frames, F // bins, bins, C)], without the incomplete windows."""
     batch, time, frequency, channels = x.shape

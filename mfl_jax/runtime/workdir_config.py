@@ -3,8 +3,10 @@
 import copy
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
+
+from absl import logging
 
 from mfl_jax.errors import InputError
 from mfl_jax.runtime.storage import atomic_write
@@ -16,6 +18,8 @@ MAY_CHANGE = (
 """Fields that may change between two calls on one work directory: where the data are, which devices compute, how long to train,
 and how to score the trained network.
 """
+KEPT_FIELDS = ("mask_padding",)
+"""Fields that keep the value of the work directory, because a command of today has another default than older runs."""
 ADDED_FIELDS: dict[str, Any] = {
     "balance": "fixed",
     "compute": "float32",
@@ -25,6 +29,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "beam": "",
     "accelerator": "auto",
     "keep_every": 0,
+    "mask_padding": False,
 }
 """Config fields added since the first release, each with the value that reproduces runs made before the field existed.
 
@@ -91,8 +96,8 @@ def missing_fields(stored: Mapping, current: Mapping) -> list[str]:
     return [name for name in _field_names(to_plain_dict(current)) if name not in present]
 
 
-def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:
-    """Checks that a work directory belongs to this config, up to the fields in `MAY_CHANGE`.
+def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
+    """Checks that a work directory belongs to this config, up to the fields in `MAY_CHANGE`; sets those in `KEPT_FIELDS`.
 
     Returns:
       Whether the work directory already has a config.
@@ -106,6 +111,10 @@ def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:
     stored, current = read_config(file), to_plain_dict(config)
     if missing := missing_fields(stored, current):
         raise missing_field_error(workdir, missing[0])
+    for field in KEPT_FIELDS:
+        if field in current and stored[field] != current[field]:
+            logging.warning("%s: config.%s stays %r, as in the run so far", workdir, field, stored[field])
+            config[field] = current[field] = stored[field]
     fields = sorted({*stored, *current} - set(MAY_CHANGE))
     differing = [
         f"{field} was {stored.get(field)!r} and is {current.get(field)!r}"
@@ -117,7 +126,7 @@ def check_workdir(workdir: pathlib.Path, config: Mapping) -> bool:
     return True
 
 
-def claim_workdir(workdir: pathlib.Path, config: Mapping) -> None:
+def claim_workdir(workdir: pathlib.Path, config: MutableMapping) -> None:
     """Creates the work directory and writes `config.json`.
 
     Raises:

@@ -131,6 +131,7 @@ def build_network(config, dataset: Dataset) -> JointNetwork:
             hidden=config.hidden,
             slope=config.slope,
             dropout=config.dropout,
+            mask_padding=config.mask_padding,
             compute=config.compute,
             rngs=nnx.Rngs(params=config.seed),
         )

@@ -11,8 +11,8 @@ from support.networks import (
     PAPER,
     SMALL,
     Normalise,
+    all_valid,
     assert_close,
-    everyone,
     functional,
     noise,
     peer_network,
@@ -72,8 +72,8 @@ def test_conv_block_equals_torch(peer, shape, pool, train):
         return ConvBlock(shape[-1], 5, pool, slope=0.2, dropout=0.0, rngs=nnx.Rngs(params=0))
 
     reference = peer.ConvBlock(shape[-1], 5, pool, slope=0.2).double()
-    x, mask = noise(*shape), everyone(shape[0])
-    compare_layer(peer, block, reference, x, clip_mask=mask, train=train, axis_name=None)
+    x = noise(*shape)
+    compare_layer(peer, block, reference, x, mask=all_valid(x), train=train, axis_name=None)
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
@@ -83,8 +83,8 @@ def test_scene_head_equals_torch(peer, size, train):
         return SceneHead(3, 6, 5, 4, slope=0.1, dropout=0.0, rngs=nnx.Rngs(params=0))
 
     reference = peer.SceneHead(3, 6, 5, 4, size, slope=0.1).double()
-    x, mask = noise(3, *size, 3), everyone(3)
-    compare_layer(peer, head, reference, x, clip_mask=mask, dropout_keys=[None, None], train=train, axis_name=None)
+    x = noise(3, *size, 3)
+    compare_layer(peer, head, reference, x, mask=all_valid(x), dropout_keys=[None, None], train=train, axis_name=None)
 
 
 @pytest.mark.parametrize("bins", [1, 2])
@@ -92,7 +92,8 @@ def test_event_head_equals_torch(peer, bins):
     def head():
         return EventHead(3 * bins, 4, 5, slope=0.1, rngs=nnx.Rngs(params=0))
 
-    compare_layer(peer, head, peer.EventHead(3, bins, 4, 5, slope=0.1).double(), noise(2, 9, bins, 3))
+    x = noise(2, 9, bins, 3)
+    compare_layer(peer, head, peer.EventHead(3, bins, 4, 5, slope=0.1).double(), x, mask=all_valid(x))
 
 
 def test_batch_norm_follows_torch_over_several_batches(peer):
@@ -102,10 +103,10 @@ def test_batch_norm_follows_torch_over_several_batches(peer):
     for number, clips in enumerate((4, 2, 3, 4)):
         # Means and deviations differ between batches and channels.
         x = (noise(clips, 5, 2, 3, seed=number) + number) * np.float32([0.1, 1.0, 5.0])
-        output, batch_stats = apply(params, batch_stats, x, everyone(clips), train=True, axis_name=None)
+        output, batch_stats = apply(params, batch_stats, x, all_valid(x), train=True, axis_name=None)
         assert_close(channels_first(output), reference(tensor(peer, channels_first(x))).detach().numpy(), 1e-5, "value")
         assert_close(batch_stats, peer.read_arrays(reference, "batch_stats"), 1e-5, "statistics")
-    output, same = apply(params, batch_stats, x, everyone(clips), train=False, axis_name=None)
+    output, same = apply(params, batch_stats, x, all_valid(x), train=False, axis_name=None)
     assert_close(same, batch_stats, 1e-6, "statistics")
     assert_close(channels_first(output), reference.eval()(tensor(peer, channels_first(x))).detach().numpy(), 1e-5, "value")
 
@@ -113,9 +114,7 @@ def test_batch_norm_follows_torch_over_several_batches(peer):
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 def test_batch_norm_gradients_equal_torch(peer, train):
     x = (noise(4, 5, 2, 3) + 1) * np.float32([0.1, 1.0, 5.0])
-    compare_layer(
-        peer, lambda: Normalise(3), peer.nn.BatchNorm2d(3).double(), x, clip_mask=everyone(4), train=train, axis_name=None
-    )
+    compare_layer(peer, lambda: Normalise(3), peer.nn.BatchNorm2d(3).double(), x, mask=all_valid(x), train=train, axis_name=None)
 
 
 @pytest.mark.parametrize("size", [SMALL, ODD], ids=["small", "odd"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from mfl_jax.frame_mask import frame_mask
 from mfl_jax.network.bigru import BiGRU
 
 # Clips, frames, inputs, units: all different, to detect swapped axes; one frame; one clip; the paper's units.
@@ -32,7 +33,12 @@ def compiled_layer(inputs, units):
     """The layer as a compiled function, and the shapes of its parameters; orthogonal initial values would be slow to compile."""
     graphdef, params = nnx.split(nnx.eval_shape(lambda: BiGRU(inputs, units, rngs=nnx.Rngs(params=0))))
     shapes = {name: value.shape for name, value in nnx.to_pure_dict(params).items()}
-    return jax.jit(lambda params, x: nnx.merge(graphdef, params)(x)), shapes
+
+    @jax.jit
+    def layer(params, x, mask=None):
+        return nnx.merge(graphdef, params)(x, jnp.ones(x.shape[:2], bool) if mask is None else mask)
+
+    return layer, shapes
 
 
 def states_by_equations(params, x):
@@ -135,3 +141,23 @@ def test_recurrent_matrices_start_orthogonal_and_different():
     for number, matrix in enumerate(matrices):
         np.testing.assert_allclose(matrix.T @ matrix, np.eye(units), atol=1e-5)
         assert all(np.abs(matrix - other).max() > 0.1 for other in matrices[:number])
+
+
+@pytest.mark.parametrize("size", SIZES[:1] + SIZES[3:])
+def test_the_backward_direction_starts_at_the_last_valid_frame(size):
+    layer, params, x = layer_and_input(size)
+    clips, frames = x.shape[:2]
+    valid_frames = np.resize([frames, 1, frames // 2, 0], clips)
+    mask = frame_mask(valid_frames, frames)
+    states = layer(params, np.where(mask[..., None], x, 100), mask)
+    for clip, end in enumerate(valid_frames):
+        assert_close(
+            states[clip, :end], states_by_equations(params, x[clip : clip + 1, :end])[0], f"{end} frames"
+        ) if end else None
+    assert np.isfinite(states).all()
+
+    def total(x):
+        return jnp.sum(jnp.where(mask[..., None], layer(params, x, mask), 0))
+
+    gradient = np.asarray(jax.grad(total)(x))
+    assert np.isfinite(gradient).all() and not gradient[~mask].any() and gradient[mask].any()

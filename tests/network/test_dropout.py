@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from mfl_jax.network.joint_network import ConvBlock
-from support.networks import ODD, everyone, functional, noise, small_network
+from support.networks import ODD, all_valid, functional, noise, small_network
 
 pytestmark = pytest.mark.lightly_optimised
 
@@ -17,8 +17,10 @@ def dropout_block(dropout):
     build = functools.partial(ConvBlock, 2, 40, (1, 2), slope=0.1, dropout=dropout)
     apply, params, batch_stats = functional(lambda: build(rngs=nnx.Rngs(params=0)))
 
+    x = noise(4, 10, 6, 2)
+
     def run(**options):
-        return apply(params, batch_stats, noise(4, 10, 6, 2), everyone(4), axis_name=None, **options)[0]
+        return apply(params, batch_stats, x, all_valid(x), axis_name=None, **options)[0]
 
     return run
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from configs import default
 from mfl_jax.errors import InputError
 from mfl_jax.inference import trained_model
 from mfl_jax.runtime import workdir_config
@@ -111,3 +112,17 @@ def test_fields_that_do_not_affect_training_may_change(tmp_path, change):
     assert workdir_config.check_workdir(tmp_path / "run", small_config(tmp_path, **change))
     with pytest.raises(InputError, match=r"threshold was 0\.5 and is 0\.4"):
         workdir_config.check_workdir(tmp_path / "run", small_config(tmp_path, threshold=0.4, **change))
+
+
+def test_a_kept_field_stays_as_in_the_run_so_far(tmp_path, caplog):
+    config = default.get_config()
+    workdir_config.claim_workdir(tmp_path, config)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["mask_padding"]  # as in a run made before the field existed
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    for _ in range(2):
+        config = default.get_config()
+        with caplog.at_level("WARNING", "absl"):
+            workdir_config.claim_workdir(tmp_path, config)
+        assert config.mask_padding is False and "config.mask_padding stays False" in caplog.text
+        assert json.loads((tmp_path / "config.json").read_text())["mask_padding"] is False

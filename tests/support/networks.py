@@ -83,8 +83,9 @@ def noise(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def everyone(clips):
-    return np.ones(clips, bool)
+def all_valid(x):
+    """The mask of clips [shape=(B, T, ...)] without padding."""
+    return np.ones(x.shape[:2], bool)
 
 
 def assert_close(ours, expected, tolerance, label=""):

@@ -4,9 +4,9 @@ The network reaches the package through `on_cpu` alone:
 
     on_cpu(cpu_form, elsewhere=stock_form)
 
-  `winograd`          3x3 convolution with half the multiplications
-  `fused_first_conv`  first convolution and its pooling, without storing the convolution's output
-  `small_batches`     inference with a few clips at a time, so that activations stay in the cache
+  `winograd`             3x3 convolution with half the multiplications
+  `first_conv_products`  sums of the first convolution as matrix products
+  `small_batches`        inference with a few clips at a time, so that activations stay in the cache
 
 A CPU form computes the same as the stock form up to rounding. To drop one, call its stock form directly.
 """
