@@ -1,0 +1,81 @@
+"""Programs for TPUs and GPUs that this machine lacks: the counts of their text, errors, and small networks where wheels are."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.compile_only import program_text
+from support import ROOT
+
+PROGRAM = """HloModule jit_step
+
+%body (p: (s32[], f32[10,4])) -> (s32[], f32[10,4]) {
+  %p = (s32[], f32[10,4]{1,0}) parameter(0)
+  %x = f32[10,4]{1,0} get-tuple-element(%p), index=1
+  %i = s32[] get-tuple-element(%p), index=0
+  %y = f32[10,4]{1,0} fusion(%x), kind=kLoop
+  ROOT %t = (s32[], f32[10,4]{1,0}) tuple(%i, %y)
+}
+
+ENTRY %main (a: f32[10,4], b: bf16[8]) -> f32[10,4] {
+  %a = f32[10,4]{1,0} parameter(0)
+  %b = bf16[8]{0:T(8)S(1)} parameter(1)
+  %c = f32[10,4]{1,0} fusion(%a, %b), kind=kLoop
+  %s = (f32[10,4]{1,0:S(1)}, f32[10,4]{1,0}, u32[]) copy-start(%c)
+  %d = f32[10,4]{1,0:S(1)} copy-done(%s)
+  %r = f32[4]{0} all-reduce-start(%d), replica_groups={}
+  %e = f32[4]{0} all-reduce-done(%r)
+  %w = (s32[], f32[10,4]{1,0}) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"500"}}
+  ROOT %o = f32[10,4]{1,0} get-tuple-element(%w), index=1
+}
+"""
+
+
+def test_kernels_bytes_and_sums_are_counted():
+    array = 10 * 4 * 4
+    counts = program_text.count(PROGRAM)
+    assert counts["kernels"] == 3 + 500 and counts["all_reduces"] == 1
+    # The fusion reads and writes an array, and b is on the chip; the copy reads it once; the sum writes four values.
+    assert counts["bytes"] == 2 * array + array // 2 + 2 + 4 * 4
+    assert counts["loop_bytes"] == 500 * 2 * array
+
+
+def compile_small(*flags):
+    command = [sys.executable, "-m", "benchmarks.compile_only", "--batch_size=4", "--channels=4", "--members=2", *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--targets=v3:2x2", "flag --targets=v3:2x2: must be h100, or one of v4, v5e, v5p, v6e with its chips, such as v5e:2x2"),
+        ("--steps=test", "flag --steps: test not among train, eval, member, predict"),
+    ],
+)
+def test_a_wrong_flag_is_reported_in_one_line(flag, message):
+    process = compile_small(flag)
+    assert (process.returncode, process.stderr) == (2, f"error: {message}\n")
+
+
+@pytest.mark.ci_only
+@pytest.mark.parametrize(("target", "package"), [("v5e:2x2", "libtpu"), ("h100", "jax_cuda13_plugin")])
+def test_a_small_network_compiles(target, package):
+    if not importlib.util.find_spec(package):
+        pytest.skip(f"no {package}")
+    process = compile_small(f"--targets={target}")
+    assert process.returncode == 0, process.stderr
+    entries = json.loads(process.stdout)["results"]
+    chips = 4 if target == "v5e:2x2" else 1
+    assert [(entry["step"], entry["devices"]) for entry in entries][:4] == [
+        (step, 1) for step in ("train", "eval", "member", "predict")
+    ]
+    train = entries[0]
+    assert train["gb_hbm"] > 0 and train["gb_temporary"] > 0 and train["all_reduces"] == 0
+    if target == "h100":
+        assert 50 < train["kernels"] < 1000 and train["gb_loops"] == 0  # no loop: the recurrence is one kernel per pass
+    else:
+        assert train["kernels"] is None and train["gb_loops"] > 0
+        assert (entries[4]["step"], entries[4]["devices"]) == ("train", chips) and entries[4]["all_reduces"] > 0
