@@ -54,6 +54,7 @@ def test_summed_losses_agree(tmp_path):
     assert float(loss_many) == pytest.approx(float(loss_one), rel=1e-5)
 
 
+@pytest.mark.ci_only
 def test_twenty_large_steps_agree(single, eight):
     state, losses = after_twenty_steps(eight)
     expected, expected_losses = single[2]

@@ -127,6 +127,7 @@ def test_a_member_can_be_evaluated_like_any_run(small_data, at_once, tmp_path):
         assert again[task]["micro_f"] == pytest.approx(before[task]["micro_f"], abs=0.5)
 
 
+@pytest.mark.ci_only
 def test_members_over_several_devices(small_data, at_once, tmp_path):
     """Four members on three devices: two copies fill the devices up, and are dropped."""
     _, dataset = small_data
@@ -150,7 +151,7 @@ class StopAfter(threading.Event):
         return self.looks < 0
 
 
-@pytest.mark.parametrize("looks", [0, pytest.param(4, marks=pytest.mark.ci_only), 6, 11])
+@pytest.mark.parametrize("looks", [0, pytest.param(4, marks=pytest.mark.ci_only), 6, pytest.param(11, marks=pytest.mark.ci_only)])
 def test_a_stopped_group_ends_bit_identical(small_data, at_once, tmp_path, looks):
     _, dataset = small_data
     home, group = at_once

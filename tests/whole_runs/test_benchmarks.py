@@ -128,6 +128,7 @@ def test_epoch_in_memory_and_streamed(tmp_path):
         assert result["overhead"] > -1
 
 
+@pytest.mark.ci_only
 def test_features_as_a_command_prints_one_json_object():
     flags = ["--recordings=2", "--seconds=3", "--rounds=1", "--lengths_min=1"]
     process = subprocess.run([sys.executable, "-m", features.__name__, *flags], cwd=ROOT, capture_output=True, text=True)
@@ -139,6 +140,7 @@ def test_features_as_a_command_prints_one_json_object():
     assert memory["peak_memory_mb"] > 0
 
 
+@pytest.mark.ci_only
 def test_predict(tmp_path):
     result = predict.compare(tmp_path, 2, 11, 2, 1)
     assert_times(result, "overlap_0", "overlap_half", "features", "network")

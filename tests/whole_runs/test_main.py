@@ -167,6 +167,7 @@ def test_an_invalid_value_is_named(field, value):
         config_checks.check_config(config)
 
 
+@pytest.mark.ci_only
 def test_five_steps_of_the_full_network_learn():
     """Table II at full width on the same two clips: the loss falls and stays finite."""
     config = proposed.get_config()

@@ -60,7 +60,7 @@ SIZES = [
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("piece_bytes", [1, 1000, 4000, 12 << 20])
+@pytest.mark.parametrize("piece_bytes", [1, pytest.param(1000, marks=pytest.mark.ci_only), 4000, 12 << 20])
 def test_equals_the_stock_convolution_in_pieces_of_any_size(size, piece_bytes, monkeypatch):
     """Pieces of one tile, a stretch of a clip, several clips, and the whole batch."""
     monkeypatch.setattr(winograd, "PIECE_BYTES", piece_bytes)
