@@ -21,6 +21,8 @@ import json
 import subprocess
 import sys
 
+import jax
+
 from benchmarks import timing
 from benchmarks.compile_only import target as compiling
 from mfl_jax.errors import InputError
@@ -40,6 +42,7 @@ def results(
     Raises:
       InputError: a target or a step is unknown, or its compiler is missing.
     """
+    jax.config.update("jax_platforms", "cpu")  # nothing runs on the target's plugin
     entries = []
     unknown = set(steps) - set(compiling.STEPS)
     if unknown:
