@@ -61,7 +61,7 @@ def _states_and_gates(projected, kernel, bias, *, with_gates):
 
 def _on_each_platform(scan, fused, *, units):
     forms = {"cpu": scan, "tpu": scan, "default": functools.partial(scan, unroll=GPU_UNROLL)}
-    if not _portable.get() and gru_kernel.suits(units) and _kernels_run_here():
+    if not _portable.get() and _kernels_run_here() and gru_kernel.suits(units):
         forms["cuda"] = fused
     return lambda *arrays: jax.lax.platform_dependent(*arrays, **forms)
 
