@@ -20,7 +20,7 @@ from mfl_jax.training import setup
 
 def _parts(network: JointNetwork, clips: int) -> dict:
     """name -> (module, call), where `call(module, x, **mode)` computes the part."""
-    mask = jnp.ones(clips, bool)
+    mask = jnp.ones((clips, workload.FRAMES), bool)
 
     def call_block(block, x, **mode):
         return block(x, mask, **mode)
@@ -30,7 +30,7 @@ def _parts(network: JointNetwork, clips: int) -> dict:
         "conv2": (network.shared.conv2, call_block),
         "conv3": (network.shared.conv3, call_block),
         "scene_head": (network.scene, lambda head, x, **mode: head(x, mask, dropout_keys=[None] * 2, **mode)),
-        "event_head": (network.event, lambda head, x, **mode: head(x)),
+        "event_head": (network.event, lambda head, x, **mode: head(x, mask)),
     }
 
 
