@@ -98,10 +98,9 @@ def compile_steps(name: str, *, steps: list[str], batch_size: int, channels: int
         figures = {"target": name, "devices": 1, "step": step, "batch_size": batch_size, "compute": compute}
         yield figures | measure(functools.partial(jitted.lower, *arguments), is_gpu=name == "h100")
     if "train" in steps and len(devices) > 1 and batch_size % len(devices) == 0:
-        state, batch, scalars = built["train"][1]
-        train_step, _ = setup.bind_steps(setup.step_settings(config, setup.initial_state(config, workload.make_dataset())[0]))
+        train, (state, batch, scalars) = built["train"]
         mapped = jax.pmap(
-            functools.partial(train_step, axis_name=parallel.AXIS), parallel.AXIS, in_axes=(None, 0, None), out_axes=None,
+            functools.partial(train, axis_name=parallel.AXIS), parallel.AXIS, in_axes=(None, 0, None), out_axes=None,
             devices=devices,
         )  # fmt: skip
         rows = jax.tree.map(

@@ -1,6 +1,5 @@
 """The recurrence and its gradients in every form against a plain scan that JAX differentiates; programs for CUDA GPUs."""
 
-import contextlib
 import functools
 
 import jax
@@ -8,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.compile_only.target import lower_for_gpu
 from mfl_jax.network import gru_kernel, gru_recurrence
 
 pytestmark = pytest.mark.lightly_optimised
 
 # Frames, clips, units: one frame, one clip, exact multiples of the kernel's sizes, and sizes that it pads.
 SIZES = [(1, 1, 1), (6, 16, 32), (5, 17, 33)]
-H100 = "NVIDIA H100 80GB HBM3"
 
 
 def arrays(frames, clips, units, seed=0):
@@ -75,14 +74,9 @@ def test_extreme_inputs_give_finite_gradients(form):
     assert_equal(value_and_gradients(gru_recurrence.recurrence, *inputs), value_and_gradients(plain_scan, *inputs))
 
 
-def lower(function, *inputs, platform="cuda", chip=H100):
+def lower(function, *inputs, platform="cuda"):
     """The text of a program for another platform."""
-    with contextlib.ExitStack() as stack:
-        if platform == "cuda" and hasattr(jax.sharding, "AbstractDevice"):
-            # Newer versions of JAX ask which GPU a kernel is for.
-            gpu = jax.sharding.AbstractDevice(device_kind=chip, num_cores=None, platform="gpu")
-            stack.enter_context(jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=gpu)))
-        return jax.jit(function).trace(*inputs).lower(lowering_platforms=(platform,)).as_text()
+    return lower_for_gpu(lambda: jax.jit(function).trace(*inputs).lower(lowering_platforms=(platform,))).as_text()
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["one network", "several networks"])
