@@ -85,7 +85,7 @@ def _plan_parts(config: ConfigDict, members: list[Member], dataset: Dataset, dev
     """Splits the members into parts that train at once."""
     from mfl_jax.runtime import parallel
     from mfl_jax.training import experiment_members
-    from mfl_jax.training.group_memory import count_fitting
+    from mfl_jax.training.device_memory import count_fitting
 
     def count_at_once(member: Member) -> int:
         return config.members_at_once or count_fitting(member.config, dataset, devices)

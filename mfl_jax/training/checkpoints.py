@@ -158,6 +158,10 @@ class Checkpoints:
             )
         self._unsummed = step
 
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._manager.is_saving_in_progress()
+
     def wait(self) -> None:
         """Waits until the checkpoint being saved is complete. Raises like `save`."""
         with self._convert_errors(self._unsummed):

@@ -1,4 +1,4 @@
-"""The part of training that a single run and a group of runs share: resuming, the steps of an epoch, and its reset sums."""
+"""The part of training that a single run and a group of runs share: resuming, the steps of an epoch, and its end."""
 
 import contextlib
 import dataclasses
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mfl_jax.errors import InputError
+from mfl_jax.runtime import parallel
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.loss_watch import LossWatch
 from mfl_jax.training.steps import TrainState
@@ -78,7 +79,7 @@ def run_epoch(
 ) -> EpochResult:
     """Takes the remaining steps of an epoch, or fewer if asked to stop.
 
-    Every loss is known to be finite when this returns, so that the state can be saved.
+    The last steps may still be running when this returns.
 
     Args:
       train_step: compiled, `(state, batch, scalars) -> (state, loss)`.
@@ -105,10 +106,31 @@ def run_epoch(
             stop = stop_requested()
             if stop:
                 break
-    watch.check_all()
     return EpochResult(state, steps, clips, time.perf_counter() - started, stop, steps % epoch_steps == 0)
 
 
-def reset_sums(state: TrainState) -> TrainState:
-    """Sets the sums of an epoch to zero."""
-    return dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))
+@jax.jit
+def end_epoch(state: TrainState) -> tuple[TrainState, TrainState, dict]:
+    """Ends an epoch on the devices, without waiting for its last steps.
+
+    Returns:
+      The state for the next epoch, whose sums are zero; a copy of it, which the next steps do not overwrite; and the sums of the
+      epoch.
+    """
+    following = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))
+    return following, jax.tree.map(jnp.copy, following), state.sums
+
+
+def is_finite(sums: dict) -> bool:
+    """Whether every loss of an epoch was finite, from its sums on the host; `LossWatch` reports the first that was not."""
+    return bool(np.isfinite(sums["loss"]).all())
+
+
+def is_checkpoint_due(checkpoints: Checkpoints, epoch: int, *, last: bool, keep_every: int = 0) -> bool:
+    """Whether to save after an epoch.
+
+    While a checkpoint is being written, epochs shorter than that go on without one of their own, except for the last epoch and
+    those that are kept.
+    """
+    is_kept = keep_every > 0 and epoch % keep_every == 0
+    return last or is_kept or parallel.host_count() > 1 or not checkpoints.is_saving()

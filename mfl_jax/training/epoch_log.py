@@ -66,11 +66,14 @@ class TensorBoardWriter:
             (self._folder / file.name).write_bytes(file.read_bytes())
 
 
-def epoch_record(state, scalars: Mapping, config, *, epoch: int, taken: int, clips: int, seconds: float) -> dict:
+def epoch_record(
+    sums: dict, log_variances: Mapping, scalars: Mapping, config, *, epoch: int, taken: int, clips: int, seconds: float
+) -> dict:
     """Builds the record of an epoch.
 
     Args:
-      state: a `TrainState` at its end, on the host.
+      sums: of the epoch, on the host.
+      log_variances: learned by uncertainty weighting, at its end; empty without it.
       scalars: of its steps.
       config: of the run.
       epoch: its number, from 1.
@@ -78,8 +81,8 @@ def epoch_record(state, scalars: Mapping, config, *, epoch: int, taken: int, cli
       clips: clips seen in `seconds`.
       seconds: spent on its steps.
     """
-    figures = steps.epoch_figures(state.sums, reduction=config.reduction)
-    if weights := task_balance.current_weights(config.balance, scalars, state.params.get(task_balance.LOG_VARIANCES)):
+    figures = steps.epoch_figures(sums, reduction=config.reduction)
+    if weights := task_balance.current_weights(config.balance, scalars, log_variances):
         figures["balance"] = weights
     return {"epoch": epoch, "step": taken, "train": figures, "seconds": seconds, "clips_per_second": clips / seconds}
 

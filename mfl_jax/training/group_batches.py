@@ -6,8 +6,7 @@ import numpy as np
 
 from mfl_jax.data import batching
 from mfl_jax.data.prepared_dataset import Clips
-from mfl_jax.runtime import parallel
-from mfl_jax.training.group_memory import clips_fit
+from mfl_jax.training import resident_clips
 
 
 class GroupBatches:
@@ -30,8 +29,7 @@ class GroupBatches:
         """
         self._seeds, self._batch_size, self._split, self._training = seeds, batch_size, clips, training
         self.epoch_steps = -(-len(training) // batch_size)
-        arrays = clips.arrays
-        self.clips = parallel.replicate(arrays, devices) if arrays is not None and clips_fit(arrays, devices[0]) else {}
+        self.clips = resident_clips.place_clips(clips, devices)
 
     def epoch(self, epoch: int, first: int = 0) -> Generator[tuple[dict, int], None, None]:
         """Yields the batches of an epoch, from batch number `first` on, with the number of clips per run.
@@ -39,19 +37,14 @@ class GroupBatches:
         A batch has a leading axis of runs. It holds `numbers` of clips if those are on the devices, else the clips themselves;
         `clip_mask` is False for clips that only fill it up.
         """
-        orders = [batching.shuffle_indices(self._training, seed=seed, epoch=epoch) for seed in self._seeds]
+        orders = np.stack([batching.shuffle_indices(self._training, seed=seed, epoch=epoch) for seed in self._seeds])
         for step in range(first, self.epoch_steps):
-            part = slice(step * self._batch_size, (step + 1) * self._batch_size)
-            numbers = np.stack([order[part] for order in orders])
-            clips = numbers.shape[1]
-            padding = ((0, 0), (0, self._batch_size - clips))
-            mask = np.pad(np.ones(numbers.shape, bool), padding)
-            numbers = np.pad(numbers, padding)
-            if self.clips:
-                yield {"numbers": numbers.astype(np.int32), "clip_mask": mask}, clips
-            else:
-                rows = [self._split.take(row) for row in numbers]
-                yield {key: np.stack([row[key] for row in rows]) for key in rows[0]} | {"clip_mask": mask}, clips
+            numbers = orders[:, step * self._batch_size : (step + 1) * self._batch_size]
+            batch = resident_clips.pad_numbers(numbers, self._batch_size)
+            if not self.clips:
+                rows = [self._split.take(row) for row in batch.pop("numbers")]
+                batch |= {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+            yield batch, numbers.shape[1]
 
 
 def take_clips_by_number(step: Callable) -> Callable:
@@ -62,9 +55,6 @@ def take_clips_by_number(step: Callable) -> Callable:
     """
 
     def wrapped(state, clips, batch, scalars, *, axis_name):
-        if clips:
-            numbers = batch["numbers"]
-            batch = {name: array[numbers] for name, array in clips.items()} | {"clip_mask": batch["clip_mask"]}
-        return step(state, batch, scalars, axis_name=axis_name)
+        return step(state, resident_clips.take_batch(clips, batch) if clips else batch, scalars, axis_name=axis_name)
 
     return wrapped

@@ -15,11 +15,12 @@ import rich.console
 from mfl_jax.data import batching, feature_statistics
 from mfl_jax.data.prepared_dataset import Clips, Dataset
 from mfl_jax.runtime import history, parallel, storage, workdir_config, workdir_lock
+from mfl_jax.runtime.background import Background
 from mfl_jax.runtime.progress import progress_bar
 from mfl_jax.runtime.stop_signal import stop_requests
-from mfl_jax.training import epoch_log, evaluation, steps, task_balance
+from mfl_jax.training import epoch_log, evaluation, resident_clips, steps, task_balance
 from mfl_jax.training.checkpoints import Checkpoints, state_bytes
-from mfl_jax.training.epoch import Batches, EpochResult, reset_sums, resume, run_epoch
+from mfl_jax.training.epoch import Batches, EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
 from mfl_jax.training.setup import Run, build_run, checkpoint_metadata
 from mfl_jax.training.splits import split_development
@@ -116,6 +117,9 @@ class _Job:
         self.best: Checkpoints | None = None
         if len(held_out):
             self.best = stack.enter_context(Checkpoints(workdir / "best", keep=1, together=True, owner=True))
+        # Streamed on several hosts, each of which reads its own rows.
+        self.resident = resident_clips.place_clips(clips, run.devices) if parallel.host_count() == 1 else {}
+        self.take_batch = resident_clips.compile_take_batch(run.devices)
 
     def resume_or_start(self) -> TrainState:
         """Restores the newest checkpoint, or computes the feature statistics for the first state."""
@@ -136,11 +140,14 @@ class _Job:
         """Runs the remaining epochs; returns False if asked to stop."""
         config, taken = self.run.config, int(state.step)
         self._open_logs(taken)
+        self.background = self.stack.enter_context(Background())
         bar = self.stack.enter_context(progress_bar("steps", console=self.console))
         task = bar.add_task("training", total=self.epoch_steps * config.epochs, completed=taken)
         vote = parallel.StopVote()
         watch = LossWatch(self._report_bad_batch)
         for epoch in range(taken // self.epoch_steps, config.epochs):
+            if config.balance == "dwa":
+                self.background.wait()  # its weights follow from the records
             scalars = task_balance.epoch_scalars(config.balance, self.run.scalars, self.records)
             result = run_epoch(
                 self.run.train_step, state, scalars, self._batches(epoch, taken % self.epoch_steps),
@@ -149,16 +156,22 @@ class _Job:
             )  # fmt: skip
             state, taken = result.state, result.steps
             if not result.complete:
+                watch.check_all()
+                self.background.wait()
                 self._save(self.checkpoints, state, epoch)
                 self.checkpoints.wait()
                 self.console.print(f"stopped after step {taken}; the same command goes on from there")
                 return False
-            state, record = self._finish_epoch(epoch + 1, result, scalars)
+            state, finished, sums = end_epoch(state)
+            self.background.submit(self._finish_epoch, epoch + 1, result._replace(state=finished), sums, scalars)
             bar.update(task, description=f"epoch {epoch + 1}/{config.epochs}")
-            self.console.print(epoch_log.format_epoch(record), soft_wrap=True, highlight=False)
             if result.stop and epoch + 1 < config.epochs:
+                watch.check_all()
+                self.background.wait()
                 self.console.print(f"stopped after epoch {epoch + 1}; the same command goes on from there")
                 return False
+        watch.check_all()
+        self.background.wait()
         self.checkpoints.wait()
         used = self.checkpoints.bytes() + (self.best.bytes() if self.best else 0)
         self.console.print(f"the checkpoints take {used / 1e6:.1f} MB", highlight=False)
@@ -185,24 +198,30 @@ class _Job:
         """Yields this host's rows of the batches of an epoch, from batch number `first` on."""
         size = self.run.config.batch_size
         remaining = self._clip_order(epoch)[first * size :]
+        if self.resident:
+            for numbers in batching.split_into_batches(remaining, size):
+                yield self.take_batch(self.resident, resident_clips.pad_numbers(numbers, self.run.padded_size)), len(numbers)
+            return
         with contextlib.closing(batching.read_batches(self.clips, remaining, size, rows=self.run.rows)) as batches:
             for number, batch in enumerate(batches):
                 yield batch, min(size, len(remaining) - number * size)
 
-    def _finish_epoch(self, epoch: int, result: EpochResult, scalars: dict) -> tuple[TrainState, dict]:
-        """Logs, validates and saves after `epoch` epochs; returns the state for the next one, and the record."""
-        run = self.run
-        self.checkpoints.check_room(result.state)
+    def _finish_epoch(self, epoch: int, result: EpochResult, sums: dict, scalars: dict) -> None:
+        """Logs, validates and saves after `epoch` epochs, beside the steps of the next one; `sums` are of the last one."""
+        run, state = self.run, result.state
+        sums = jax.device_get(sums)
+        if not is_finite(sums):
+            return
+        self.checkpoints.check_room(state)
         record = epoch_log.epoch_record(
-            jax.device_get(result.state), scalars, run.config,
+            sums, state.params.get(task_balance.LOG_VARIANCES, {}), scalars, run.config,
             epoch=epoch, taken=result.steps, clips=result.clips, seconds=result.seconds,
         )  # fmt: skip
-        state = reset_sums(result.state)
         if self.best is not None:
-            sums = evaluation.accumulate_counts(
+            counts = evaluation.accumulate_counts(
                 run.eval_step, state, scalars, self.clips, self.held_out, run.config.batch_size, run.rows
             )
-            record["validation"] = steps.epoch_figures(sums, reduction=run.config.reduction)
+            record["validation"] = steps.epoch_figures(counts, reduction=run.config.reduction)
         self.records.append(record)
         if self.board is not None:
             epoch_log.write(self.workdir / "metrics.jsonl", self.records)
@@ -211,8 +230,10 @@ class _Job:
             self.best_score = score
             self._save(self.best, state, epoch)
             self.best.wait()  # before the run's own, which must not point to a best one that was never written
-        self._save(self.checkpoints, state, epoch)
-        return state, record
+        last = result.stop or epoch == run.config.epochs
+        if is_checkpoint_due(self.checkpoints, epoch, last=last, keep_every=run.config.keep_every):
+            self._save(self.checkpoints, state, epoch)
+        self.console.print(epoch_log.format_epoch(record), soft_wrap=True, highlight=False)
 
     def _save(self, checkpoints: Checkpoints, state: TrainState, epoch: int) -> None:
         checkpoints.save(state, {**self.metadata, "epoch": epoch})
@@ -220,6 +241,7 @@ class _Job:
     def _report_bad_batch(self, step: int, loss: np.ndarray) -> None:
         """Writes the clips of a step whose loss is not finite to `BAD_BATCH`, and raises an InputError."""
         config = self.run.config
+        self.background.wait()
         epoch, number = divmod(step - 1, self.epoch_steps)
         batch = self._clip_order(epoch)[number * config.batch_size : (number + 1) * config.batch_size]
         listed = [

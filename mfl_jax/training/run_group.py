@@ -19,9 +19,10 @@ from etils import epath
 
 from mfl_jax.data import feature_statistics
 from mfl_jax.runtime import parallel, workdir_config
+from mfl_jax.runtime.background import Background
 from mfl_jax.training import epoch_log, evaluation, setup, task_balance
 from mfl_jax.training.checkpoints import Checkpoints
-from mfl_jax.training.epoch import EpochResult, reset_sums, resume, run_epoch
+from mfl_jax.training.epoch import EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
 from mfl_jax.training.splits import Splits
@@ -112,10 +113,10 @@ def train_group(
     group = _Group(members, splits, home, devices)
     for member in members:
         workdir_config.claim_workdir(member.folder(home), member.config)
-    with Checkpoints(group.folder / "checkpoints", keep=2, owner=True) as checkpoints:
+    with Checkpoints(group.folder / "checkpoints", keep=2, owner=True) as checkpoints, Background() as background:
         states = group.resume_or_start(checkpoints)
         advance(int(states.step[0]) * len(members))
-        trained = group.run_epochs(states, checkpoints, stop, advance)
+        trained = group.run_epochs(states, checkpoints, background, stop, advance)
     if trained is None:
         return False
     group.score(trained, lowest)
@@ -160,18 +161,26 @@ class _Group:
         return states
 
     def run_epochs(
-        self, states: TrainState, checkpoints: Checkpoints, stop: threading.Event, advance: Callable[[int], Any]
+        self,
+        states: TrainState,
+        checkpoints: Checkpoints,
+        background: Background,
+        stop: threading.Event,
+        advance: Callable[[int], Any],
     ) -> TrainState | None:
         """Runs the remaining epochs; returns the states on the devices, or None if asked to stop."""
         taken, epoch_steps = int(states.step[0]), self.batches.epoch_steps
         states = parallel.shard_members(states, len(self.devices))
 
         def report_loss(step, losses):
+            background.wait()
             broken = [member.name for member, loss in zip(self.padded, np.ravel(losses), strict=True) if not np.isfinite(loss)]
             raise nan_loss_error(step, epoch_steps, ", ".join(broken), checkpoints.last_good())
 
         watch = LossWatch(report_loss)
         for epoch in range(taken // epoch_steps, self.config.epochs):
+            if self.config.balance == "dwa":
+                background.wait()  # its weights follow from the records
             scalars = self._epoch_scalars()
             result = run_epoch(
                 lambda states, batch, scalars: self.train_step(states, self.batches.clips, batch, scalars),
@@ -180,17 +189,29 @@ class _Group:
                 report_step=lambda _: advance(len(self.members)), stop_requested=stop.is_set,
             )  # fmt: skip
             states, taken = result.state, result.steps
-            on_host = parallel.gather_members(states, len(self.devices))
             if not result.complete:
-                checkpoints.save(on_host, self.about)
+                watch.check_all()
+                background.wait()
+                checkpoints.save(parallel.gather_members(states, len(self.devices)), self.about)
                 return None
-            checkpoints.check_room(on_host)
-            self._log_epoch(epoch + 1, on_host, scalars, result)
-            states = reset_sums(states)
-            checkpoints.save(reset_sums(on_host), self.about)
+            states, finished, sums = end_epoch(states)
+            background.submit(self._finish_epoch, epoch + 1, result._replace(state=finished), sums, scalars, checkpoints)
             if result.stop and epoch + 1 < self.config.epochs:
-                return None
-        return states
+                break
+        watch.check_all()
+        background.wait()
+        return states if taken == self.config.epochs * epoch_steps else None
+
+    def _finish_epoch(self, epoch: int, result: EpochResult, sums: dict, scalars: list[dict], checkpoints: Checkpoints) -> None:
+        """Logs and saves after `epoch` epochs, beside the steps of the next one; `sums` are of the last one."""
+        sums = parallel.gather_members(sums, len(self.devices))
+        if not is_finite(sums):
+            return
+        self._log_epoch(epoch, result, sums, scalars)
+        if is_checkpoint_due(checkpoints, epoch, last=result.stop or epoch == self.config.epochs):
+            states = parallel.gather_members(result.state, len(self.devices))
+            checkpoints.check_room(states)
+            checkpoints.save(states, self.about)
 
     def _epoch_scalars(self) -> list[dict]:
         """The scalars of the next epoch, one dictionary per member."""
@@ -201,11 +222,12 @@ class _Group:
             for scalars, history in zip(self.scalars, histories, strict=True)
         ]
 
-    def _log_epoch(self, epoch: int, states: TrainState, scalars: list[dict], result: EpochResult) -> None:
+    def _log_epoch(self, epoch: int, result: EpochResult, sums: dict, scalars: list[dict]) -> None:
         """Adds an epoch to the metrics.jsonl of each member; the members share its time."""
+        learned = parallel.gather_members(result.state.params.get(task_balance.LOG_VARIANCES, {}), len(self.devices))
         for index, member in enumerate(self.members):
             record = epoch_log.epoch_record(
-                take_member(states, index), scalars[index], member.config,
+                take_member(sums, index), take_member(learned, index), scalars[index], member.config,
                 epoch=epoch, taken=result.steps, clips=result.clips, seconds=result.seconds / len(self.members),
             )  # fmt: skip
             self.records[index].append(record)

@@ -83,17 +83,17 @@ def epoch_scalars(balance: str, scalars: Mapping, records: Sequence[Mapping]) ->
     }
 
 
-def current_weights(balance: str, scalars: Mapping, log_variances: Mapping | None) -> dict[str, float]:
+def current_weights(balance: str, scalars: Mapping, log_variances: Mapping) -> dict[str, float]:
     """Returns the weights of the scene and the event loss at the end of an epoch; empty if they never change.
 
     Args:
       balance: one of `BALANCES`.
       scalars: of the steps of the epoch.
-      log_variances: learned by `uncertainty`, else None.
+      log_variances: learned by `uncertainty`, else empty.
     """
     if balance == "fixed":
         return {}
-    factors = {task: float(np.exp(-np.asarray(value))) for task, value in (log_variances or {}).items()}
+    factors = {task: float(np.exp(-np.asarray(value))) for task, value in log_variances.items()}
     return {
         "scene": float(scalars["alpha"]) * factors.get("scene", 1.0),
         "event": float(scalars["beta"]) * factors.get("event", 1.0),

@@ -38,6 +38,12 @@ def newest(workdir):
         return checkpoints.newest()
 
 
+def checkpoint_steps(workdir):
+    """The steps of the checkpoints; of short epochs, some have none."""
+    with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
+        return sorted(checkpoints.steps())
+
+
 def records(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
@@ -174,17 +180,19 @@ def damage_about(folder):
 def test_a_damaged_checkpoint_is_skipped(small_data, whole_run, tmp_path, capsys, damage):
     root, dataset = small_data
     shutil.copytree(whole_run, tmp_path / "run")
+    before, last = checkpoint_steps(tmp_path / "run")
+    assert last == 15
     damage(tmp_path / "run" / "checkpoints" / "15")
     assert loop.train(small_config(root), dataset, tmp_path / "run")
     output = capsys.readouterr()
     assert "15: damaged checkpoint" in output.err and "Traceback" not in output.err
-    assert "resumes after step 10" in output.out
+    assert f"resumes after step {before} of 15" in output.out
     assert_same_end(tmp_path / "run", whole_run)
 
 
 def test_a_run_with_only_damaged_checkpoints_is_refused(small_data, whole_run, tmp_path):
     shutil.copytree(whole_run, tmp_path / "run")
-    for step in (10, 15):
+    for step in checkpoint_steps(tmp_path / "run"):
         damage_truncate(tmp_path / "run" / "checkpoints" / str(step))
     with pytest.raises(InputError, match="all checkpoints are damaged"):
         loop.train(small_config(small_data[0]), small_data[1], tmp_path / "run")

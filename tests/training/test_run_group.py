@@ -10,7 +10,7 @@ import pytest
 
 from mfl_jax.runtime import parallel
 from mfl_jax.scoring import evaluate_run, floor_scores
-from mfl_jax.training import experiment_members, group_memory, loop, run_group, setup
+from mfl_jax.training import device_memory, experiment_members, loop, run_group, setup
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.splits import Splits
@@ -192,7 +192,7 @@ def test_a_killed_group_ends_bit_identical(small_data, at_once, tmp_path):
 def test_clips_that_do_not_fit_are_streamed(small_data, at_once, tmp_path, monkeypatch):
     _, dataset = small_data
     home, group = at_once
-    monkeypatch.setattr(group_memory, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(device_memory, "RESIDENT_SHARE", 0.0)
     assert train(group[:2], dataset, tmp_path)
     for member in group[:2]:
         for ours, theirs in zip(read_records(member.folder(tmp_path)), read_records(member.folder(home)), strict=True):
@@ -202,6 +202,6 @@ def test_clips_that_do_not_fit_are_streamed(small_data, at_once, tmp_path, monke
 def test_as_many_members_at_once_as_fit(small_data, monkeypatch):
     root, dataset = small_data
     (member, *_) = experiment_members.expand_members(small_experiment(root))
-    assert group_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2 * group_memory.MOST_AT_ONCE
-    monkeypatch.setattr(group_memory, "memory_bytes", lambda device: 1)
-    assert group_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2
+    assert device_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2 * device_memory.MOST_AT_ONCE
+    monkeypatch.setattr(device_memory, "memory_bytes", lambda device: 1)
+    assert device_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2

@@ -1,15 +1,16 @@
 """How many runs fit into the memory of the devices at once, and whether their clips do."""
 
+import functools
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mfl_jax.data.prepared_dataset import Dataset
-from mfl_jax.training import setup
+from mfl_jax.network.forward import apply_network
+from mfl_jax.training import setup, task_balance
 
 MOST_AT_ONCE = 16
 """Runs per device where memory sets no lower limit: the program grows with them."""
@@ -28,22 +29,34 @@ def memory_bytes(device) -> int:
 
 
 def count_fitting(config, dataset: Dataset, devices: list) -> int:
-    """Returns how many runs of a config fit onto the devices at once, by the compiler's analysis; at least 1 per device."""
+    """Estimates how many runs of a config fit onto the devices at once; at least 1 per device."""
+    fitting = (USED_SHARE - RESIDENT_SHARE) * memory_bytes(devices[0]) // run_bytes(config, dataset)
+    return int(min(max(fitting, 1), MOST_AT_ONCE)) * len(devices)
+
+
+def run_bytes(config, dataset: Dataset) -> int:
+    """Estimates the memory of a training step from its traced function, without compiling it.
+
+    Counts twice the values that the forward pass keeps for the gradient, since the backward pass needs room of its own, and twice
+    the state and the batch.
+    """
     graphdef, state = setup.initial_state(config, dataset)
-    train_step: Any  # jitted on one device, so it can be lowered
-    train_step, _ = setup.compile_steps(setup.step_settings(config, graphdef), tuple(devices[:1]))
     clips, frames = config.batch_size, dataset.clip_frames
     batch = {
         "log_mel": jax.ShapeDtypeStruct((clips, frames, dataset.mel.mel_bins), jnp.float32),
-        "events": jax.ShapeDtypeStruct((clips, frames, len(dataset.events)), bool),
-        "scene": jax.ShapeDtypeStruct((clips,), jnp.int32),
         "valid_frames": jax.ShapeDtypeStruct((clips,), jnp.int32),
         "clip_mask": jax.ShapeDtypeStruct((clips,), bool),
     }
-    needs = train_step.lower(state, batch, setup.step_scalars(config)).compile().memory_analysis()
-    run_bytes = needs.temp_size_in_bytes + 2 * needs.argument_size_in_bytes
-    fitting = (USED_SHARE - RESIDENT_SHARE) * memory_bytes(devices[0]) // run_bytes
-    return int(min(max(fitting, 1), MOST_AT_ONCE)) * len(devices)
+
+    def differentiate(params, batch):
+        def logits(params):
+            forward = functools.partial(apply_network, graphdef=graphdef, train=True, dropout_key=jax.random.key(0))
+            return forward(params, state.batch_stats, state.feature_stats, batch)[0]
+
+        return jax.vjp(logits, params)
+
+    _, backward = jax.eval_shape(differentiate, task_balance.select_network_params(state.params), batch)
+    return 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((backward, state, batch)))
 
 
 def clips_fit(arrays: Mapping[str, np.ndarray], device) -> bool:

@@ -1,0 +1,47 @@
+"""The end of an epoch: its sums, the state that is saved, and whether it is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mfl_jax.runtime import parallel
+from mfl_jax.training import epoch
+from mfl_jax.training.steps import TrainState
+
+
+def test_the_next_epoch_starts_from_zero_and_does_not_overwrite_the_saved_state():
+    state = TrainState(jnp.int32(5), {"w": jnp.arange(3.0)}, {}, {}, {}, {"loss": jnp.float32(2.5)})
+    following, finished, sums = epoch.end_epoch(state)
+    step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+    following = step(following)
+    assert float(sums["loss"]) == 2.5 and float(following.sums["loss"]) == 1 and float(finished.sums["loss"]) == 0
+    np.testing.assert_array_equal(finished.params["w"], [0, 1, 2])
+    np.testing.assert_array_equal(following.params["w"], [1, 2, 3])
+
+
+@pytest.mark.parametrize(("losses", "finite"), [(1.0, True), (np.nan, False), ([1.0, np.inf], False), ([1.0, 2.0], True)])
+def test_losses_of_one_run_or_several_are_finite(losses, finite):
+    assert epoch.is_finite({"loss": np.float32(losses)}) == finite
+
+
+class Writer:
+    """Checkpoints that are being written or not."""
+
+    def __init__(self, saving):
+        self.is_saving = lambda: saving
+
+
+@pytest.mark.parametrize(
+    ("saving", "number", "last", "hosts", "due"),
+    [
+        (False, 3, False, 1, True),
+        (True, 3, False, 1, False),
+        (True, 3, True, 1, True),
+        (True, 4, False, 1, True),  # a multiple of keep_every
+        (True, 3, False, 2, True),  # all hosts must decide alike
+    ],
+)
+def test_an_epoch_is_saved_unless_a_checkpoint_is_being_written(monkeypatch, saving, number, last, hosts, due):
+    monkeypatch.setattr(parallel, "host_count", lambda: hosts)
+    assert epoch.is_checkpoint_due(Writer(saving), number, last=last, keep_every=2) == due
