@@ -44,7 +44,8 @@ def make_environment(name: str) -> dict[str, str]:
     """The environment of the process that compiles for a target."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     if name == "h100":
-        return environment | {"XLA_FLAGS": "--xla_gpu_autotune_level=0"}  # choosing by measurement needs a GPU
+        # Choosing by measurement needs a GPU; without it, Triton has no setting for some products of several runs.
+        return environment | {"XLA_FLAGS": "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"}
     kind = TPU_TYPES[name.split(":")[0]]
     return environment | {"TPU_ACCELERATOR_TYPE": kind, "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
 

@@ -34,6 +34,19 @@ def compute_margins(mel: MelConfig) -> tuple[int, int]:
     return mel.window_samples // 2 - mel.hop_samples // 2, -(-mel.window_samples // 2) + (-mel.hop_samples // 2)
 
 
+def _cut_windows(waveform, mel):
+    """Cuts the window of each frame: [shape=(B, frames, window_samples)].
+
+    A window consists of consecutive hops. Reshaping and joining hops is a copy on every device; to gather samples by their
+    numbers is not.
+    """
+    frames, hops = waveform.shape[1] // mel.hop_samples, -(-mel.window_samples // mel.hop_samples)
+    before, _ = compute_margins(mel)
+    after = (frames + hops - 1) * mel.hop_samples - before - waveform.shape[1]
+    padded = jnp.pad(waveform, ((0, 0), (before, after))).reshape(waveform.shape[0], -1, mel.hop_samples)
+    return jnp.concatenate([padded[:, hop : hop + frames] for hop in range(hops)], -1)[..., : mel.window_samples]
+
+
 def compute_log_mel(waveform: jax.Array, mel: MelConfig) -> jax.Array:
     """Computes `mel_spectrogram.compute_log_mel` for several clips, as a pure function that JAX can trace.
 
@@ -48,11 +61,10 @@ def compute_log_mel(waveform: jax.Array, mel: MelConfig) -> jax.Array:
     def matmul(a, b):
         return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
-    padded = jnp.pad(waveform, ((0, 0), compute_margins(mel)))
-    start = jnp.arange(waveform.shape[1] // mel.hop_samples)[:, None] * mel.hop_samples
-    n = jnp.arange(1, mel.window_samples // 2 + 1)
-    left = padded.at[:, start + n].get(mode="promise_in_bounds")  # [B, T, N / 2]
-    right = padded.at[:, start + mel.window_samples - n].get(mode="promise_in_bounds")
+    windows = _cut_windows(waveform, mel)
+    half = mel.window_samples // 2
+    left = windows[..., 1 : half + 1]  # [B, T, N / 2]
+    right = jnp.flip(windows[..., mel.window_samples - half :], -1)
     cosines, sines = build_fourier_bases(mel)
     power = jnp.square(matmul(right + left, cosines)) + jnp.square(matmul(right - left, sines))
     return jnp.log(matmul(power, mel_spectrogram.mel_filters(mel).T) + np.float32(mel.floor))

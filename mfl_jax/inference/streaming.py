@@ -14,6 +14,8 @@ from mfl_jax.inference.decoding import Decoded, DecodedWindow, DecodeFailure, de
 from mfl_jax.inference.prediction import Prediction, UnreadableRecording
 from mfl_jax.inference.recording_accumulator import RecordingAccumulator
 
+Scores = tuple[jax.Array | None, jax.Array | None]
+"""Scene probabilities [shape=(B, S)] and event probabilities [shape=(B, T, E)] of windows, on the device."""
 DEFAULT_OVERLAP = 0.5
 """Share of a window that overlaps the next one."""
 
@@ -90,8 +92,8 @@ def _close_all(accumulators: Mapping[int, RecordingAccumulator]) -> None:
 def _score_windows(model: ClipModel, decoded: Iterable[Decoded], size: int) -> Iterator[tuple[Decoded, np.ndarray, np.ndarray]]:
     """Yields each item with scene scores [shape=(S,)] and event scores [shape=(clip_frames, E)], empty unless it is a window."""
     no_scene, no_events = np.zeros(0, np.float32), np.zeros((model.clip_frames, 0), np.float32)
-    for batch in _batch_windows(decoded, size):
-        scenes, events = _run_network(model, [item.window for item in batch if isinstance(item, DecodedWindow)], size)
+    for batch, scores in _run_ahead(model, _batch_windows(decoded, size), size):
+        scenes, events = jax.device_get(scores)
         row = 0
         for item in batch:
             if isinstance(item, DecodedWindow):
@@ -115,10 +117,20 @@ def _batch_windows(items: Iterable[Decoded], size: int) -> Iterator[list[Decoded
         yield batch
 
 
-def _run_network(
-    model: ClipModel, batch_windows: Sequence[windows.Window], size: int
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Returns scene and event probabilities of windows; pads to `size` windows, so that one compiled program serves all."""
+def _run_ahead(model: ClipModel, batches: Iterable[list[Decoded]], size: int) -> Iterator[tuple[list[Decoded], Scores]]:
+    """Yields each batch and its scores once the next batch has started, so that the device computes while results are written."""
+    waiting: tuple[list[Decoded], Scores] | None = None
+    for batch in batches:
+        started = batch, _start_network(model, [item.window for item in batch if isinstance(item, DecodedWindow)], size)
+        if waiting is not None:
+            yield waiting
+        waiting = started
+    if waiting is not None:
+        yield waiting
+
+
+def _start_network(model: ClipModel, batch_windows: Sequence[windows.Window], size: int) -> Scores:
+    """Starts to compute probabilities of windows; pads to `size` windows, so that one compiled program serves all."""
     if not batch_windows:
         return None, None
     padding = size - len(batch_windows)
@@ -127,4 +139,4 @@ def _run_network(
         "valid_frames": np.pad(np.array([window.valid for window in batch_windows], np.int32), (0, padding)),
         "clip_mask": np.arange(size) < len(batch_windows),
     }
-    return jax.device_get(model.probabilities(batch))
+    return model.probabilities(batch)

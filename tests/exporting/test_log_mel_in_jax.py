@@ -35,3 +35,9 @@ def test_spectrogram_equals_the_one_of_the_data_sets(window, hop):
     # Compared as powers: 110 dB below a tone, both transforms show only rounding errors.
     got, expected = np.exp(np.float64(got)), np.exp(np.float64(expected))
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-11 * expected.max())
+
+
+def test_windows_are_cut_without_a_gather():
+    """TPUs gather single samples, one after another."""
+    text = jax.jit(lambda waveform: log_mel_in_jax.compute_log_mel(waveform, MelConfig())).lower(np.zeros((1, 8820), np.float32))
+    assert "gather" not in text.as_text() and "concatenate" in text.as_text()

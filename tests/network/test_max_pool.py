@@ -38,3 +38,11 @@ def test_equal_maxima_share_the_gradient_as_in_jax():
     weights = noise(*expected.shape, seed=1)
     np.testing.assert_allclose(pooled, expected, rtol=1e-6)
     np.testing.assert_allclose(gradient_of(weights)[0], expected_gradient_of(weights)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pooling_keeps_no_map_of_integers(dtype):
+    """Positions as 32-bit integers would take twice the memory of bfloat16 values."""
+    x = noise(2, 50, 8, 3).astype(dtype)
+    kept = jax.tree.leaves(jax.vjp(lambda x: max_pool(x, 25, 2), x)[1])
+    assert kept and not any(np.issubdtype(leaf.dtype, np.integer) for leaf in kept)
