@@ -15,6 +15,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -109,6 +110,7 @@ class Checkpoints:
             ),
         )
         self._unsummed: int | None = None
+        self._save_started = self._save_s = 0.0
 
     def __enter__(self):
         return self
@@ -144,6 +146,7 @@ class Checkpoints:
           InputError: this checkpoint or the one before it can't be written, or a parameter is not finite. Earlier checkpoints
             stay as they are.
         """
+        self._save_started = time.monotonic()
         plain = jax.tree.map(np.array, jax.device_get(_to_plain(state)))
         step = int(np.max(plain["step"]))  # a stacked state has one step per run, all of them equal
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(plain["params"])):
@@ -157,10 +160,11 @@ class Checkpoints:
                 ),
             )
         self._unsummed = step
+        self._save_s = time.monotonic() - self._save_started
 
-    def is_saving(self) -> bool:
-        """Whether a checkpoint is being written."""
-        return self._manager.is_saving_in_progress()
+    def share_of_time(self) -> float:
+        """Returns the time that the last call of `save` took, over the time since it began; 0 before the first."""
+        return self._save_s / (time.monotonic() - self._save_started) if self._save_s else 0.0
 
     def wait(self) -> None:
         """Waits until the checkpoint being saved is complete. Raises like `save`."""

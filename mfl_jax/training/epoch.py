@@ -16,6 +16,8 @@ from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.loss_watch import LossWatch
 from mfl_jax.training.steps import TrainState
 
+CHECKPOINT_SHARE = 0.05
+"""Largest share of the training time that checkpoints may take. Only epochs of a few seconds or less go without one for it."""
 Batches = Generator[tuple[dict, int], None, None]
 """Yields batches, each with its number of clips."""
 
@@ -127,10 +129,9 @@ def is_finite(sums: dict) -> bool:
 
 
 def is_checkpoint_due(checkpoints: Checkpoints, epoch: int, *, last: bool, keep_every: int = 0) -> bool:
-    """Whether to save after an epoch.
+    """Whether to save after an epoch: the last one and those that are kept always, others as often as `CHECKPOINT_SHARE` allows.
 
-    While a checkpoint is being written, epochs shorter than that go on without one of their own, except for the last epoch and
-    those that are kept.
+    Several hosts save every epoch, since they must decide alike.
     """
     is_kept = keep_every > 0 and epoch % keep_every == 0
-    return last or is_kept or parallel.host_count() > 1 or not checkpoints.is_saving()
+    return last or is_kept or parallel.host_count() > 1 or checkpoints.share_of_time() <= CHECKPOINT_SHARE
