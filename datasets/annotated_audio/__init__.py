@@ -10,7 +10,6 @@ The part after the slash in `annotated_audio/NAME` is a name of your choice. The
 """
 
 import dataclasses
-from typing import ClassVar
 
 from mfl_jax.data.builder import AnnotatedRecordings, AudioConfig
 from mfl_jax.data.mel_spectrogram import MelConfig
@@ -20,7 +19,6 @@ class Builder(AnnotatedRecordings):
     """Any recordings, scenes and events."""
 
     name = "annotated_audio"
-    BUILDER_CONFIGS: ClassVar = [AudioConfig(name="own")]
     ABOUT = "Recordings with their label lists."
 
     @classmethod

@@ -9,6 +9,7 @@ import pathlib
 from typing import ClassVar
 
 from mfl_jax.data.builder import AnnotatedRecordings, AudioConfig
+from mfl_jax.errors import warn
 
 from . import synthesis
 
@@ -41,7 +42,9 @@ class Builder(AnnotatedRecordings):
     ABOUT = "Synthetic soundscapes with scene and event labels."
 
     def __init__(self, *, manual_dir=None, data_dir, **settings):
-        """As `AnnotatedRecordings`; ignores `manual_dir`."""
+        """As `AnnotatedRecordings`; does not use `manual_dir`."""
+        if manual_dir:
+            warn("config.manual_dir is not used: the recordings of soundscapes are synthesised")
         super().__init__(manual_dir=None, data_dir=data_dir, **settings)
 
     @property

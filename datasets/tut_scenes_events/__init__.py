@@ -66,13 +66,17 @@ class Builder(AnnotatedRecordings):
     def _fold_list(self, fold, split):
         return self.root / "crossvaridation" / f"meta_fold{fold:02d}_{split}.txt"
 
+    def find_fold_lists(self):
+        """Returns the published lists of the recordings that each fold holds out."""
+        return {f"fold{fold}": self._fold_list(fold, "evaluation") for fold in range(1, FOLDS + 1)}
+
     def assign_folds(self, development):
         """Returns the published folds; assigns folds as the base class does if the folder `crossvaridation` is missing."""
-        files = {fold: self._fold_list(fold, "evaluation") for fold in range(1, FOLDS + 1)}
+        files = self.find_fold_lists()
         if not any(file.is_file() for file in files.values()):
             return super().assign_folds(development)
         return {
             recording.path: fold
-            for fold, file in files.items()
+            for fold, file in enumerate(files.values(), 1)
             for recording in label_list.read_label_list(file, scenes=SCENES, events=EVENTS, renamed=RENAMED_EVENTS)
         }

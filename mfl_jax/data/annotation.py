@@ -28,7 +28,7 @@ class Recording:
 
     Attributes:
       path: relative to the folder of the recordings.
-      scene: label of its only scene.
+      scene: label of its only scene; empty in a list of events alone.
       events: in the order of the list.
     """
 

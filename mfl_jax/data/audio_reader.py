@@ -39,6 +39,9 @@ def stream_mono(path: str | pathlib.Path, sample_rate_hz: int) -> Iterator[np.nd
     path = pathlib.Path(path)
     if (name := str(path).encode(errors="replace").decode()) != str(path):
         raise InputError(f"{name}: the name of this recording is not valid UTF-8; rename it")
+    if path.is_dir():
+        permission = "" if os.access(path, os.R_OK | os.X_OK) else " without permission"
+        raise InputError(f"{path}: not readable (a folder{permission})")
     if not path.is_file():
         raise InputError(f"{path}: no such recording")
     if not os.access(path, os.R_OK):

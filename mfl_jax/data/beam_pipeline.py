@@ -11,7 +11,7 @@ import pathlib
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 
-from mfl_jax.errors import InputError
+from mfl_jax.errors import InputError, join_first
 from mfl_jax.runtime import storage
 
 
@@ -34,7 +34,8 @@ def run_for_each(items: Iterable[str], function: Callable[[str], object], option
       file: JSON file that passes the items to the workers; errors are written next to it.
 
     Raises:
-      InputError: the function raised an InputError or OSError for some items (names one, counts all), or the pipeline failed.
+      InputError: the function raised an InputError or OSError for some items (names the first ten, counts all), or the pipeline
+        failed.
     """
     import apache_beam
 
@@ -55,7 +56,7 @@ def run_for_each(items: Iterable[str], function: Callable[[str], object], option
     if not errors_file.is_file():
         raise InputError(f"config.beam: the workers do not reach {file.parent}; data_dir must have the same path on all workers")
     if messages := json.loads(errors_file.read_text(encoding="utf-8")):
-        raise InputError(min(messages) + (f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""))
+        raise InputError(join_first(sorted(messages), "; "))
 
 
 def _parse_options(options: str):

@@ -15,12 +15,12 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder, example_serializer, file_adapters, hashing
 from tensorflow_datasets.core.utils import shard_utils
 
-from mfl_jax.data import beam_pipeline, clip_cutting, label_list, spectrogram_cache
+from mfl_jax.data import beam_pipeline, clip_cutting, label_list, source_check, spectrogram_cache
 from mfl_jax.data.annotation import Recording
 from mfl_jax.data.clip_cutting import Clip
 from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.data.spectrogram_cache import Spectrogram
-from mfl_jax.errors import InputError, warn
+from mfl_jax.errors import InputError, join_first, warn
 from mfl_jax.runtime import storage
 from mfl_jax.runtime.progress import progress_bar
 
@@ -153,11 +153,11 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         if self.NEEDS_MANUAL_DIR and not manual_dir:
             raise InputError(f"{self.name} needs manual_dir, the folder of the recordings")
         self.beam = beam
-        self.root = pathlib.Path(manual_dir).expanduser().absolute() if manual_dir else pathlib.Path()
+        self.root = storage.expand_path(manual_dir).absolute() if manual_dir else pathlib.Path()
         self._recordings: dict[str, list[Recording]] | None = None
         super().__init__(data_dir=data_dir, file_format="array_record", **settings)
 
-    # Subclasses may override these three.
+    # Subclasses may override these four.
 
     @classmethod
     def make_config(cls, name: str, **audio) -> AudioConfig:
@@ -183,6 +183,10 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         """Returns the label list of each split."""
         return {split: self.root / "meta" / f"meta_{split}.txt" for split in SPLITS}
 
+    def find_fold_lists(self) -> dict[str, pathlib.Path]:
+        """Returns the lists, by name, that `assign_folds` reads; they may be missing."""
+        return {}
+
     def assign_folds(self, development: Sequence[Recording]) -> dict[str, int]:
         """Returns the fold of each development recording, by path; distributes each scene evenly, in the order of paths."""
         folds: dict[str, int] = {}
@@ -202,7 +206,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
             }
             development, evaluation = ({recording.path for recording in self._recordings[split]} for split in SPLITS)
             if shared := sorted(development & evaluation):
-                raise InputError(f"{len(shared)} recordings are in both development and evaluation; the first: {shared[0]}")
+                raise InputError(f"{len(shared)} recordings are in both development and evaluation: {join_first(shared)}")
         return self._recordings
 
     def _list_recordings(self) -> list[Recording]:
@@ -210,12 +214,18 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         return [recording for split in SPLITS for recording in self.recordings[split]]
 
     def _collect_labels(self) -> tuple[list[str], list[str]]:
-        """Returns the scene and the event labels in the order of their class indices."""
+        """Returns the scene and the event labels in the order of their class indices; one of them may be empty."""
         recordings = self._list_recordings()
         scenes = self.SCENES or sorted({recording.scene for recording in recordings})
         events = self.EVENTS or sorted({event.label for recording in recordings for event in recording.events})
-        if not events:
-            raise InputError(f"{self.find_label_lists()['development']}: the label lists contain no events")
+        if "" in scenes:
+            lists = self.find_label_lists()
+            if len(scenes) > 1:
+                (without,) = (lists[split] for split in SPLITS if not self.recordings[split][0].scene)
+                raise InputError(f"{without}: the scene_label is empty, but the other label list names scenes")
+            if not events:
+                raise InputError(f"{lists['development']}: the label lists contain neither scenes nor events")
+            scenes = []
         return list(scenes), list(events)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -250,15 +260,37 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
 
     def _download_and_prepare(self, dl_manager, download_config):
         del dl_manager  # nothing is downloaded
-        for split in SPLITS:
-            clip_cutting.check_recordings(self.recordings[split], self.root)
+        clip_cutting.check_recordings(self._list_recordings(), self.root)
+        self._warn_of_classes_in_one_split()
         folder = pathlib.Path(self.data_path.parent, SPECTROGRAMS)
         folder.mkdir(exist_ok=True)
         spectrograms = self._compute_spectrograms(folder)
         self.info.metadata["fingerprint"] = self._compute_fingerprint(spectrograms)
+        self.info.metadata["sources"] = self._describe_sources(folder.parent, spectrograms)
         shards = {split: self._plan_shards(split, spectrograms, download_config, folder) for split in SPLITS}
         self._write_shards([shard for split in SPLITS for shard in shards[split]], folder)
         self.info.set_splits(tfds.core.SplitDict([self._describe_split(split, shards[split]) for split in SPLITS]))
+
+    def _describe_sources(self, home: pathlib.Path, spectrograms: Mapping[str, Spectrogram]) -> dict[str, Any]:
+        """Describes what the data set is prepared from, to be compared later; nothing if the builder makes its own recordings."""
+        if not self.NEEDS_MANUAL_DIR:
+            return {}
+        modified_ns = {path: spectrogram.modified_ns for path, spectrogram in spectrograms.items()}
+        source_check.write_stamps(home, self.info.metadata["fingerprint"], modified_ns)
+        return source_check.describe_sources(self.root, self.find_label_lists() | self.find_fold_lists(), spectrograms)
+
+    def _warn_of_classes_in_one_split(self) -> None:
+        """Names the scenes and events that only one split has: they can't be scored, or can't be learnt."""
+        scenes = {split: {recording.scene for recording in self.recordings[split]} for split in SPLITS}
+        events = {split: {event.label for r in self.recordings[split] for event in r.events} for split in SPLITS}
+        lone = [
+            f"{kind} only in {split}: {join_first(sorted(only))}"
+            for kind, labels in (("scenes", scenes), ("events", events))
+            for split, other in (SPLITS, SPLITS[::-1])
+            if (only := labels[split] - labels[other])
+        ]
+        if lone:
+            warn(f"{self.name}/{self.builder_config.name}: {'; '.join(lone)}")
 
     def _compute_spectrograms(self, folder: pathlib.Path) -> dict[str, Spectrogram]:
         """Returns the spectrogram of each recording, by path; computes those that are not cached."""

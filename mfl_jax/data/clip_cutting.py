@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import stat
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from mfl_jax.data import annotation, mel_spectrogram
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.data.spectrogram_cache import Spectrogram
-from mfl_jax.errors import InputError
+from mfl_jax.errors import InputError, join_first
 
 
 @dataclasses.dataclass
@@ -40,11 +41,19 @@ def check_recordings(recordings: Sequence[Recording], root: pathlib.Path) -> Non
     """Checks that the files of all recordings exist.
 
     Raises:
-      InputError: names the first missing recording and counts all missing ones.
+      InputError: names the recordings that are missing or in a folder without permission.
     """
-    missing = [recording.path for recording in recordings if not (root / recording.path).is_file()]
+    missing = []
+    for recording in recordings:
+        try:
+            if not stat.S_ISREG((root / recording.path).stat().st_mode):
+                missing.append(f"{recording.path} (not a file)")
+        except FileNotFoundError:
+            missing.append(recording.path)
+        except OSError as error:
+            missing.append(f"{recording.path} ({error.strerror})")
     if missing:
-        raise InputError(f"{len(missing)} of {len(recordings)} recordings are missing in {root}; the first: {missing[0]}")
+        raise InputError(f"{len(missing)} of {len(recordings)} recordings are missing in {root}: {join_first(missing)}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class Clip:
     Attributes:
       recording: path of the recording.
       spectrogram: file of its spectrogram.
-      scene: its scene.
+      scene: its scene; empty in a data set without scenes.
       fold: cross-validation fold that holds the recording out; 0 for none.
       first_frame: frame of the recording at which the clip starts.
       valid_frames: frames before the padding.
@@ -152,7 +161,7 @@ def build_example(clip: Clip, *, events: Sequence[str], mel: mel_spectrogram.Mel
     return {
         "log_mel": log_mel,
         "events": active,
-        "scene": clip.scene,
+        "scene": clip.scene or -1,  # TFDS: no label
         "valid_frames": valid,
         "recording": clip.recording,
         "clip_start_s": start * mel.hop_s,

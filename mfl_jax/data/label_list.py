@@ -5,7 +5,7 @@ A label list is a tab-separated UTF-8 text with the header
     path  scene_label  event_start_time  event_end_time  event_label
 
 and one row per event. `path` is relative to the folder of the recordings; times are seconds from the start of the recording. A
-recording without events has one row whose last three fields are empty.
+recording without events has one row whose last three fields are empty. In a list of events alone, every scene_label is empty.
 """
 
 import difflib
@@ -51,9 +51,10 @@ def read_label_list(
             raise InputError(f"{row.place}: {len(row.fields)} fields, but the header has {len(header)}")
         fields = dict(zip(header, row.fields, strict=True))
         path, scene = _check_path(fields["path"], row), fields["scene_label"]
-        if not scene:
+        if scene:
+            _check_label(scene, scenes, "scene", row)
+        elif scenes is not None:
             raise InputError(f"{row.place}: the scene_label is empty")
-        _check_label(scene, scenes, "scene", row)
         first_scene, first_row = first_rows.setdefault(path, (scene, row))
         if scene != first_scene:
             raise InputError(
@@ -67,6 +68,9 @@ def read_label_list(
             if label:
                 _check_label(label, events, "event", row)
             known_events.append(event_rows.parse_event(onset, offset, label, row, columns=COLUMNS[2:]))
+    unlabelled = [row for scene, row in first_rows.values() if not scene]
+    if 0 < len(unlabelled) < len(first_rows):
+        raise InputError(f"{unlabelled[0].place}: the scene_label is empty; name a scene in every row, or in none")
     return [Recording(path, scene, tuple(recording_events[path])) for path, (scene, _) in first_rows.items()]
 
 

@@ -7,16 +7,16 @@ import io
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from mfl_jax.data import beam_pipeline
-from mfl_jax.data.builder import SPECTROGRAMS, AnnotatedRecordings
+from mfl_jax.data import beam_pipeline, source_check
+from mfl_jax.data.builder import SPECTROGRAMS, AnnotatedRecordings, AudioConfig
 from mfl_jax.data.mel_spectrogram import MelConfig
-from mfl_jax.data.prepared_dataset import Dataset, open_dataset
+from mfl_jax.data.prepared_dataset import Dataset, find_directory, open_dataset
 from mfl_jax.errors import InputError, warn
 from mfl_jax.runtime import storage
 
@@ -25,9 +25,19 @@ BUILDERS = pathlib.Path(__file__).absolute().parent.parent.parent / "datasets"
 
 
 def split_name(dataset: str) -> tuple[str, str | None]:
-    """Splits `builder/config` into both names; the config of a bare `builder` is None."""
-    builder, _, config = dataset.partition("/")
-    return builder, config or None
+    """Splits `builder/config` into both names; the config of a bare `builder` is None.
+
+    Raises:
+      InputError: the name is neither, or could name a folder elsewhere.
+    """
+    builder, *configs = dataset.split("/")
+    invalid = len(configs) > 1 or any(not part or part.startswith(".") or not part.isprintable() for part in (builder, *configs))
+    if invalid or "\\" in dataset:
+        raise InputError(
+            f"config.dataset is {dataset!r}; must be BUILDER/NAME, e.g. annotated_audio/mine, where NAME has no slash and no "
+            "dot at its start"
+        )
+    return builder, configs[0] if configs else None
 
 
 def load_builder(name: str) -> ModuleType:
@@ -60,10 +70,17 @@ def load_builder(name: str) -> ModuleType:
 
 
 def complete_name(dataset: str) -> str:
-    """Completes `builder` to `builder/config` with the first config of the builder."""
+    """Completes `builder` to `builder/config` with the first config of the builder.
+
+    Raises:
+      InputError: not a name of a data set, or the builder leaves the choice of a config to the user.
+    """
     name, config = split_name(dataset)
     if config is None:
-        config = load_builder(name).Builder.BUILDER_CONFIGS[0].name
+        configs = load_builder(name).Builder.BUILDER_CONFIGS
+        if not configs:
+            raise InputError(f"config.dataset is {dataset!r}; add a name of your choice, e.g. {name}/mine")
+        config = configs[0].name
     return f"{name}/{config}"
 
 
@@ -73,7 +90,13 @@ def needs_manual_dir(dataset: str) -> bool:
 
 
 def prepare(
-    dataset: str, *, data_dir: str | pathlib.Path, manual_dir: str | pathlib.Path | None = None, beam: str = "", **audio
+    dataset: str,
+    *,
+    data_dir: str | pathlib.Path,
+    manual_dir: str | pathlib.Path | None = None,
+    beam: str = "",
+    tasks: Sequence[str] = (),
+    **audio,
 ) -> Dataset:
     """Prepares a data set unless it is prepared already, and opens it.
 
@@ -83,17 +106,19 @@ def prepare(
     Args:
       dataset: `builder/config`, or `builder` for its first config.
       data_dir: folder of the prepared data sets.
-      manual_dir: folder of the recordings and label lists, for builders that need one.
+      manual_dir: folder of the recordings and label lists, for builders that need one. A prepared data set is compared with it.
       beam: options of the Apache Beam pipeline that prepares; empty for the threads of this machine.
+      tasks: to train; each needs a class.
       **audio: `clip_s` and fields of `MelConfig`, for builders that leave them open.
 
     Raises:
-      InputError: unknown builder or config; an error in the recordings, the label lists or the pipeline; or the data set cannot
-        be written.
+      InputError: unknown builder or config; an error in the recordings, the label lists or the pipeline; the data set was
+        prepared from other data, has no class for a task, or cannot be written.
     """
     dataset = complete_name(dataset)
     name, config = split_name(dataset)
     if prepared := _open_prepared(dataset, data_dir):
+        _check_prepared(prepared, manual_dir, tasks, audio)
         return prepared
     if beam:
         beam_pipeline.check_options(beam)
@@ -101,8 +126,13 @@ def prepare(
     cls = load_builder(name).Builder
     try:
         builder = cls(config=cls.make_config(config, **audio), data_dir=absolute_data_dir, manual_dir=manual_dir, beam=beam)
+        features, metadata = builder.info.features, builder.info.metadata
+        _check_tasks(tasks, features["scene"].names, metadata["events"], f"the label lists in {manual_dir}")
         with _lock(absolute_data_dir / dataset):
-            return _open_prepared(dataset, data_dir) or _build(builder, dataset, data_dir)
+            if prepared := _open_prepared(dataset, data_dir):  # by another host, perhaps from another copy of the recordings
+                _check_prepared(prepared, manual_dir, tasks, audio)
+                return prepared
+            return _build(builder, dataset, data_dir)
     except OSError as error:
         reason = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
         raise InputError(
@@ -148,17 +178,21 @@ def prepare_from_config(config: ConfigDict) -> Dataset:
       InputError: the data set needs recordings (names the commands that help), was prepared with other settings, or see
         `prepare`.
     """
-    dataset = config.dataset if "/" in config.dataset else complete_name(config.dataset)
+    dataset = config.dataset if split_name(config.dataset)[1] else complete_name(config.dataset)
     data_dir = storage.expand_path(config.data_dir)
     audio = config.audio.to_dict() if split_name(dataset)[0] == "annotated_audio" else {}
-    prepared = _open_prepared(dataset, data_dir)
-    if prepared is not None:
-        if audio:
-            _check_audio_settings(prepared, audio)
-        return prepared
-    if needs_manual_dir(dataset) and not config.manual_dir:
+    if not config.manual_dir and find_directory(dataset, data_dir) is None and needs_manual_dir(dataset):
         raise InputError(_explain_missing_data(dataset, config))
-    return prepare(dataset, data_dir=data_dir, manual_dir=config.manual_dir or None, beam=config.get("beam", ""), **audio)
+    return prepare(
+        dataset,
+        data_dir=data_dir, manual_dir=config.manual_dir or None, beam=config.get("beam", ""), tasks=_list_tasks(config), **audio,
+    )  # fmt: skip
+
+
+def _list_tasks(config: ConfigDict) -> list[str]:
+    """Returns the tasks of a config, or of all systems of an experiment."""
+    systems = config.systems.values() if "systems" in config else [{}]
+    return [task for task in ("scene", "event") if any(task in system.get("tasks", config.tasks) for system in systems)]
 
 
 def _explain_missing_data(dataset: str, config: ConfigDict) -> str:
@@ -173,9 +207,25 @@ def _explain_missing_data(dataset: str, config: ConfigDict) -> str:
     )
 
 
+def _check_prepared(prepared: Dataset, manual_dir: str | pathlib.Path | None, tasks: Sequence[str], audio: dict) -> None:
+    """Checks that a prepared data set is the one that was asked for; see `prepare`."""
+    if audio:
+        _check_audio_settings(prepared, audio)
+    _check_tasks(tasks, prepared.scenes, prepared.events, str(prepared.directory))
+    if manual_dir:
+        source_check.check_sources(prepared, storage.expand_path(manual_dir).absolute())
+
+
+def _check_tasks(tasks: Sequence[str], scenes: Sequence[str], events: Sequence[str], place: str) -> None:
+    """Raises an InputError if a task has no class."""
+    for task, classes, config in (("scene", scenes, "cnn_bigru_sed"), ("event", events, "cnn_asc")):
+        if task in tasks and not classes:
+            raise InputError(f"{place}: no {task}s, but config.tasks has {task!r}; configs/{config}.py trains without {task}s")
+
+
 def _check_audio_settings(prepared: Dataset, audio: dict) -> None:
     mel = MelConfig(**{key: value for key, value in audio.items() if key != "clip_s"})
-    if mel != prepared.mel or round(audio["clip_s"] / mel.hop_s) != prepared.clip_frames:
+    if mel != prepared.mel or round(audio.get("clip_s", AudioConfig.clip_s) / mel.hop_s) != prepared.clip_frames:
         raise InputError(
             f"{prepared.directory} was prepared with other settings than config.audio ({prepared.mel}, clips of "
             f"{prepared.clip_frames} frames); choose another name, annotated_audio/NAME, or delete that folder"

@@ -27,8 +27,8 @@ class Dataset:
 
     Attributes:
       directory: TFDS folder of the version.
-      scenes: scene labels in the order of their class indices.
-      events: event labels in the order of their class indices.
+      scenes: scene labels in the order of their class indices; empty if the label lists name none.
+      events: event labels in the order of their class indices; empty if the label lists name none.
       mel: settings of the log-mel spectrograms.
       clip_frames: frames per clip.
       clips: number of clips of each split.
@@ -57,6 +57,10 @@ class Dataset:
             Recording(path, scene, tuple(Event(onset, offset, label) for onset, offset, label in events))
             for path, scene, events in metadata["recordings"][split]
         ]
+
+    def sources(self) -> dict[str, Any] | None:
+        """Returns the result of `source_check.describe_sources`; None if an older version prepared the data set."""
+        return tfds.builder_from_directory(self.directory).info.metadata.get("sources")
 
     def _check_split(self, split: str) -> None:
         if split not in self.clips:

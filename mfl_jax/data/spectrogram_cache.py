@@ -22,6 +22,7 @@ import numpy as np
 from mfl_jax.data import audio_reader, mel_spectrogram
 from mfl_jax.data.annotation import Recording
 from mfl_jax.data.mel_spectrogram import MelConfig
+from mfl_jax.errors import InputError, join_first
 from mfl_jax.runtime.progress import progress_bar
 
 FORMAT = 1
@@ -62,12 +63,16 @@ class Spectrogram:
       frames: number of frames.
       silent: number of silent frames.
       sha256: sum of the recording's bytes.
+      bytes: size of the recording.
+      modified_ns: modification time of the recording.
     """
 
     file: str
     frames: int
     silent: int
     sha256: str
+    bytes: int
+    modified_ns: int
 
 
 def find_spectrogram(path: str, *, root: pathlib.Path, folder: pathlib.Path, mel: MelConfig) -> Spectrogram | None:
@@ -86,8 +91,11 @@ def find_spectrogram(path: str, *, root: pathlib.Path, folder: pathlib.Path, mel
     try:
         about = json.loads(file.with_suffix(".json").read_bytes())
         complete = file.stat().st_size == about["frames"] * mel.mel_bins * np.dtype(np.float32).itemsize
-        if complete and about["of"] == _describe_source(root / path, mel):
-            return Spectrogram(str(file), about["frames"], about["silent"], about["sha256"])
+        source = about["of"]
+        if complete and source == _describe_source(root / path, mel):
+            return Spectrogram(
+                str(file), about["frames"], about["silent"], about["sha256"], source["bytes"], source["modified_ns"]
+            )
     except (OSError, ValueError, KeyError, TypeError):
         pass  # unreadable files are computed again
     return None
@@ -110,19 +118,30 @@ def cache_spectrogram(
     if cached := find_spectrogram(path, root=root, folder=folder, mel=mel):
         return cached
     file, source = _cache_file(folder, path), _describe_source(root / path, mel)
+    if source is None:
+        raise InputError(f"{root / path}: no such recording")
     file.parent.mkdir(parents=True, exist_ok=True)
     # There are as many calls at once as cores. One core each also makes the result independent of the number of cores.
     with atomic_shared_path(file) as part, mel_spectrogram.one_core_per_thread():
         frames, silent = write_log_mel(str(root / path), mel, str(part), stop)
         if stop is not None and stop.is_set():
             raise concurrent.futures.CancelledError
-    with open(root / path, "rb") as recording:
-        sha256 = hashlib.file_digest(recording, "sha256").hexdigest()
+    sha256 = hash_file(root / path)
     # Written last: it marks the spectrogram as complete.
     about = {"recording": path, "frames": frames, "silent": silent, "sha256": sha256, "of": source}
     with atomic_shared_path(file.with_suffix(".json")) as part:
         part.write_text(json.dumps(about), encoding="utf-8")
-    return Spectrogram(str(file), frames, silent, sha256)
+    return Spectrogram(str(file), frames, silent, sha256, source["bytes"], source["modified_ns"])
+
+
+def hash_file(file: pathlib.Path) -> str:
+    """Returns the SHA-256 sum of a file.
+
+    Raises:
+      OSError: it can't be read.
+    """
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _cache_file(folder: pathlib.Path, path: str) -> pathlib.Path:
@@ -136,7 +155,7 @@ def _describe_source(recording: pathlib.Path, mel: MelConfig) -> dict | None:
     try:
         stat = recording.stat()
     except OSError:
-        return None  # decoding reports the error in more detail
+        return None
     return {"format": FORMAT, "mel": dataclasses.asdict(mel), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}
 
 
@@ -189,7 +208,8 @@ def cache_spectrograms(
       Recordings with their spectrograms in the order of completion. Only a few are computed ahead of the caller.
 
     Raises:
-      InputError, OSError: see `cache_spectrogram`; for the first recording that fails.
+      InputError: recordings can't be read; names them once all others are done.
+      OSError: see `cache_spectrogram`.
     """
     jobs = max(1, min(jobs or len(os.sched_getaffinity(0)), len(recordings)))
     compute = functools.partial(cache_spectrogram, root=root, folder=folder, mel=mel)
@@ -197,15 +217,30 @@ def cache_spectrograms(
         task = bar.add_task(description, total=len(recordings), rate=0.0)
         started, audio_s = time.monotonic(), 0.0
         pending: dict[concurrent.futures.Future[Spectrogram], Recording] = {}
+        refused: dict[str, str] = {}
         for count, recording in enumerate(recordings, 1):
             pending[submit(recording.path)] = recording
             while pending and (count == len(recordings) or len(pending) > 2 * jobs):
                 done, _ = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in done:
-                    spectrogram = future.result()
+                    recording_done = pending.pop(future)
+                    try:
+                        spectrogram = future.result()
+                    except InputError as error:
+                        refused[recording_done.path] = str(error)
+                        continue
                     audio_s += spectrogram.frames * mel.hop_s
                     bar.update(task, advance=1, rate=audio_s / (time.monotonic() - started))
-                    yield pending.pop(future), spectrogram
+                    yield recording_done, spectrogram
+    if refused:
+        raise refusal([refused[recording.path] for recording in recordings if recording.path in refused])
+
+
+def refusal(reasons: Sequence[str]) -> InputError:
+    """Returns the error for recordings that can't be read, from the error of each."""
+    if len(reasons) == 1:
+        return InputError(reasons[0])
+    return InputError(f"{len(reasons)} recordings can't be read: {join_first(reasons, '; ')}")
 
 
 @contextlib.contextmanager

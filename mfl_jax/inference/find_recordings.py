@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from mfl_jax.data import event_rows
 from mfl_jax.errors import InputError
 from mfl_jax.inference.audio_source import AudioSource
-from mfl_jax.runtime import storage
+from mfl_jax.runtime import folder_walk, storage
 
 READABLE = (".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au")
 AUDIO_SUFFIXES = frozenset((*READABLE, ".m4a", ".aac", ".wma"))
@@ -28,7 +28,8 @@ def find_recordings(arguments: Sequence[str], spool: pathlib.Path) -> list[Audio
     Args:
       arguments: each is one of
         - a file;
-        - a folder, for all recordings in it at any depth, except hidden ones;
+        - a folder, for all recordings in it at any depth, except hidden ones. Links to folders are followed. A folder that
+          can't be listed is returned like a recording, to be refused later;
         - a list: a text file with one path per row, relative to the folder of the list or to the working directory. The path is
           the first field, up to a tab or, in a .csv file, a comma. A header `path`, `filename` or `file` is skipped;
         - `-`, for the standard input.
@@ -78,10 +79,10 @@ def _resolve_argument(argument: str, spool: pathlib.Path) -> list[AudioSource]:
     except (OSError, ValueError) as error:
         raise InputError(f"{_printable_name(path)}: invalid file name ({getattr(error, 'strerror', None) or error})") from None
     if is_folder:
-        files = sorted(file for file in _walk_visible_files(path) if file.suffix.lower() in AUDIO_SUFFIXES)
+        files = sorted(_list_recordings(path))
         if not files:
             raise InputError(f"{_printable_name(path)}: no recording in this folder ({', '.join(sorted(AUDIO_SUFFIXES))})")
-        return [AudioSource(_printable_name(file.relative_to(path)), file) for file in files]
+        return [AudioSource(_printable_name(file.relative_to(path if file != path else path.parent)), file) for file in files]
     if path.suffix.lower() in LIST_SUFFIXES and is_file:
         return _read_list(path)
     return [AudioSource(_printable_name(pathlib.PurePath(path.name)), path)]
@@ -97,10 +98,13 @@ def _copy_stdin(copy: pathlib.Path) -> pathlib.Path:
     return copy
 
 
-def _walk_visible_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (pathlib.Path(parent, name) for name in names if not name.startswith("."))
+def _list_recordings(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the recordings in a folder, and folders that can't be listed, which are then refused as recordings are."""
+    for path, is_file in folder_walk.walk_folder(folder):
+        is_audio = path.suffix.lower() in AUDIO_SUFFIXES
+        # A link that leads nowhere may have led to a folder if it has no suffix.
+        if is_audio or (not is_file and (not path.suffix or os.path.isdir(path) or not os.path.islink(path))):
+            yield path
 
 
 def _read_list(file: pathlib.Path) -> list[AudioSource]:

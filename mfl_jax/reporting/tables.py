@@ -52,16 +52,22 @@ def build_table_iv(results: Mapping[str, Any]) -> Table:
 
 def _list_floors(floors: Mapping[str, Any]) -> Table:
     """Rows of Table IV for the floors."""
-    scene, events = floors["scene"]["majority"], floors["event"]
     titles = {
         "oracle_scene": "Floor: true scene known",
         "always_on": "Floor: every event always",
         "all_off": "Floor: no event ever",
     }
-    rows = [["Floor: most frequent scene", "", _format_number(scene["micro_f"]), _format_number(scene["macro_f"]), "", "", ""]]
+    rows = []
+    if "scene" in floors:
+        scene = floors["scene"]["majority"]
+        rows = [
+            ["Floor: most frequent scene", "", _format_number(scene["micro_f"]), _format_number(scene["macro_f"]), "", "", ""]
+        ]
+    events = floors.get("event", {})
     for kind, title in titles.items():
-        cells = [_format_number(events[kind][name]) for name in ("micro_f", "macro_f", "error_rate")]
-        rows.append([title, "", "", "", *cells])
+        if kind in events:
+            cells = [_format_number(events[kind][name]) for name in ("micro_f", "macro_f", "error_rate")]
+            rows.append([title, "", "", "", *cells])
     return rows
 
 
@@ -86,7 +92,7 @@ def build_table_i(results: Mapping[str, Any]) -> Table:
     """Minutes for which each event is active in each scene, in both splits together; a dash for never."""
     table = [["Scene", "Minutes", *results["events"]]]
     splits = results["data"].values()
-    for number, scene in enumerate(results["scenes"]):
+    for number, scene in enumerate(results["scenes"] or ["all"]):
         minutes = sum(split["seconds"][number] for split in splits) / 60
         active = [sum(split["active_seconds"][number][m] for split in splits) / 60 for m in range(len(results["events"]))]
         table.append([scene, f"{minutes:.1f}", *(f"{value:.2f}" if value else "-" for value in active)])

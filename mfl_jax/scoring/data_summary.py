@@ -40,7 +40,7 @@ def write_data_summary(dataset: Dataset, development: Clips, evaluation: Clips, 
 
 
 def _summarise_split(dataset: Dataset, clips: Clips) -> dict[str, Any]:
-    """Returns for each scene its clips, its seconds, and the seconds in which each event is active."""
+    """Returns for each scene its clips, seconds, and the seconds of each event; without scenes, for all clips together."""
     counts = floor_scores.count_activity(clips, np.arange(len(clips)), len(dataset.scenes), len(dataset.events))
     scene_clips, frames, active = (count.tolist() for count in counts)
     hop_s = dataset.mel.hop_s

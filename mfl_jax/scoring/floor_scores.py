@@ -14,18 +14,19 @@ CLIPS_AT_ONCE = 64
 
 
 def count_activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts clips and frames of each scene.
+    """Counts clips and frames of each scene. A data set without scenes is counted as one scene.
 
     Args:
       clips: a split.
       numbers: the clips to count.
-      scenes: number of scenes, S.
+      scenes: number of scenes, S; 0 counts as 1.
       events: number of events, E.
 
     Returns:
       For each scene its clips [shape=(S,)], its valid frames [shape=(S,)], and the valid frames in which each event is active
       [shape=(S, E)], int64.
     """
+    scenes = max(scenes, 1)
     scene, frames, active = np.zeros(scenes, np.int64), np.zeros(scenes, np.int64), np.zeros((scenes, events), np.int64)
     for batch in read_batches(clips, numbers, CLIPS_AT_ONCE):
         valid = _mask_frames(batch)
@@ -47,24 +48,27 @@ def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], e
     Returns:
       {"scene": {"majority": ...}, "event": {"all_off": ..., "always_on": ..., "oracle_scene": ...}}: always the most frequent
       scene; no event ever; all events always; and, knowing the true scene of each clip, always the events that are active in
-      most frames of that scene (`detected` names them).
+      most frames of that scene (`detected` names them). Without scenes, `scene` and `oracle_scene` are missing; without events,
+      `event`.
     """
     scene, frames, active = count_activity(clips, numbers, len(scenes), len(events))
-    majority = int(scene.argmax())
-    confusion = np.zeros((len(scenes), len(scenes)), np.int64)
-    confusion[:, majority] = scene
-    ratios = metrics.scene_ratios({"confusion": confusion})
-    usual = active * 2 > frames[:, None]
-    oracle_scene = _score_fixed_answers(clips, numbers, usual)
-    names = {scene: [events[m] for m in np.flatnonzero(usual[n])] for n, scene in enumerate(scenes) if usual[n].any()}
-    return {
-        "scene": {"majority": {"answer": scenes[majority], "micro_f": ratios["micro_f"], "macro_f": ratios["macro_f"]}},
-        "event": {
+    floors: dict[str, Any] = {}
+    if scenes:
+        majority = int(scene.argmax())
+        confusion = np.zeros((len(scenes), len(scenes)), np.int64)
+        confusion[:, majority] = scene
+        ratios = metrics.scene_ratios({"confusion": confusion})
+        floors["scene"] = {"majority": {"answer": scenes[majority], "micro_f": ratios["micro_f"], "macro_f": ratios["macro_f"]}}
+    if events:
+        usual = active * 2 > frames[:, None]
+        floors["event"] = {
             "all_off": _score_fixed_answers(clips, numbers, np.zeros_like(usual)),
             "always_on": _score_fixed_answers(clips, numbers, np.ones_like(usual)),
-            "oracle_scene": {**oracle_scene, "detected": names},
-        },
-    }
+        }
+        if scenes:
+            names = {scene: [events[m] for m in np.flatnonzero(usual[n])] for n, scene in enumerate(scenes) if usual[n].any()}
+            floors["event"]["oracle_scene"] = {**_score_fixed_answers(clips, numbers, usual), "detected": names}
+    return floors
 
 
 def _score_fixed_answers(clips: Clips, numbers: np.ndarray, detected: np.ndarray) -> dict[str, Any]:

@@ -25,13 +25,10 @@ def print_results(results: Mapping[str, Any], console: rich.console.Console | No
     if "scene" in results:
         _add_floors(table, results, "scene", {"majority": f"always {results['floors']['scene']['majority']['answer']}"})
     if "event" in results:
-        usual = results["floors"]["event"]["oracle_scene"]["detected"]
-        answers = "; ".join(f"{', '.join(names)} in {scene}" for scene, names in usual.items()) or "no event qualifies"
-        kinds = {
-            "oracle_scene": f"true scene known: always {answers}",
-            "always_on": "every event always",
-            "all_off": "no event ever",
-        }
+        kinds = {"always_on": "every event always", "all_off": "no event ever"}
+        if (oracle := results["floors"]["event"].get("oracle_scene")) is not None:
+            usual = "; ".join(f"{', '.join(names)} in {scene}" for scene, names in oracle["detected"].items())
+            kinds = {"oracle_scene": f"true scene known: always {usual or 'no event qualifies'}", **kinds}
         _add_floors(table, results, "event", kinds)
         if results["event"]["error_rate"] is not None:
             table.add_row("event error rate", f"{results['event']['error_rate']:.3f}", "1.000", "no event ever (a ratio)")

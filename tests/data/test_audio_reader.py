@@ -134,7 +134,7 @@ def error_message(path):
 
 def test_a_missing_recording_is_refused(tmp_path):
     assert "no such recording" in error_message(tmp_path / "missing.wav")
-    assert "no such recording" in error_message(tmp_path)  # a folder
+    assert "not readable (a folder)" in error_message(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "txt", "raw"])

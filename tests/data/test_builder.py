@@ -9,7 +9,18 @@ import tensorflow_datasets as tfds
 
 from mfl_jax.data import annotation, label_list, mel_spectrogram, prepare
 from mfl_jax.errors import InputError
-from support.small import AUDIO, CLIP_FRAMES, HEADER, MEL, RATE, prepare_in_shards, prepare_small, write_recordings
+from support.small import (
+    AUDIO,
+    CLIP_FRAMES,
+    HEADER,
+    MEL,
+    RATE,
+    prepare_in_shards,
+    prepare_small,
+    small_config,
+    small_experiment,
+    write_recordings,
+)
 
 
 def read_examples(dataset, split):
@@ -90,13 +101,51 @@ def test_a_silent_recording_is_finite_and_reported(tmp_path, capsys):
     assert np.isfinite(clips.take(np.arange(len(clips)))["log_mel"]).all()
 
 
-def test_missing_recordings_are_counted_and_the_first_is_named(tmp_path):
+def test_missing_recordings_are_named(tmp_path):
     root = write_few(tmp_path)
     (root / "audio" / "development_1.wav").unlink()
     (root / "audio" / "development_0.wav").unlink()
-    with pytest.raises(InputError, match=r"2 of 2 recordings are missing in .*; the first: audio/development_0.wav"):
+    (root / "audio" / "evaluation_0.wav").unlink()
+    (root / "audio" / "evaluation_0.wav").mkdir()
+    with pytest.raises(InputError) as caught:
         prepare_small(tmp_path / "data", root)
+    assert str(caught.value) == (
+        f"3 of 4 recordings are missing in {root}: audio/development_0.wav, audio/development_1.wav, "
+        "audio/evaluation_0.wav (not a file)"
+    )
     assert find_leftovers(tmp_path) == []
+
+
+def test_all_unreadable_recordings_are_named_at_once_and_the_others_are_kept(tmp_path, decoded_files):
+    root = write_recordings(tmp_path / "recordings", development=12, evaluation=1)
+    broken = [f"development_{number}" for number in range(12)]
+    for name in broken:
+        (root / "audio" / f"{name}.wav").write_bytes(b"text instead of audio")
+    with pytest.raises(InputError) as caught:
+        prepare_small(tmp_path / "data", root)
+    message = str(caught.value)
+    assert message.startswith("12 recordings can't be read: ") and message.endswith("; and 2 more") and "\n" not in message
+    assert message.count("not readable as audio") == 10 and all(f"{name}.wav: " in message for name in broken[:10])
+    assert sorted(decoded_files) == sorted(f"{name}.wav" for name in [*broken, "evaluation_0"])
+    decoded_files.clear()
+    with pytest.raises(InputError):
+        prepare_small(tmp_path / "data", root)
+    assert "evaluation_0.wav" not in decoded_files
+
+
+def test_classes_of_one_split_are_named(tmp_path, capsys):
+    root = write_few(tmp_path)
+    prepare_small(tmp_path / "both", root)
+    assert "only in" not in capsys.readouterr().err
+    for split, scene, event in (("development", "calm", "horn"), ("evaluation", "harbour", "gull")):
+        rows = [f"audio/{split}_0.wav\t{scene}\t0\t1\t{label}\n" for label in (event, "low")]
+        (root / "meta" / f"meta_{split}.txt").write_text(HEADER + "".join(rows))
+    prepare_small(tmp_path / "data", root)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "only in" in line]
+    assert lines == [
+        "warning: annotated_audio/small: scenes only in development: calm; scenes only in evaluation: harbour; "
+        "events only in development: horn; events only in evaluation: gull"
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"text instead of audio", None])
@@ -131,16 +180,82 @@ def test_a_recording_in_both_splits_is_refused(tmp_path):
     root = write_few(tmp_path)
     with open(root / "meta" / "meta_evaluation.txt", "a") as file:
         file.write("audio/development_0.wav\tcalm\t0\t1\thigh\n")
-    with pytest.raises(InputError, match=r"in both development and evaluation; the first: audio/development_0.wav"):
+    with pytest.raises(InputError, match=r"in both development and evaluation: audio/development_0.wav"):
         prepare_small(tmp_path / "data", root)
 
 
-def test_label_lists_without_events_are_refused(tmp_path):
+def write_lists(root, **rows):
+    """Writes label lists with one row per split, given as scene and event."""
+    for split, (scene, event) in rows.items():
+        times = "0\t1" if event else "\t"
+        (root / "meta" / f"meta_{split}.txt").write_text(HEADER + f"audio/{split}_0.wav\t{scene}\t{times}\t{event}\n")
+
+
+def test_scenes_without_events(tmp_path):
     root = write_few(tmp_path)
-    for split in ("development", "evaluation"):
-        (root / "meta" / f"meta_{split}.txt").write_text(HEADER + f"audio/{split}_0.wav\tcalm\t\t\t\n")
-    with pytest.raises(InputError, match="the label lists contain no events"):
+    write_lists(root, development=("calm", ""), evaluation=("calm", ""))
+    dataset = prepare_small(tmp_path / "data", root)
+    assert (dataset.scenes, dataset.events) == (("calm",), ())
+    clips = dataset.read("development").take(np.arange(3))
+    assert clips["events"].shape == (3, CLIP_FRAMES, 0) and clips["scene"].tolist() == [0, 0, 0]
+
+
+def test_events_without_scenes(tmp_path):
+    root = write_few(tmp_path)
+    write_lists(root, development=("", "low"), evaluation=("", "low"))
+    dataset = prepare_small(tmp_path / "data", root)
+    assert (dataset.scenes, dataset.events) == ((), ("low",))
+    assert dataset.recordings("evaluation")[0].scene == ""
+    clips = dataset.read("development")
+    first = clips.take(np.flatnonzero(clips.clip_start_s == 0))
+    assert first["events"].all() and first["scene"].tolist() == [-1]  # TFDS: no label
+
+
+def test_label_lists_without_any_class_are_refused(tmp_path):
+    root = write_few(tmp_path)
+    write_lists(root, development=("", ""), evaluation=("", ""))
+    with pytest.raises(InputError, match="contain neither scenes nor events"):
         prepare_small(tmp_path / "data", root)
+
+
+def test_scenes_in_one_split_alone_are_refused(tmp_path):
+    root = write_few(tmp_path)
+    write_lists(root, development=("calm", "low"), evaluation=("", "low"))
+    with pytest.raises(InputError, match=r"meta_evaluation\.txt: the scene_label is empty, but the other label list"):
+        prepare_small(tmp_path / "data", root)
+
+
+@pytest.mark.parametrize(
+    ("labels", "tasks", "message"),
+    [
+        (("calm", ""), ("scene", "event"), "no events, but config.tasks has 'event'; configs/cnn_asc.py trains without events"),
+        (("", "low"), ("scene", "event"), "no scenes, but config.tasks has 'scene'; configs/cnn_bigru_sed.py trains without"),
+        (("", "low"), ("scene",), "no scenes"),
+    ],
+)
+def test_a_task_without_classes_is_refused_before_and_after_preparing(tmp_path, labels, tasks, message, decoded_files):
+    root = write_few(tmp_path)
+    write_lists(root, development=labels, evaluation=labels)
+    config = small_config(tmp_path, tasks=tasks, manual_dir=str(root))
+    with pytest.raises(InputError, match=message):
+        prepare.prepare_from_config(config)
+    assert not decoded_files
+    config.tasks = ("scene",) if labels[0] else ("event",)
+    prepare.prepare_from_config(config)
+    config.tasks = tasks
+    with pytest.raises(InputError, match=message) as caught:
+        prepare.prepare_from_config(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_systems_of_an_experiment_need_classes_too(tmp_path):
+    root = write_few(tmp_path)
+    write_lists(root, development=("calm", ""), evaluation=("calm", ""))
+    experiment = small_experiment(tmp_path, {"asc": {"tasks": ("scene",)}}, manual_dir=str(root))
+    assert prepare.prepare_from_config(experiment).events == ()
+    experiment.systems.update({"proposed": {}})
+    with pytest.raises(InputError, match=r"no events, but config\.tasks has 'event'"):
+        prepare.prepare_from_config(experiment)
 
 
 def test_a_builder_without_its_recordings_is_refused(tmp_path):

@@ -19,20 +19,20 @@ def read_files(directory):
     return {file.name: file.read_bytes() for file in directory.iterdir()}
 
 
-def test_a_prepared_data_set_is_opened_without_its_recordings(small_data, tmp_path):
+def test_a_prepared_data_set_is_opened_without_its_recordings(small_data):
     folder, dataset = small_data
-    assert prepare_small(folder / "data", tmp_path / "missing") == dataset
+    assert prepare_small(folder / "data", None) == dataset
 
 
 def test_only_the_data_set_remains(prepared):
-    assert sorted(path.name for path in prepared.directory.parent.iterdir()) == [".lock", "1.0.0"]
+    assert sorted(path.name for path in prepared.directory.parent.iterdir()) == [".lock", ".sources.json", "1.0.0"]
 
 
 def test_an_interrupted_removal_of_spectrograms_is_completed(small_data, tmp_path):
     shutil.copytree(small_data[0] / "data", tmp_path / "data")
     leftover = tmp_path / "data" / "annotated_audio" / "small" / SPECTROGRAMS
     leftover.mkdir()
-    prepare_small(tmp_path / "data", tmp_path / "missing")
+    prepare_small(tmp_path / "data", None)
     assert not leftover.exists()
 
 
@@ -66,7 +66,7 @@ def test_a_preparation_killed_while_computing_spectrograms_continues(
     assert len(decoded_files) == 9 and "reusing 3 of 12 spectrograms of an interrupted preparation" in errors
     assert "removed the remains of an interrupted preparation" in errors
     assert dataset.fingerprint == prepared.fingerprint and read_files(dataset.directory) == read_files(prepared.directory)
-    assert sorted(path.name for path in home.iterdir()) == [".lock", "1.0.0"]
+    assert sorted(path.name for path in home.iterdir()) == [".lock", ".sources.json", "1.0.0"]
 
 
 def test_a_preparation_killed_while_writing_shards_decodes_nothing_again(
@@ -137,6 +137,25 @@ def test_a_bare_builder_means_its_first_config():
     assert prepare.complete_name("tut_scenes_events") == "tut_scenes_events/full"
     assert prepare.complete_name("soundscapes") == "soundscapes/quick"
     assert prepare.complete_name("annotated_audio/mine") == "annotated_audio/mine"
+    with pytest.raises(InputError, match=r"add a name of your choice, e.g. annotated_audio/mine"):
+        prepare.complete_name("annotated_audio")
+
+
+@pytest.mark.parametrize(
+    "dataset", ["annotated_audio/", "annotated_audio/mine/", "annotated_audio/../x", "annotated_audio/..", "../x", "/x", "",
+                "annotated_audio/a/b", "annotated_audio/a\\b", "annotated_audio/a\n", "annotated_audio/.spectrograms"],
+)  # fmt: skip
+def test_a_name_that_is_no_folder_of_its_own_is_refused(dataset, tmp_path):
+    with pytest.raises(InputError, match=r"must be BUILDER/NAME, e.g. annotated_audio/mine") as caught:
+        prepare.prepare_from_config(small_config(tmp_path, dataset=dataset, manual_dir=str(tmp_path)))
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["own", "mine 2", "übung-1.2", "1.0.0"])
+def test_any_other_name_may_be_chosen(name, recordings, prepared, tmp_path):
+    dataset = prepare.prepare(f"annotated_audio/{name}", data_dir=tmp_path, manual_dir=recordings, **AUDIO)
+    assert dataset.fingerprint == prepared.fingerprint
+    assert prepare.prepare(f"annotated_audio/{name}", data_dir=tmp_path) == dataset
 
 
 def test_without_data_two_commands_are_suggested(tmp_path):

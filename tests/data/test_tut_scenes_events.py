@@ -65,7 +65,7 @@ def test_a_missing_recording_is_named_and_counted(tut, tmp_path):
     recording = tut / "TUT-sound-events-2016-development" / "audio" / "home" / "a002.wav"
     recording.rename(tut / "moved.wav")
     try:
-        with pytest.raises(InputError, match=r"1 of 4 recordings are missing in .*a002\.wav"):
+        with pytest.raises(InputError, match=r"1 of 5 recordings are missing in .*a002\.wav"):
             prepare.prepare("tut_scenes_events/full", data_dir=tmp_path, manual_dir=tut)
     finally:
         (tut / "moved.wav").rename(recording)

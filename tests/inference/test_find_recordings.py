@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from mfl_jax.data import audio_reader
 from mfl_jax.errors import InputError
 from mfl_jax.inference import audio_source, find_recordings
 from mfl_jax.inference.audio_source import AudioSource
@@ -77,6 +78,42 @@ def test_folder_without_recordings_is_refused(tmp_path, spool, files):
     with pytest.raises(InputError, match="no recording in this folder") as error:
         find_recordings.find_recordings([str(tmp_path)], spool)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_links_to_folders_are_followed_and_each_folder_counts_once(tmp_path, spool):
+    touch(tmp_path, "disk/y.wav", "disk/deep/z.wav", "tree/a/x.wav", "outside.wav")
+    for link, target in {
+        "disk2": "../disk", "again": "../disk", "loop": ".", "up": "..", "a/sibling": "../a", "disk.wav": "../disk/y.wav",
+        ".hidden": "../disk",
+    }.items():  # fmt: skip
+        (tmp_path / "tree" / link).symlink_to(target)
+    (tmp_path / "disk" / "back").symlink_to("../tree")
+    found = names(find_recordings.find_recordings([f"{tmp_path}/tree"], spool))
+    assert found == ["a/x.wav", "again/deep/z.wav", "again/y.wav"]  # disk.wav is again/y.wav
+
+
+def test_folders_that_cannot_be_listed_are_kept_to_be_refused_later(tmp_path, spool, monkeypatch):
+    """Tests may run as root, for whom every folder is readable."""
+    touch(tmp_path, "a/x.wav", "locked/y.wav")
+    for link in ("unmounted", "unmounted.wav", "unmounted.txt", "itself"):
+        (tmp_path / link).symlink_to("itself" if link == "itself" else f"nothing/{link}")
+    scandir = os.scandir
+
+    def refuse_locked(folder):
+        if os.fspath(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse_locked)
+    sources = find_recordings.find_recordings([str(tmp_path)], spool)
+    assert names(sources) == ["a/x.wav", "itself", "locked", "unmounted", "unmounted.wav"]
+    (source,) = find_recordings.find_recordings([f"{tmp_path}/locked"], spool)
+    assert source.name == "locked"
+    with pytest.raises(InputError, match=r"locked: not readable \(a folder\)"):
+        next(audio_reader.stream_mono(source.file, 8000))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=r"locked: not readable \(a folder without permission\)"):
+        next(audio_reader.stream_mono(source.file, 8000))
 
 
 def test_every_recording_counts_once(tmp_path, spool, monkeypatch):
