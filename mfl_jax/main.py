@@ -34,11 +34,14 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> int:
     # Imported here, so that --help and wrong flags answer at once.
     from mfl_jax.data import prepare
     from mfl_jax.runtime import parallel, workdir_config
+    from mfl_jax.scoring import eval_packages
     from mfl_jax.training import config_checks, setup
 
     if "systems" in config:
         raise InputError("this config describes an experiment of several runs; use python -m mfl_jax.experiment")
     config_checks.check_config(config)
+    if mode in ("train", "evaluate") and config_checks.requested_event_scores(config):
+        eval_packages.import_eval_packages()  # a missing package shows before training, not after it
     workdir_config.check_workdir(workdir, config)
     dataset = prepare.prepare_from_config(config)
     if mode == "prepare":

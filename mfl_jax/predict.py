@@ -52,12 +52,12 @@ def run(arguments: list[str]) -> int:
         raise InputError("--checkpoint=FOLDER is missing, e.g. --checkpoint=runs/proposed")
     if not arguments:
         raise InputError("name recordings, folders, lists of recordings, or - for the standard input")
-    from mfl_jax.inference import find_recordings, trained_model
-    from mfl_jax.inference.writers import FORMATS
+    from mfl_jax.inference import find_recordings, trained_model, writers
     from mfl_jax.runtime import parallel
 
-    if unknown := [name for name in flags.FLAGS.write if name not in FORMATS]:
-        raise InputError(f"--write: unknown format {unknown[0]!r}; the formats are {', '.join(FORMATS)}")
+    if unknown := [name for name in flags.FLAGS.write if name not in writers.FORMATS]:
+        raise InputError(f"--write: unknown format {unknown[0]!r}; the formats are {', '.join(writers.FORMATS)}")
+    writers.check_packages(flags.FLAGS.write)
     with tempfile.TemporaryDirectory(prefix="mfl_jax_") as spool:
         sources = find_recordings.find_recordings(arguments, pathlib.Path(spool))
         parallel.keep_freed_memory()

@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import sys
 import threading
 import time
 
@@ -57,6 +58,13 @@ def test_recording_gives_events_and_a_summary(call, checkpoint, audio, tmp_path,
     assert entry["scene_probability"] == pytest.approx(expected.scene.max())
     assert sum(entry["events"].values()) == len(expected.detected)
     assert "evaluation_1.wav" in printed and "1 recordings done, 0 refused" in printed and str(tmp_path / "out") in printed
+
+
+def test_a_missing_package_is_named_before_anything_is_read(call, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jams", None)
+    with pytest.raises(InputError, match=r"^jams is not installed"):
+        call("--checkpoint=nowhere", "--write=events,jams", tmp_path / "nothing.wav")
+    assert list_files(tmp_path) == []
 
 
 def test_all_formats_of_nested_folders(call, checkpoint, tmp_path):

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -70,16 +71,31 @@ def write_json(prediction: Prediction, file: pathlib.Path) -> None:
     storage.atomic_write(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
+def check_packages(formats: Sequence[str]) -> None:
+    """Checks that the packages of some formats are installed, before any recording is read.
+
+    Raises:
+      InputError: a package is missing.
+    """
+    if "jams" in formats:
+        _import_jams()
+
+
+def _import_jams() -> ModuleType:
+    try:
+        import jams
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed, but JAMS files need it: pip install -e '.[jams]'") from None
+    return jams
+
+
 def write_jams(prediction: Prediction, file: pathlib.Path) -> None:
     """Writes a JAMS file (Humphrey et al. 2014): events as `segment_open`, the scene of each window as `tag_open`.
 
     Raises:
       InputError: the package jams is not installed.
     """
-    try:
-        import jams
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed, but JAMS files need it: pip install -e '.[jams]'") from None
+    jams = _import_jams()
     document = jams.JAMS()
     document.file_metadata.duration = prediction.duration_s
     document.file_metadata.title = prediction.recording

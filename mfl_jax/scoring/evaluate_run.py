@@ -34,17 +34,17 @@ def evaluate_run(
       The contents of results.json; None on all hosts but the first, which writes it.
 
     Raises:
-      InputError: there is no checkpoint, or its classes differ from those of the data set.
+      InputError: there is no checkpoint, its classes differ from those of the data set, or the system has no events to score.
     """
     folder = "checkpoints" if config.validation == "none" else "best"
     if not workdir_config.check_workdir(workdir, config) or not (workdir / folder).is_dir():
         raise InputError(f"{workdir}: no checkpoint to evaluate; train first (--mode=train)")
+    kinds = config_checks.requested_event_scores(config)
     run = build_run(config, dataset)
     with workdir_lock.lock_workdir(workdir):
         results = _score_frames_and_clips(config, dataset, workdir / folder, run)
         if results is None:
             return None
-        kinds = [kind for kind in config_checks.requested_scores(config) if kind != "frame"]
         if kinds:
             results["event_scores"] = score_events(config, dataset, workdir, kinds)
         evaluation.write_results(workdir / "results.json", results)
@@ -93,10 +93,8 @@ def score_events(config, dataset: Dataset, workdir: pathlib.Path, kinds: list[st
       The result of `event_scores.score_frames`, and `postprocess`.
 
     Raises:
-      InputError: the run detects no events, was not tuned although `config.postprocess` asks for it, or a package is missing.
+      InputError: the run was not tuned although `config.postprocess` asks for it, or a package is missing.
     """
-    if "event" not in config.tasks:
-        raise InputError(f"config.scores asks for {', '.join(kinds)}, but this system detects no events")
     model = trained_model.load(workdir)
     clips = dataset.read("evaluation")
     recordings = clip_scores.compute_recording_probabilities(model, clips, np.arange(len(clips)))

@@ -60,3 +60,15 @@ def _require(config: Mapping, field: str, valid: object, rule: str) -> None:
 def requested_scores(config: Mapping) -> list[str]:
     """Lists the kinds of scores that a config asks for."""
     return [kind.strip() for kind in config["scores"].split(",") if kind.strip()]
+
+
+def requested_event_scores(config: Mapping) -> list[str]:
+    """Lists the kinds of scores that a config asks for in addition to the paper's; they need the packages of the extra `eval`.
+
+    Raises:
+      InputError: there are some, but the system detects no events.
+    """
+    kinds = [kind for kind in requested_scores(config) if kind != "frame"]
+    if kinds and "event" not in config["tasks"]:
+        raise InputError(f"config.scores asks for {', '.join(kinds)}, but this system detects no events")
+    return kinds

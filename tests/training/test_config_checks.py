@@ -48,6 +48,13 @@ def test_an_unknown_score_or_post_processing_is_refused(tmp_path, field, value):
         config_checks.check_config(small_config(tmp_path, **{field: value}))
 
 
+def test_scores_of_events_need_events(tmp_path):
+    assert config_checks.requested_event_scores(small_config(tmp_path, tasks=("scene",), scores="frame")) == []
+    assert config_checks.requested_event_scores(small_config(tmp_path, tasks=("event",), scores="frame,psds")) == ["psds"]
+    with pytest.raises(InputError, match="asks for segment, psds, but this system detects no events"):
+        config_checks.requested_event_scores(small_config(tmp_path, tasks=("scene",), scores="segment,frame,psds"))
+
+
 def test_scores_are_separated_by_commas(tmp_path):
     config = small_config(tmp_path, scores=" frame, segment ,,event,psds")
     config_checks.check_config(config)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from configs import cnn_asc, cnn_bigru_sed, conventional_mtl, default, proposed
+from mfl_jax import main
 from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.training import config_checks, setup
 from support import ROOT
 from support.fork_server import ForkServer
-from support.small import HEADER, small_dataset, small_flags, write_recordings
+from support.small import HEADER, small_config, small_dataset, small_flags, write_recordings
 
 pytestmark = pytest.mark.lightly_optimised
 
@@ -97,6 +98,15 @@ def test_a_mistake_in_a_label_list_is_reported_in_one_line(call, tmp_path):
         in errors
     )
     assert not (tmp_path / "run").exists() and not list((tmp_path / "data").rglob("dataset_info.json"))
+
+
+def test_a_package_for_scores_is_missed_before_anything_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sed_eval", None)
+    for mode in ("train", "evaluate"):
+        with pytest.raises(InputError, match=r"sed_eval is missing: pip install -e '\.\[eval\]'"):
+            main.run(small_config(tmp_path, scores="frame,psds"), tmp_path / "run", mode)
+    with pytest.raises(InputError, match="not prepared"):  # which needs no scores
+        main.run(small_config(tmp_path, scores="frame,psds"), tmp_path / "run", "prepare")
 
 
 def test_a_broken_recording_is_reported_in_one_line(call, tmp_path):
