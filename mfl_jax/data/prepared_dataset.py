@@ -67,9 +67,13 @@ class Dataset:
             raise InputError(f"{self.directory}: there is no split {split!r}, only {', '.join(self.clips)}")
 
     def read(self, split: str) -> "Clips":
-        """Opens a split, `development` or `evaluation`."""
+        """Opens a split, `development` or `evaluation`.
+
+        Raises:
+          InputError: there is no such split, or a spectrogram is not finite.
+        """
         self._check_split(split)
-        return Clips(tfds.builder_from_directory(self.directory).as_data_source(split))
+        return Clips(tfds.builder_from_directory(self.directory).as_data_source(split), name=str(self.directory))
 
 
 def find_directory(dataset: str, data_dir: str | pathlib.Path) -> pathlib.Path | None:
@@ -141,19 +145,27 @@ class Clips:
       clip_start_s: float64 [shape=(n,)], start of each clip in its recording.
     """
 
-    def __init__(self, source: Any, in_memory_bytes: int = IN_MEMORY_BYTES):
-        """Reads the clips if they fit into memory.
+    def __init__(self, source: Any, in_memory_bytes: int = IN_MEMORY_BYTES, *, name: str = "the data set"):
+        """Reads the clips if they fit into memory, and checks that all spectrograms are finite.
+
+        Older versions prepared recordings whose power overflows. One such clip makes every loss NaN.
 
         Args:
           source: a random-access data source of TFDS.
           in_memory_bytes: keep splits up to this size in memory.
+          name: of the data set, for error messages.
+
+        Raises:
+          InputError: a spectrogram is not finite.
         """
-        self._source = source
+        self._source, self._name = source, name
         self._arrays: dict[str, np.ndarray] | None = None
         if len(source):
             clip_bytes = sum(array.nbytes for array in self._read([0]).values())
             if clip_bytes * len(source) <= in_memory_bytes:
                 self._arrays = self._read(range(len(source)))
+                for start in range(0, len(source), READ_AT_ONCE):
+                    self._check_finite({key: array[start : start + READ_AT_ONCE] for key, array in self._arrays.items()})
         self.fold, self.recording, self.clip_start_s = self._read_origins()
 
     def __len__(self) -> int:
@@ -177,8 +189,22 @@ class Clips:
         if self._arrays is not None:
             return [self._arrays.pop(field) for field in ORIGIN_FIELDS]
         count = len(self)
-        parts = [self._read(range(start, min(start + READ_AT_ONCE, count))) for start in range(0, count, READ_AT_ONCE)]
-        return [np.concatenate([part[field] for part in parts]) if parts else np.zeros(0, int) for field in ORIGIN_FIELDS]
+        parts = []
+        for start in range(0, count, READ_AT_ONCE):
+            arrays = self._read(range(start, min(start + READ_AT_ONCE, count)))
+            self._check_finite(arrays)
+            parts.append([arrays[field] for field in ORIGIN_FIELDS])
+        return [np.concatenate(field) for field in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * len(ORIGIN_FIELDS)
+
+    def _check_finite(self, arrays: dict[str, np.ndarray]) -> None:
+        finite = np.isfinite(arrays["log_mel"]).all((1, 2))
+        if not finite.all():
+            clip = int(finite.argmin())
+            place = f"{arrays['recording'][clip]} at {arrays['clip_start_s'][clip]:g} s"
+            raise InputError(
+                f"{self._name}: the spectrogram of {place} is not finite; repair that recording or leave it out, delete the data "
+                "set and prepare it again"
+            )
 
     @property
     def arrays(self) -> dict[str, np.ndarray] | None:

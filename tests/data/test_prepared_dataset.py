@@ -24,6 +24,30 @@ def test_clips_read_from_disk_equal_those_in_memory(prepared):
             np.testing.assert_array_equal(arrays[field], array)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("in_memory_bytes", [1 << 30, 0])
+def test_a_spectrogram_that_is_not_finite_is_refused_by_its_recording(value, in_memory_bytes, monkeypatch):
+    """As older versions prepared them from recordings whose power overflows."""
+    monkeypatch.setattr(prepared_dataset, "READ_AT_ONCE", 2)
+    log_mel = np.zeros((5, 3, 2), np.float32)
+    log_mel[3, 2, 1] = value
+
+    class Source:
+        def __len__(self):
+            return len(log_mel)
+
+        def __getitems__(self, indices):
+            labels = {"events": np.zeros((3, 0), bool), "scene": 0, "valid_frames": 3, "fold": 0}
+            return [{"log_mel": log_mel[n], "recording": f"{n}.wav", "clip_start_s": 10.0 * n, **labels} for n in indices]
+
+    with pytest.raises(
+        InputError, match=r"^data/mine: the spectrogram of 3\.wav at 30 s is not finite; repair .* prepare it again$"
+    ):
+        prepared_dataset.Clips(Source(), in_memory_bytes, name="data/mine")
+    log_mel[3] = 0
+    assert prepared_dataset.Clips(Source(), in_memory_bytes).recording.tolist() == [f"{n}.wav" for n in range(5)]
+
+
 def test_the_newest_version_is_opened(tmp_path):
     """The folder of an unfinished preparation is not a version."""
     for name in ("1.0.0", "10.0.0", "9.9.9", "incomplete.ABC_11.0.0"):
