@@ -15,7 +15,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # Data.
     config.dataset = "tut_scenes_events/full"  # builder/config: soundscapes/full, annotated_audio/any_name ...
     config.data_dir = "data"  # folder of prepared data sets
-    config.manual_dir = ""  # recordings and label lists, needed until the data set is prepared
+    config.manual_dir = ""  # recordings and label lists, needed until the data set is prepared, compared with it afterwards
     config.beam = ""  # empty: prepare with this machine's threads; or options of an Apache Beam pipeline (datasets/README.md)
     config.validation = "none"  # none: report the last epoch, as in the paper; fold1 ... fold4: the best on that held-out fold
     # Spectrograms of annotated_audio; the other builders set their own. See MelConfig in mfl_jax/data/mel_spectrogram.py.

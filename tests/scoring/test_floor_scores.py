@@ -37,6 +37,22 @@ def test_floors_of_three_clips():
     assert event["oracle_scene"]["micro_f"] == pytest.approx(100 * 2 * 3 / (2 * 3 + 1 + 1))
 
 
+def test_floors_of_one_task_alone():
+    """Without scenes nobody knows the true one; without events there is nothing to detect."""
+    events = np.zeros((2, 4, 1), bool)
+    events[0, :3] = True
+    arrays = {"log_mel": np.zeros((2, 4, 1), np.float32), "valid_frames": np.array([4, 2])}
+    clips = make_clips(events=events, scene=np.array([-1, -1]), **arrays)
+    floors = floor_scores.compute_floors(clips, np.arange(2), (), ("x",))
+    assert floors.keys() == {"event"} and floors["event"].keys() == {"all_off", "always_on"}
+    assert floors["event"]["always_on"]["micro_f"] == pytest.approx(100 * 2 * 3 / (2 * 3 + 3))  # 6 valid frames, 3 active
+    counts = floor_scores.count_activity(clips, np.arange(2), 0, 1)
+    assert [count.tolist() for count in counts] == [[2], [6], [[3]]]
+    clips = make_clips(events=events[..., :0], scene=np.array([1, 1]), **arrays)
+    floors = floor_scores.compute_floors(clips, np.arange(2), ("a", "b"), ())
+    assert floors == {"scene": {"majority": {"answer": "b", "micro_f": 100.0, "macro_f": 50.0}}}
+
+
 def test_floors_of_the_published_evaluation_labels(shared_dir):
     """Known values: 32.95 % for the majority scene, 38.93 % for `fan` in the office alone.
 

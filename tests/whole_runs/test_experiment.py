@@ -1,12 +1,17 @@
-"""Small experiments from training to the report: of scenes alone in cross-validation, of events alone on the evaluation split."""
+"""Small experiments from training to the report: of scenes alone in cross-validation, of events alone on the evaluation split.
+
+Their label lists name only what they train.
+"""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from configs import default
 from mfl_jax import experiment
+from support import small
 from support.finished_experiment import shrink_experiment
 
 pytestmark = pytest.mark.lightly_optimised
@@ -23,9 +28,20 @@ def run_experiment(root, home, systems, **fields):
     return home, read_json(home / "results.json")
 
 
+def prepare_stripped(small_data, folder, keep):
+    """Prepares the small recordings in a folder, with scenes or events alone in the label lists."""
+    shutil.copytree(small_data[0] / "recordings", folder / "recordings")
+    for file in (folder / "recordings" / "meta").iterdir():
+        rows = [row.split("\t") for row in file.read_text().splitlines()[1:]]
+        stripped = [[path, scene, "", "", ""] if keep == "scenes" else [path, "", *event] for path, scene, *event in rows]
+        file.write_text(small.HEADER + "".join("\t".join(row) + "\n" for row in stripped))
+    return small.prepare_small(folder / "data", folder / "recordings")
+
+
 @pytest.mark.ci_only
 def test_cross_validation_scores_every_development_clip_once(small_data, tmp_path):
-    home, results = run_experiment(small_data[0], tmp_path / "folds", {"cnn_asc": {"tasks": ("scene",)}}, folds=True, seeds=1)
+    assert prepare_stripped(small_data, tmp_path, "scenes").events == ()
+    home, results = run_experiment(tmp_path, tmp_path / "folds", {"cnn_asc": {"tasks": ("scene",)}}, folds=True, seeds=1)
     assert results["split"] == "development, four folds pooled" and results["runs"] == {"complete": 4, "planned": 4}
     runs = [read_json(home / "members" / f"cnn_asc-fold{fold}-seed0" / "results.json") for fold in (1, 2, 3, 4)]
     (row,) = results["rows"]
@@ -36,7 +52,8 @@ def test_cross_validation_scores_every_development_clip_once(small_data, tmp_pat
 
 
 def test_runs_of_two_seeds_are_averaged(small_data, tmp_path):
-    home, results = run_experiment(small_data[0], tmp_path / "events", {"cnn_bigru_sed": {"tasks": ("event",)}})
+    assert prepare_stripped(small_data, tmp_path, "events").scenes == ()
+    home, results = run_experiment(tmp_path, tmp_path / "events", {"cnn_bigru_sed": {"tasks": ("event",)}})
     assert results["split"] == "evaluation" and results["runs"] == {"complete": 2, "planned": 2}
     runs = [read_json(home / "members" / f"cnn_bigru_sed-seed{seed}" / "results.json") for seed in (0, 1)]
     (row,) = results["rows"]
