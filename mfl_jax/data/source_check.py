@@ -15,7 +15,7 @@ from typing import Any
 from mfl_jax.data import label_list
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.data.prepared_dataset import Dataset
-from mfl_jax.data.spectrogram_cache import LOOKUP_THREADS, Spectrogram, atomic_shared_path, hash_file
+from mfl_jax.data.spectrogram_cache import LOOKUP_THREADS, Spectrogram, hash_file
 from mfl_jax.errors import InputError, join_first, warn
 from mfl_jax.runtime.progress import progress_bar
 
@@ -58,8 +58,8 @@ def write_stamps(folder: pathlib.Path, fingerprint: str, modified_ns: Mapping[st
     Raises:
       OSError: the folder is not writable.
     """
-    with atomic_shared_path(folder / STAMPS) as part:
-        part.write_text(json.dumps({"fingerprint": fingerprint, "modified_ns": modified_ns}), encoding="utf-8")
+    # Not atomic: half a file is ignored, and a killed process leaves no other file.
+    (folder / STAMPS).write_text(json.dumps({"fingerprint": fingerprint, "modified_ns": modified_ns}), encoding="utf-8")
 
 
 def _read_stamps(folder: pathlib.Path, fingerprint: str) -> dict[str, int]:
@@ -67,7 +67,7 @@ def _read_stamps(folder: pathlib.Path, fingerprint: str) -> dict[str, int]:
         stamps = json.loads((folder / STAMPS).read_bytes())
         return dict(stamps["modified_ns"]) if stamps["fingerprint"] == fingerprint else {}
     except (OSError, ValueError, KeyError, TypeError):
-        return {}  # all recordings are read again
+        return {}  # missing or incomplete: all recordings are read again
 
 
 def check_sources(dataset: Dataset, root: pathlib.Path) -> None:

@@ -82,6 +82,14 @@ def test_a_moved_folder_is_read_once_and_accepted(original, copy, hashed):
         assert len([name for name in hashed if name.endswith(".wav")]) == wavs
 
 
+def test_half_a_file_of_times_is_ignored(original, copy, hashed):
+    stamps = copy / "data/annotated_audio/small" / source_check.STAMPS
+    content = stamps.read_text()
+    stamps.write_text(content[: len(content) // 2])
+    assert open_copy(copy).fingerprint == original[1].fingerprint
+    assert len(hashed) == 2 + 4 and stamps.read_text() == content
+
+
 def test_read_only_data_is_accepted(original, copy, monkeypatch):
     os.utime(copy / "recordings/audio/evaluation_0.wav", ns=(0, 7))
 
