@@ -85,9 +85,7 @@ def check_sources(dataset: Dataset, root: pathlib.Path) -> None:
         warn(f"config.manual_dir is not used: the recordings of {dataset.directory} are synthesised")
         return
     if not root.is_dir():
-        raise InputError(
-            f"config.manual_dir is {root}, which is not a folder; {dataset.directory} is prepared and can do without"
-        )
+        raise InputError(f"config.manual_dir is {root}, which is not a folder; leave it out to use {dataset.directory}")
     if sources is None:
         warn(
             f"{dataset.directory}: prepared by an older version without sums of its recordings and label lists, so it is not "
