@@ -20,6 +20,7 @@ from mfl_jax.data import event_rows
 from mfl_jax.data.annotation import Event
 from mfl_jax.data.event_rows import Row
 from mfl_jax.errors import InputError
+from mfl_jax.runtime import folder_walk
 
 COLUMNS = {
     "recording": ("filename", "file", "path"),
@@ -54,8 +55,8 @@ def read_event_list(file: str | pathlib.Path) -> dict[str, list[Event]]:
 
     Args:
       file: the list, UTF-8 with or without a byte order mark; or a folder. In a folder, every .txt, .tsv and .ann file, also in
-        subfolders, is the list of one recording, named after its path below the folder without the suffix. Recordings named by
-        the rows of such a file take precedence.
+        subfolders and linked folders, but not hidden, is the list of one recording, named after its path below the folder without
+        the suffix. Recordings named by the rows of such a file take precedence.
 
     Returns:
       Recording -> its events, both in the order of the list. A file without rows is one recording without events.
@@ -67,7 +68,10 @@ def read_event_list(file: str | pathlib.Path) -> dict[str, list[Event]]:
     if not file.is_dir():
         recordings, names_recordings = _read_file(file, file.stem)
         return recordings if recordings or names_recordings else {file.stem: []}
-    lists = sorted(path for path in file.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    entries = sorted(folder_walk.walk_folder(file))
+    if unreadable := [path for path, is_file in entries if not is_file]:
+        raise InputError(f"{unreadable[0]}: not readable (a folder without permission, or a link that leads nowhere)")
+    lists = [path for path, _ in entries if path.suffix.lower() in SUFFIXES]
     if not lists:
         raise InputError(f"{file}: no event list in this folder; it needs one {', '.join(SUFFIXES)} file per recording")
     merged: dict[str, list[Event]] = {}

@@ -101,9 +101,7 @@ def _copy_stdin(copy: pathlib.Path) -> pathlib.Path:
 def _list_recordings(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields the recordings in a folder, and folders that can't be listed, which are then refused as recordings are."""
     for path, is_file in folder_walk.walk_folder(folder):
-        is_audio = path.suffix.lower() in AUDIO_SUFFIXES
-        # A link that leads nowhere may have led to a folder if it has no suffix.
-        if is_audio or (not is_file and (not path.suffix or os.path.isdir(path) or not os.path.islink(path))):
+        if path.suffix.lower() in AUDIO_SUFFIXES or not is_file:
             yield path
 
 

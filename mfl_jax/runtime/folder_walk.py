@@ -15,8 +15,8 @@ def walk_folder(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, bool]]:
       folder: to start in.
 
     Yields:
-      Paths below `folder`, and whether each is a file (or another thing that can be opened). False for a folder that can't be
-      listed, and for a link that leads nowhere.
+      Paths below `folder`, and whether each is a file. False for a folder that can't be listed, and for a link that leads nowhere
+      and may have led to a folder, because its name has no suffix.
     """
     folders, links = [folder], list[pathlib.Path]()
     listed: set[tuple[int, int]] = set()
@@ -28,6 +28,9 @@ def walk_folder(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, bool]]:
                 continue
             listed.add((stat.st_dev, stat.st_ino))
             entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+        except FileNotFoundError:
+            yield current, bool(current.suffix)
+            continue
         except OSError:
             yield current, False
             continue

@@ -138,3 +138,14 @@ def test_lists_of_public_systems(shared_dir):
     }
     binary = read_event_list(golden / "sed_eval" / "tests" / "data" / "sound_event" / "binary5.txt")
     assert len(binary) == 6 and sum(map(len, binary.values())) == 4
+
+
+def test_linked_folders_are_read_and_unreadable_ones_refused(tmp_path):
+    write_list(tmp_path, "0\t1\tcar\n", "lists/a.txt")
+    write_list(tmp_path, "0\t2\thorn\n", "disk/b.txt")
+    write_list(tmp_path, "nonsense", "lists/._a.txt")  # as macOS leaves them
+    (tmp_path / "lists" / "day2").symlink_to("../disk")
+    assert as_tuples(read_event_list(tmp_path / "lists")) == {"a": [(0, 1, "car")], "day2/b": [(0, 2, "horn")]}
+    (tmp_path / "lists" / "day3").symlink_to("../unmounted")
+    with pytest.raises(InputError, match=r"lists/day3: not readable \(a folder without permission, or a link"):
+        read_event_list(tmp_path / "lists")

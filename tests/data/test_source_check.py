@@ -87,7 +87,7 @@ def test_half_a_file_of_times_is_ignored(original, copy, hashed):
     content = stamps.read_text()
     stamps.write_text(content[: len(content) // 2])
     assert open_copy(copy).fingerprint == original[1].fingerprint
-    assert len(hashed) == 2 + 4 and stamps.read_text() == content
+    assert len(hashed) == 2 + 4 and json.loads(stamps.read_text()) == json.loads(content)
 
 
 def test_read_only_data_is_accepted(original, copy, monkeypatch):
