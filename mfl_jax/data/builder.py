@@ -200,6 +200,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
     def recordings(self) -> dict[str, list[Recording]]:
         """The recordings of each split, checked."""
         if self._recordings is None:
+            self._list_sums = source_check.hash_lists(self.root, self.find_label_lists() | self.find_fold_lists())
             self._recordings = {
                 split: label_list.read_label_list(file, scenes=self.SCENES, events=self.EVENTS, renamed=self.RENAMED_EVENTS)
                 for split, file in self.find_label_lists().items()
@@ -272,12 +273,13 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         self.info.set_splits(tfds.core.SplitDict([self._describe_split(split, shards[split]) for split in SPLITS]))
 
     def _describe_sources(self, home: pathlib.Path, spectrograms: Mapping[str, Spectrogram]) -> dict[str, Any]:
-        """Describes what the data set is prepared from, to be compared later; nothing if the builder makes its own recordings."""
+        """Returns the content of `Dataset.sources`, and stores the modification times of the recordings."""
         if not self.NEEDS_MANUAL_DIR:
             return {}
         modified_ns = {path: spectrogram.modified_ns for path, spectrogram in spectrograms.items()}
         source_check.write_stamps(home, self.info.metadata["fingerprint"], modified_ns)
-        return source_check.describe_sources(self.root, self.find_label_lists() | self.find_fold_lists(), spectrograms)
+        recordings = {path: [spectrograms[path].bytes, spectrograms[path].sha256] for path in sorted(spectrograms)}
+        return {"lists": self._list_sums, "recordings": recordings}
 
     def _warn_of_classes_in_one_split(self) -> None:
         """Names the scenes and events that only one split has: they can't be scored, or can't be learnt."""

@@ -59,7 +59,13 @@ class Dataset:
         ]
 
     def sources(self) -> dict[str, Any] | None:
-        """Returns the result of `source_check.describe_sources`; None if an older version prepared the data set."""
+        """Returns what the data set was prepared from.
+
+        Returns:
+          {"lists": {split or other name: [path below the folder of the recordings, SHA-256 sum or None if missing]},
+          "recordings": {path: [bytes, SHA-256 sum]}}; an empty dictionary if its builder makes its own recordings; None if an
+          older version prepared it.
+        """
         return tfds.builder_from_directory(self.directory).info.metadata.get("sources")
 
     def _check_split(self, split: str) -> None:

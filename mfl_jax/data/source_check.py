@@ -10,12 +10,11 @@ import contextlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mfl_jax.data import label_list
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.data.prepared_dataset import Dataset
-from mfl_jax.data.spectrogram_cache import LOOKUP_THREADS, Spectrogram, hash_file
+from mfl_jax.data.spectrogram_cache import LOOKUP_THREADS, hash_file
 from mfl_jax.errors import InputError, join_first, warn
 from mfl_jax.runtime.progress import progress_bar
 
@@ -23,24 +22,9 @@ STAMPS = ".sources.json"
 """File next to the versions of a data set: modification times of the recordings."""
 
 
-def describe_sources(
-    root: pathlib.Path, lists: Mapping[str, pathlib.Path], spectrograms: Mapping[str, Spectrogram]
-) -> dict[str, Any]:
-    """Describes what a data set is prepared from, for its metadata.
-
-    Args:
-      root: folder of the recordings.
-      lists: by split, and other lists by name.
-      spectrograms: of all recordings, by path.
-
-    Returns:
-      {"lists": {name: [path below `root`, sum, or None if missing]}, "recordings": {path: [bytes, sum]}}. A builder that makes
-      its own recordings stores an empty dictionary instead.
-    """
-    return {
-        "lists": {name: [file.relative_to(root).as_posix(), _hash_if_present(file)] for name, file in lists.items()},
-        "recordings": {path: [spectrograms[path].bytes, spectrograms[path].sha256] for path in sorted(spectrograms)},
-    }
+def hash_lists(root: pathlib.Path, lists: Mapping[str, pathlib.Path]) -> dict[str, list]:
+    """Returns for each list its path below `root`, and its sum or None if it is missing. Call it before the lists are read."""
+    return {name: [file.relative_to(root).as_posix(), _hash_if_present(file)] for name, file in lists.items()}
 
 
 def _hash_if_present(file: pathlib.Path) -> str | None:

@@ -111,7 +111,7 @@ def cache_spectrogram(
       stop: when set, the work is given up.
 
     Raises:
-      InputError: the recording is missing, unreadable or empty.
+      InputError: the recording is missing, unreadable or empty, or changes meanwhile.
       OSError: `folder` is not writable.
       concurrent.futures.CancelledError: `stop` was set.
     """
@@ -127,6 +127,8 @@ def cache_spectrogram(
         if stop is not None and stop.is_set():
             raise concurrent.futures.CancelledError
     sha256 = hash_file(root / path)
+    if _describe_source(root / path, mel) != source:
+        raise InputError(f"{root / path}: the file changed while it was read; run the same command again")
     # Written last: it marks the spectrogram as complete.
     about = {"recording": path, "frames": frames, "silent": silent, "sha256": sha256, "of": source}
     with atomic_shared_path(file.with_suffix(".json")) as part:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mfl_jax.data import prepare, source_check
+from mfl_jax.data import clip_cutting, prepare, source_check
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.errors import InputError
 from support.small import HEADER, RATE, prepare_small, small_config, write_recordings
@@ -165,6 +165,20 @@ def test_a_host_that_waited_for_another_compares_its_own_recordings(copy, monkey
         open_copy(copy)
 
 
+def test_a_list_that_changes_while_the_data_set_is_prepared_differs(original, tmp_path, monkeypatch):
+    root = shutil.copytree(original[0] / "recordings", tmp_path / "recordings")
+    check_recordings = clip_cutting.check_recordings
+
+    def change_list(*arguments):
+        replace(root / "meta/meta_evaluation.txt", "\tlow\n", "\thigh\n")
+        check_recordings(*arguments)
+
+    monkeypatch.setattr(clip_cutting, "check_recordings", change_list)
+    prepare_small(tmp_path / "data", root)
+    with pytest.raises(InputError, match=r"meta_evaluation\.txt, row 2: "):
+        prepare_small(tmp_path / "data", root)
+
+
 def test_data_of_an_older_version_is_used_with_a_warning(original, copy, capsys):
     file = copy / "data/annotated_audio/small/1.0.0/metadata.json"
     metadata = json.loads(file.read_text())
@@ -214,7 +228,7 @@ def test_folds_of_the_published_lists_are_compared(tmp_path):
     for name in ("development", "fold1"):
         (tmp_path / f"{name}.txt").write_text(HEADER)
     lists = {name: tmp_path / f"{name}.txt" for name in ("fold1", "fold2")}
-    described = source_check.describe_sources(tmp_path, lists, {})["lists"]
+    described = source_check.hash_lists(tmp_path, lists)
     assert described["fold2"] == ["fold2.txt", None]
 
     prepared_set = types.SimpleNamespace(clips={"development": 1, "evaluation": 1})

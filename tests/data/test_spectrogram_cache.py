@@ -36,6 +36,22 @@ def test_a_change_of_the_recording_or_of_the_settings_invalidates_a_spectrogram(
     assert not list((tmp_path / "cache").glob("*/*.part"))
 
 
+def test_a_recording_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    write_log_mel = spectrogram_cache.write_log_mel
+
+    def change_afterwards(path, *rest):
+        result = write_log_mel(path, *rest)
+        soundfile.write(path, np.full(2 * RATE, 0.5), RATE)
+        return result
+
+    monkeypatch.setattr(spectrogram_cache, "write_log_mel", change_afterwards)
+    folders = {"root": tmp_path, "folder": tmp_path / "cache"}
+    with pytest.raises(InputError, match=r"a\.wav: the file changed while it was read"):
+        spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **folders)
+    assert spectrogram_cache.find_spectrogram("a.wav", mel=MEL, **folders) is None
+
+
 def test_one_thread_and_several_compute_the_same(recordings, prepared, tmp_path):
     listed = label_list.read_label_list(recordings / "meta" / "meta_evaluation.txt")
     options = {"events": prepared.events, "mel": MEL, "clip_frames": CLIP_FRAMES, "anomalies": clip_cutting.Anomalies()}
