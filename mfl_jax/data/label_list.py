@@ -6,13 +6,15 @@ A label list is a tab-separated UTF-8 text with the header
 
 and one row per event. `path` is relative to the folder of the recordings; times are seconds from the start of the recording. A
 recording without events has one row whose last three fields are empty.
+
+Labels and paths that look the same are the same, however they are spelled: see `spelling`. `event_rows` says how fields are quoted.
 """
 
 import difflib
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from mfl_jax.data import event_rows
+from mfl_jax.data import event_rows, spelling
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.data.event_rows import Row
 from mfl_jax.errors import InputError
@@ -33,8 +35,8 @@ def read_label_list(
 
     Args:
       file: the label list.
-      scenes: allowed scene labels; None allows any.
-      events: allowed event labels; None allows any.
+      scenes: allowed scene labels, whose spelling the result has; None allows any.
+      events: allowed event labels, likewise.
       renamed: former event label -> current one.
 
     Returns:
@@ -48,12 +50,13 @@ def read_label_list(
     recording_events: dict[str, list[Event]] = {}
     for row in rows:
         if len(row.fields) != len(header):
-            raise InputError(f"{row.place}: {len(row.fields)} fields, but the header has {len(header)}")
+            hint = event_rows.suggest_separator(row.text)
+            raise InputError(f"{row.place}: {len(row.fields)} fields, but the header has {len(header)}{hint}: {row.text[:80]!r}")
         fields = dict(zip(header, row.fields, strict=True))
         path, scene = _check_path(fields["path"], row), fields["scene_label"]
         if not scene:
             raise InputError(f"{row.place}: the scene_label is empty")
-        _check_label(scene, scenes, "scene", row)
+        scene = _spell_label(scene, scenes, "scene", row)
         first_scene, first_row = first_rows.setdefault(path, (scene, row))
         if scene != first_scene:
             raise InputError(
@@ -63,9 +66,8 @@ def read_label_list(
         known_events = recording_events.setdefault(path, [])
         onset, offset, label = (fields[column] for column in COLUMNS[2:])
         if onset or offset or label:
-            label = (renamed or {}).get(label, label)
-            if label:
-                _check_label(label, events, "event", row)
+            label = (renamed or {}).get(spelling.normalise_label(label), label)
+            label = _spell_label(label, events, "event", row) if label else label
             known_events.append(event_rows.parse_event(onset, offset, label, row, columns=COLUMNS[2:]))
     return [Recording(path, scene, tuple(recording_events[path])) for path, (scene, _) in first_rows.items()]
 
@@ -91,15 +93,19 @@ def _read_table(file: pathlib.Path) -> tuple[list[str], list[Row]]:
 
 
 def _check_path(path: str, row: Row) -> str:
-    """Returns the path in its shortest spelling, with forward slashes."""
-    pure = pathlib.PurePosixPath(path.replace("\\", "/"))
+    """Returns the path in its shortest spelling, with forward slashes and composed letters."""
+    pure = pathlib.PurePosixPath(spelling.normalise_name(path.replace("\\", "/")))
     if not pure.parts or pure.is_absolute() or ".." in pure.parts:
         raise InputError(f"{row.place}: the path {path!r} is not inside the folder of the recordings")
     return str(pure)
 
 
-def _check_label(label: str, vocabulary: Sequence[str] | None, kind: str, row: Row) -> None:
-    if vocabulary is not None and label not in vocabulary:
+def _spell_label(label: str, vocabulary: Sequence[str] | None, kind: str, row: Row) -> str:
+    """Returns a label in the spelling of the vocabulary, or in normal form without one."""
+    if vocabulary is None:
+        return spelling.normalise_label(label)
+    if (known := spelling.find_label(label, vocabulary)) is None:
         similar = difflib.get_close_matches(label, vocabulary, 1)
         hint = f"did you mean {similar[0]!r}?" if similar else f"known: {', '.join(vocabulary)}"
         raise InputError(f"{row.place}: unknown {kind} {label!r}; {hint}")
+    return known
