@@ -145,7 +145,8 @@ class TrainedModel:
           rules: post-processing rule of each event. By default only the threshold of the config applies.
 
         Raises:
-          InputError: the recording can't be read, or `overlap` is not in [0, 1).
+          InputError: the recording can't be read, `overlap` is not in [0, 1), or a rule is for an event that the model does not
+            know.
         """
         source = AudioSource(pathlib.Path(recording).name, pathlib.Path(recording))
         if rules is None:
