@@ -107,13 +107,15 @@ def train_group(
       Whether the members are complete; False if asked to stop.
 
     Raises:
-      InputError: a loss is not finite, or the group was begun on other data.
+      InputError: a loss is not finite, or the group was begun on other data or has more epochs.
     """
     group = _Group(members, splits, home, devices)
-    for member in members:
-        workdir_config.claim_workdir(member.folder(home), member.config)
     with Checkpoints(group.folder / "checkpoints", keep=2, owner=True) as checkpoints:
         states = group.resume_or_start(checkpoints)
+        begun = -(-int(states.step[0]) // group.batches.epoch_steps)
+        for member in members:
+            workdir_config.refuse_fewer_epochs(member.folder(home), member.config.epochs, begun)
+            workdir_config.claim_workdir(member.folder(home), member.config)
         advance(int(states.step[0]) * len(members))
         trained = group.run_epochs(states, checkpoints, stop, advance)
     if trained is None:
@@ -156,7 +158,7 @@ class _Group:
         if (resumed := resume(checkpoints, states, self.dataset.fingerprint, refusal)) is not None:
             states = jax.device_get(resumed)
         epoch = int(states.step[0]) // self.batches.epoch_steps
-        self.records = [epoch_log.read(member.folder(self.home) / "metrics.jsonl", epoch) for member in self.members]
+        self.records = [epoch_log.read(member.folder(self.home) / workdir_config.LOG, epoch) for member in self.members]
         return states
 
     def run_epochs(
@@ -209,7 +211,7 @@ class _Group:
                 epoch=epoch, taken=result.steps, clips=result.clips, seconds=result.seconds / len(self.members),
             )  # fmt: skip
             self.records[index].append(record)
-            epoch_log.write(member.folder(self.home) / "metrics.jsonl", self.records[index])
+            epoch_log.write(member.folder(self.home) / workdir_config.LOG, self.records[index])
 
     def score(self, states: TrainState, lowest: Mapping) -> None:
         """Scores trained members, and writes the checkpoint and the results of each.
