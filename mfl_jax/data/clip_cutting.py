@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mfl_jax.data import annotation, mel_spectrogram, spelling
+from mfl_jax.data import annotation, mel_spectrogram
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.data.spectrogram_cache import Spectrogram
 from mfl_jax.errors import InputError
@@ -42,7 +42,7 @@ def check_recordings(recordings: Sequence[Recording], root: pathlib.Path) -> Non
     Raises:
       InputError: names the first missing recording and counts all missing ones.
     """
-    missing = [recording.path for recording in recordings if not spelling.find_file(root, recording.path).is_file()]
+    missing = [recording.path for recording in recordings if not (root / recording.path).is_file()]
     if missing:
         raise InputError(f"{len(missing)} of {len(recordings)} recordings are missing in {root}; the first: {missing[0]}")
 

@@ -62,9 +62,9 @@ def read_event_list(file: str | pathlib.Path) -> dict[str, list[Event]]:
     """Reads a list of events.
 
     Args:
-      file: the list, UTF-8 with or without a byte order mark; or a folder. In a folder, every .txt, .tsv, .ann and .csv file, also
-        in subfolders, is the list of one recording, named after its path below the folder without the suffix. Recordings named
-        by the rows of such a file take precedence.
+      file: the list, UTF-8 with or without a byte order mark; or a folder. In a folder, every .txt, .tsv, .ann and .csv file,
+        also in subfolders, is the list of one recording, named after its path below the folder without the suffix. Recordings
+        named by the rows of such a file take precedence.
 
     Returns:
       Recording -> its events, both in the order of the list. A file without rows is one recording without events.
@@ -127,8 +127,8 @@ def _check_name_without_events(name: str, row: Row, *, is_alone: bool) -> None:
     is_odd = name.startswith("#") or (not has_suffix and re.search(r"[\s;,|]", name))
     if hint or (is_alone and is_odd):
         raise InputError(
-            f"{row.place}: {name[:80]!r} is neither an event nor the name of a recording{hint}; a row must be {FORMS}, or the name "
-            "of a recording without events, e.g. 'a.wav'; delete comments"
+            f"{row.place}: {name[:80]!r} is neither an event nor the name of a recording{hint}; a row must be {FORMS}, or the "
+            "name of a recording without events, e.g. 'a.wav'; delete comments"
         )
 
 
@@ -181,16 +181,16 @@ def _infer_layout(rows: list[Row]) -> _Layout:
             f"{event_rows.suggest_separator(longest.text)}: {longest.text[:80]!r}"
         )
     layout = _Layout({role: position for position, role in enumerate(ROLES_WITHOUT_HEADER[width])}, width)
-    if "scene" in layout.positions:
-        for row in rows:
-            if event_rows.NUMBER.fullmatch(scene := "".join(row.fields[1:2])):
-                raise InputError(f"{row.place}: the scene {scene!r} is a number; a row must be {FORMS}, with decimal points in times")
+    for row in rows if width == 5 else ():
+        if event_rows.NUMBER.fullmatch(scene := "".join(row.fields[1:2])):
+            raise InputError(f"{row.place}: the scene {scene!r} is a number; a row must be {FORMS}; write decimal points")
     first = rows[0].fields
     has_times = any(not _is_empty(field) and _is_number(field) for field in first)
     if len(first) == width and not has_times and not all(_is_empty(first[layout.positions[role]]) for role in EVENT_ROLES):
+        hint = event_rows.suggest_separator(rows[0].text, HEADER_NAMES)
         raise InputError(
-            f"{rows[0].place}: {first} is neither an event nor a header{event_rows.suggest_separator(rows[0].text, HEADER_NAMES)}; "
-            "a header names the columns 'filename', 'onset', 'offset', 'event_label'"
+            f"{rows[0].place}: {first} is neither an event nor a header{hint}; a header names the columns 'filename', 'onset', "
+            "'offset', 'event_label'"
         )
     return layout
 

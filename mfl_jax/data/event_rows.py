@@ -2,8 +2,8 @@
 
 Rows are numbered as an editor shows them, starting at 1. Every error is one line that names the file, the row and the value.
 
-Quoting is that of the csv module, Excel and pandas, whatever the separator: a field that starts with a double quote ends with one,
-and quotes inside it are doubled. Quotes elsewhere in a field are ordinary characters. No field holds a line break.
+Quoting is that of the csv module, Excel and pandas, whatever the separator: a field that starts with a double quote ends with
+one, and quotes inside it are doubled. Quotes elsewhere in a field are ordinary characters. No field holds a line break.
 """
 
 import csv

@@ -7,7 +7,8 @@ A label list is a tab-separated UTF-8 text with the header
 and one row per event. `path` is relative to the folder of the recordings; times are seconds from the start of the recording. A
 recording without events has one row whose last three fields are empty.
 
-Labels and paths that look the same are the same, however they are spelled: see `spelling`. `event_rows` says how fields are quoted.
+Labels and paths that look the same are the same, however they are spelled: see `spelling`. `event_rows` says how fields are
+quoted.
 """
 
 import difflib
@@ -28,6 +29,7 @@ def read_label_list(
     scenes: Sequence[str] | None = None,
     events: Sequence[str] | None = None,
     renamed: Mapping[str, str] | None = None,
+    root: pathlib.Path | None = None,
 ) -> list[Recording]:
     """Reads a label list and checks every row.
 
@@ -38,6 +40,7 @@ def read_label_list(
       scenes: allowed scene labels, whose spelling the result has; None allows any.
       events: allowed event labels, likewise.
       renamed: former event label -> current one.
+      root: folder of the recordings, for paths in the Unicode form of the files; None for paths with composed letters.
 
     Returns:
       The recordings in the order of their first rows.
@@ -69,7 +72,11 @@ def read_label_list(
             label = (renamed or {}).get(spelling.normalise_label(label), label)
             label = _spell_label(label, events, "event", row) if label else label
             known_events.append(event_rows.parse_event(onset, offset, label, row, columns=COLUMNS[2:]))
-    return [Recording(path, scene, tuple(recording_events[path])) for path, (scene, _) in first_rows.items()]
+    return [Recording(_real_path(path, root), scene, tuple(recording_events[path])) for path, (scene, _) in first_rows.items()]
+
+
+def _real_path(path: str, root: pathlib.Path | None) -> str:
+    return path if root is None else spelling.find_file(root, path).relative_to(root).as_posix()
 
 
 def _read_table(file: pathlib.Path) -> tuple[list[str], list[Row]]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from mfl_jax.data import audio_reader, mel_spectrogram, spelling
+from mfl_jax.data import audio_reader, mel_spectrogram
 from mfl_jax.data.annotation import Recording
 from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.runtime.progress import progress_bar
@@ -86,7 +86,7 @@ def find_spectrogram(path: str, *, root: pathlib.Path, folder: pathlib.Path, mel
     try:
         about = json.loads(file.with_suffix(".json").read_bytes())
         complete = file.stat().st_size == about["frames"] * mel.mel_bins * np.dtype(np.float32).itemsize
-        if complete and about["of"] == _describe_source(spelling.find_file(root, path), mel):
+        if complete and about["of"] == _describe_source(root / path, mel):
             return Spectrogram(str(file), about["frames"], about["silent"], about["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # unreadable files are computed again
@@ -109,16 +109,15 @@ def cache_spectrogram(
     """
     if cached := find_spectrogram(path, root=root, folder=folder, mel=mel):
         return cached
-    recording = spelling.find_file(root, path)
-    file, source = _cache_file(folder, path), _describe_source(recording, mel)
+    file, source = _cache_file(folder, path), _describe_source(root / path, mel)
     file.parent.mkdir(parents=True, exist_ok=True)
     # There are as many calls at once as cores. One core each also makes the result independent of the number of cores.
     with atomic_shared_path(file) as part, mel_spectrogram.one_core_per_thread():
-        frames, silent = write_log_mel(str(recording), mel, str(part), stop)
+        frames, silent = write_log_mel(str(root / path), mel, str(part), stop)
         if stop is not None and stop.is_set():
             raise concurrent.futures.CancelledError
-    with open(recording, "rb") as samples:
-        sha256 = hashlib.file_digest(samples, "sha256").hexdigest()
+    with open(root / path, "rb") as recording:
+        sha256 = hashlib.file_digest(recording, "sha256").hexdigest()
     # Written last: it marks the spectrogram as complete.
     about = {"recording": path, "frames": frames, "silent": silent, "sha256": sha256, "of": source}
     with atomic_shared_path(file.with_suffix(".json")) as part:

@@ -4,6 +4,7 @@ Unicode writes many letters in two ways: `ü` is one character, or `u` and a com
 most editors write the first.
 """
 
+import os
 import pathlib
 import unicodedata
 from collections.abc import Iterable
@@ -47,11 +48,11 @@ def find_file(folder: pathlib.Path, path: str) -> pathlib.Path:
       InputError: several names on disk look the same as the one in `path`.
     """
     exact = folder / path
-    if exact.exists():
+    if path.isascii() or os.path.exists(exact):
         return exact
     file = folder
     for part in pathlib.PurePath(path).parts:
-        if (file / part).exists():
+        if os.path.exists(file / part):
             file /= part
             continue
         alike = [name for name in _list_names(file) if normalise_name(name) == normalise_name(part)]

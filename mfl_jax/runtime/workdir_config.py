@@ -15,8 +15,8 @@ FILE = "config.json"
 LOG = "metrics.jsonl"
 """The log of a run, one JSON object per complete epoch."""
 MAY_CHANGE = (
-    "data_dir", "manual_dir", "beam", "accelerator", "devices", "members_at_once", "epochs", "keep_every", "scores", "postprocess",
-    "tune",
+    "data_dir", "manual_dir", "beam", "accelerator", "devices", "members_at_once", "epochs", "keep_every", "scores",
+    "postprocess", "tune",
 )  # fmt: skip
 """Fields that may change between two calls on one work directory: where the data are, which devices compute how much at once, how
 long to train, and how to score the trained network. `epochs` may not fall below the epochs that are trained already.

@@ -1,9 +1,9 @@
 """Segment-based and event-based scores of lists of events, by sed_eval. Needs the extra `eval`.
 
 Mesaros et al. 2016, "Metrics for polyphonic sound event detection". Segment-based: an event is active in every segment that it
-touches, a zero-length one in the segment that holds it, and segments are compared. Event-based: an estimated event is correct if its label is, its onset lies within the onset
-collar, and its offset within the offset collar or, if larger, within a share of the length of the reference event. Counts
-are summed over recordings before ratios are computed.
+touches, a zero-length one in the segment that holds it, and segments are compared. Event-based: an estimated event is correct if
+its label is, its onset lies within the onset collar, and its offset within the offset collar or, if larger, within a share of the
+length of the reference event. Counts are summed over recordings before ratios are computed.
 """
 
 import dataclasses
@@ -142,7 +142,6 @@ def _to_sed_eval(events: Events, numbers: Mapping[str, str]) -> list[dict]:
 
 
 def _create_scorers(labels: list[str], tolerances: Tolerances, kinds: Sequence[str]) -> dict[str, Any]:
-    sed_eval, _ = import_eval_packages()
     scorers: dict[str, Any] = {}
     if "segment" in kinds:
         scorers["segment"] = _define_segment_based_class()(labels, float(tolerances.segment_s))
