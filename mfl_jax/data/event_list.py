@@ -126,10 +126,8 @@ def _check_name_without_events(name: str, row: Row, *, is_alone: bool) -> None:
     hint = "" if has_suffix else event_rows.suggest_separator(name, HEADER_NAMES)
     is_odd = name.startswith("#") or (not has_suffix and re.search(r"[\s;,|]", name))
     if hint or (is_alone and is_odd):
-        raise InputError(
-            f"{row.place}: {name[:80]!r} is neither an event nor the name of a recording{hint}; a row must be {FORMS}, or the "
-            "name of a recording without events, e.g. 'a.wav'; delete comments"
-        )
+        hint = hint or f"; a row must be {FORMS}, or the name of a recording without events, e.g. 'a.wav'; delete comments"
+        raise InputError(f"{row.place}: {name[:80]!r} is neither an event nor the name of a recording{hint}")
 
 
 def _read_rows(file: pathlib.Path) -> list[Row]:

@@ -142,11 +142,12 @@ def _to_sed_eval(events: Events, numbers: Mapping[str, str]) -> list[dict]:
 
 
 def _create_scorers(labels: list[str], tolerances: Tolerances, kinds: Sequence[str]) -> dict[str, Any]:
+    sed_eval, _ = import_eval_packages()
     scorers: dict[str, Any] = {}
     if "segment" in kinds:
-        scorers["segment"] = _define_segment_based_class()(labels, float(tolerances.segment_s))
+        scorers["segment"] = _define_segment_based_class(sed_eval)(labels, float(tolerances.segment_s))
     if "event" in kinds:
-        scorers["event"] = _define_event_based_class()(
+        scorers["event"] = _define_event_based_class(sed_eval)(
             labels, t_collar=float(tolerances.onset_collar_s), percentage_of_length=float(tolerances.offset_share)
         )
         scorers["event"].offset_collar_s = float(tolerances.offset_collar_s)
@@ -154,9 +155,8 @@ def _create_scorers(labels: list[str], tolerances: Tolerances, kinds: Sequence[s
 
 
 @functools.cache
-def _define_segment_based_class() -> type:
+def _define_segment_based_class(sed_eval: Any) -> type:
     """sed_eval's class, which for itself leaves out a zero-length event on the border of two segments."""
-    sed_eval, _ = import_eval_packages()
     base: Any = sed_eval.sound_event.SegmentBasedMetrics
 
     class SegmentBased(base):
@@ -177,9 +177,8 @@ def _define_segment_based_class() -> type:
 
 
 @functools.cache
-def _define_event_based_class() -> type:
+def _define_event_based_class(sed_eval: Any) -> type:
     """sed_eval's class with an offset collar; sed_eval has one collar for onsets and offsets."""
-    sed_eval, _ = import_eval_packages()
     base: Any = sed_eval.sound_event.EventBasedMetrics
 
     class EventBased(base):
