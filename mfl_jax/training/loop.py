@@ -35,7 +35,8 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
     """Trains to the end of the last epoch, resuming from the newest checkpoint in the work directory.
 
     The order of the clips depends only on the seed and the epoch, everything else only on the state. So a run that was stopped
-    anywhere ends bit for bit as if it had not been, on the same machine and devices.
+    anywhere ends bit for bit as if it had not been, where the same program on the same devices computes the same bits twice:
+    CPUs do, GPUs only with `--xla_gpu_deterministic_ops`.
 
     Args:
       config: see `configs/default.py`.

@@ -1,7 +1,8 @@
 """Trains runs of one architecture at once: one compiled step, vmapped over their parameters, clip orders and scalars.
 
-A member of such a group is the same run that `mfl_jax.main` trains from its config: the same initial parameters, the same clips
-in the same order, the same steps.
+A member of such a group takes the steps of the run that `mfl_jax.main` trains from its config: the same initial parameters, the
+same clips in the same order, the same updates. The bits differ, since a program for several runs adds in another order, and
+training amplifies the difference, in bfloat16 more than in float32.
 """
 
 import contextlib
