@@ -40,7 +40,7 @@ def stream_mono(path: str | pathlib.Path, sample_rate_hz: int) -> Iterator[np.nd
     if (name := str(path).encode(errors="replace").decode()) != str(path):
         raise InputError(f"{name}: the name of this recording is not valid UTF-8; rename it")
     if not path.is_file():
-        raise InputError(f"{path}: {'not a regular file' if path.exists() else 'no such recording'}")
+        raise InputError(f"{path}: no such recording")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: not readable (no permission)")
     if path.suffix.lower() == ".raw":
