@@ -4,6 +4,7 @@ import pytest
 
 from mfl_jax.data import spelling
 from mfl_jax.errors import InputError
+from support import small
 
 COMPOSED, DECOMPOSED = "h\u00fcndin", "hu\u0308ndin"
 
@@ -54,3 +55,18 @@ def test_files_that_look_the_same_are_refused_unless_one_is_meant(tmp_path):
     assert spelling.find_file(tmp_path, names[1]) == tmp_path / names[1]
     with pytest.raises(InputError, match=r"2 names look like .* differ only in Unicode form; rename one"):
         spelling.find_file(tmp_path, names[0])
+
+
+def test_recordings_and_labels_are_prepared_whatever_their_form(tmp_path):
+    """The lists name a file in composed letters, the disk in decomposed ones; each list spells the labels in its own way."""
+    root = small.write_recordings(tmp_path / "recordings", development=4, evaluation=2, seconds=1.0)
+    for split, low, high in (("development", COMPOSED, "big dog"), ("evaluation", DECOMPOSED, "big\u00a0dog")):
+        file = root / "meta" / f"meta_{split}.txt"
+        text = file.read_text().replace("low\n", f"{low}\n").replace("high\n", f"{high}\n")
+        file.write_text(text.replace(f"{split}_0.wav", f"{split}_{COMPOSED}.wav"), encoding="utf-8")
+        (root / "audio" / f"{split}_0.wav").rename(root / "audio" / f"{split}_{DECOMPOSED}.wav")
+    dataset = small.prepare_small(tmp_path / "data", root)
+    assert dataset.events == ("big dog", COMPOSED) and dataset.clips == {"development": 4, "evaluation": 2}
+    clips = dataset.read("evaluation")
+    assert set(clips.recording) == {f"audio/evaluation_{DECOMPOSED}.wav", "audio/evaluation_1.wav"}
+    assert clips.take(range(2))["events"].any((0, 1)).all()
