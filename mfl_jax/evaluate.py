@@ -4,7 +4,6 @@ python -m mfl_jax.evaluate REFERENCE ESTIMATED
 """
 
 import json
-import pathlib
 from typing import Any
 
 import rich.console
@@ -40,7 +39,10 @@ def compare_lists(arguments: list[str]) -> int:
     console = rich.console.Console()
     score_tables.print_event_scores(scores, console)
     if flags.FLAGS.out:
-        storage.atomic_write(pathlib.Path(flags.FLAGS.out), json.dumps(scores, indent=1) + "\n")
+        try:
+            storage.atomic_write(storage.expand_path(flags.FLAGS.out), json.dumps(scores, indent=1) + "\n")
+        except OSError as error:
+            raise InputError(f"--out={flags.FLAGS.out}: can't be written ({error.strerror or error})") from None
         console.print(f"written: {flags.FLAGS.out}", soft_wrap=True, highlight=False, markup=False)
     return 0
 

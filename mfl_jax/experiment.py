@@ -50,6 +50,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
 
     workdir_config.check_workdir(workdir, config)
     members = experiment_members.expand_members(config)
+    for member in members:  # before anything is computed: finished ones may have more epochs than the config
+        workdir_config.check_workdir(member.folder(workdir), member.config)
     dataset = prepare.prepare_from_config(config)
     setup.configure_process(config)
     devices = setup.select_local_devices(config)

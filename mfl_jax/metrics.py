@@ -117,25 +117,48 @@ def scene_ratios(counts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+NO_NUMBERS = "OSTUMmc"
+"""Kinds of dtypes whose values have no order or are no numbers: objects, text, dates and complex numbers."""
+
+
+def _check_scores(scores: np.ndarray, name: str) -> None:
+    if scores.dtype.kind in NO_NUMBERS:
+        raise ValueError(f"{name} must be a number, not of the type {scores.dtype}")
+    if np.isnan(scores).any():
+        raise ValueError(f"{name} is NaN")
+
+
+def _check_labels(labels: np.ndarray, classes: int, rule: str) -> None:
+    """Refuses labels other than the whole numbers in [0, classes); names the first one and its index."""
+    if labels.dtype.kind in NO_NUMBERS:
+        raise ValueError(f"{rule}, not of the type {labels.dtype}")
+    valid = np.isin(labels, np.arange(classes))
+    if not valid.all():
+        index = tuple(np.argwhere(~valid)[0].tolist())
+        raise ValueError(f"{rule}; the one at {list(index)} is {labels[index]}")
+
+
 def frame_scores(event_scores: ArrayLike, event_labels: ArrayLike, threshold: float = THRESHOLD) -> dict[str, Any]:
     """Scores event detection frame by frame, as the paper does.
 
     Args:
       event_scores: [shape=(frames, E)].
-      event_labels: 0 or 1 [shape=(frames, E)].
+      event_labels: bool, or 0 and 1 in any numeric type [shape=(frames, E)]. Leave masked frames out of both arrays.
       threshold: an event is detected if its score is at least this.
 
     Returns:
       The result of `frame_ratios`, which is the `event` part of results.json.
 
     Raises:
-      ValueError: the shapes differ, there is no class, or a score is NaN.
+      ValueError: the shapes differ, there is no class, a score or the threshold is NaN, or a label is neither 0 nor 1.
     """
     scores, labels = np.asarray(event_scores), np.asarray(event_labels)
     if scores.ndim != 2 or scores.shape != labels.shape or scores.shape[1] == 0:
         raise ValueError(f"scores and labels must both be [frames, events], not {scores.shape} and {labels.shape}")
-    if np.isnan(scores).any():
-        raise ValueError("an event score is NaN")
+    _check_scores(scores, "an event score")
+    _check_labels(labels, 2, "event labels must be 0 or 1")
+    if np.isnan(threshold):
+        raise ValueError("the threshold is NaN")
     return frame_ratios(frame_counts(scores >= threshold, labels > 0))
 
 
@@ -144,19 +167,17 @@ def scene_scores(scene_scores: ArrayLike, scene_labels: ArrayLike) -> dict[str, 
 
     Args:
       scene_scores: [shape=(clips, S)]; the answer is the highest score of a row, the first among equals.
-      scene_labels: integers in [0, S) [shape=(clips,)]; a scene may be absent.
+      scene_labels: whole numbers in [0, S) [shape=(clips,)]; a scene may be absent.
 
     Returns:
       The result of `scene_ratios`, which is the `scene` part of results.json.
 
     Raises:
-      ValueError: the shapes do not match, a label is out of range, or a score is NaN.
+      ValueError: the shapes do not match, a label is not a whole number in range, or a score is NaN.
     """
     scores, labels = np.asarray(scene_scores), np.asarray(scene_labels)
     if scores.ndim != 2 or labels.shape != scores.shape[:1] or scores.shape[1] == 0:
         raise ValueError(f"scores must be [clips, scenes] and labels [clips], not {scores.shape} and {labels.shape}")
-    if np.isnan(scores).any():
-        raise ValueError("a scene score is NaN")
-    if labels.size and not (labels.min() >= 0 and labels.max() < scores.shape[1]):
-        raise ValueError(f"scene labels must be in [0, {scores.shape[1]}), not in [{labels.min()}, {labels.max()}]")
+    _check_scores(scores, "a scene score")
+    _check_labels(labels, scores.shape[1], f"scene labels must be whole numbers in [0, {scores.shape[1]})")
     return scene_ratios(scene_counts(scores.argmax(1), labels, classes=scores.shape[1]))

@@ -176,6 +176,8 @@ def _print_scores(console: rich.console.Console, reference_scores: ReferenceScor
         warn(f"{done - scored} of {done} recordings are not in {reference} and are not scored")
     if not scored:
         return
+    if reference_scores.lacks_events():
+        warn(f"{reference} has no event in these recordings and none was detected; event scores are 0 of 0")
     scores = reference_scores.scores()
     titles = {"clips": "as --mode=evaluate", "recordings": f"overlap {flags.FLAGS.overlap:g}, post-processing {rules_name}"}
     titles = {way: title for way, title in titles.items() if way in scores}

@@ -174,6 +174,13 @@ def test_counts_under_jit_equal_those_of_numpy():
         (np.zeros(3), np.zeros(3), r"must both be \[frames, events\]"),
         (np.zeros((3, 0)), np.zeros((3, 0)), r"must both be \[frames, events\]"),
         ([[0.2, np.nan]], [[1, 0]], "an event score is NaN"),
+        ([[0.2, 1.0]], [[1, np.nan]], r"event labels must be 0 or 1; the one at \[0, 1\] is nan"),
+        ([[0.2], [1.0]], [[1], [-1]], r"event labels must be 0 or 1; the one at \[1, 0\] is -1"),
+        ([[0.2, 1.0]], [[0.5, 0]], r"event labels must be 0 or 1; the one at \[0, 0\] is 0.5"),
+        ([[0.2, 1.0]], [[2, 0]], r"event labels must be 0 or 1; the one at \[0, 0\] is 2"),
+        ([[0.2, 1.0]], [["1", "0"]], "event labels must be 0 or 1, not of the type <U1"),
+        ([["1", "0"]], [[1, 0]], "an event score must be a number, not of the type <U1"),
+        ([[None, 0.5]], [[1, 0]], "an event score must be a number, not of the type object"),
     ],
 )
 def test_frame_scores_refuses_invalid_arrays(scores, labels, message):
@@ -189,10 +196,26 @@ def test_frame_scores_refuses_invalid_arrays(scores, labels, message):
         (np.zeros(3), np.zeros(3, int), r"scores must be \[clips, scenes\]"),
         (np.zeros((3, 0)), np.zeros(3, int), r"scores must be \[clips, scenes\]"),
         ([[np.nan, 0]], [0], "a scene score is NaN"),
-        (np.zeros((2, 2)), [0, 2], r"must be in \[0, 2\), not in \[0, 2\]"),
-        (np.zeros((2, 2)), [1, -1], r"must be in \[0, 2\), not in \[-1, 1\]"),
+        (np.zeros((2, 2)), [0, 2], r"scene labels must be whole numbers in \[0, 2\); the one at \[1\] is 2"),
+        (np.zeros((2, 2)), [1, -1], r"scene labels must be whole numbers in \[0, 2\); the one at \[1\] is -1"),
+        (np.eye(3), [0.5, 1, 2], r"scene labels must be whole numbers in \[0, 3\); the one at \[0\] is 0.5"),
+        (np.eye(3), [0, np.nan, 2], r"scene labels must be whole numbers in \[0, 3\); the one at \[1\] is nan"),
+        (np.eye(2), ["home", "street"], r"scene labels must be whole numbers in \[0, 2\), not of the type <U6"),
     ],
 )
 def test_scene_scores_refuses_invalid_arrays(scores, labels, message):
     with pytest.raises(ValueError, match=message):
         metrics.scene_scores(scores, labels)
+
+
+def test_threshold_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="the threshold is NaN"):
+        metrics.frame_scores([[0.5]], [[1]], threshold=np.nan)
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64, np.float32, np.float64])
+def test_labels_may_have_any_numeric_type(kind):
+    # One hit, one false alarm, one miss: F is 2 / (2 + 1 + 1).
+    assert metrics.frame_scores([[0.9], [0.9], [0.1]], np.array([[1], [0], [1]], kind))["micro_f"] == 50
+    assert metrics.scene_scores(np.eye(2), np.array([0, 1], kind))["micro_f"] == 100
+    assert metrics.scene_scores(np.zeros((0, 2)), np.zeros(0, kind))["confusion"] == [[0, 0], [0, 0]]

@@ -121,6 +121,16 @@ def test_recordings_without_labels_are_not_scored(call, checkpoint, evaluated, t
     assert read_json(tmp_path / "out/summary.json")["scores"] == {"recordings_scored": 0}
 
 
+def test_reference_without_events_and_nothing_detected_says_so(call, checkpoint, tmp_path, capsys):
+    file, reference, rules = write_noise(tmp_path / "a.wav"), tmp_path / "labels.txt", tmp_path / "rules.json"
+    reference.write_text(small.HEADER + "a.wav\tcalm\t\t\t\n")
+    warning = "has no event in these recordings and none was detected; event scores are 0 of 0"
+    for threshold, expected in ((1.0, True), (1e-9, False)):
+        rules.write_text(json.dumps({"rules": {"*": {"threshold": threshold}}}))
+        assert call(checkpoint, f"--reference={reference}", f"--postprocess={rules}", "--overlap=0.3", file) == 0
+        assert (warning in capsys.readouterr().err) == expected
+
+
 def test_reference_of_other_classes_is_refused_before_anything_is_written(call, checkpoint, evaluated, tmp_path):
     reference = tmp_path / "labels.txt"
     reference.write_text(small.HEADER + "audio/evaluation_0.wav\tcalm\t0.1\t0.5\tbagpipe\n")

@@ -202,7 +202,9 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         if self._recordings is None:
             self._list_sums = source_check.hash_lists(self.root, self.find_label_lists() | self.find_fold_lists())
             self._recordings = {
-                split: label_list.read_label_list(file, scenes=self.SCENES, events=self.EVENTS, renamed=self.RENAMED_EVENTS)
+                split: label_list.read_label_list(
+                    file, scenes=self.SCENES, events=self.EVENTS, renamed=self.RENAMED_EVENTS, root=self.root
+                )
                 for split, file in self.find_label_lists().items()
             }
             development, evaluation = ({recording.path for recording in self._recordings[split]} for split in SPLITS)

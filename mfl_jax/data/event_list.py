@@ -1,22 +1,28 @@
 """Reads lists of sound events in the common formats.
 
 A file holds the events of one recording or of many; a folder holds one file per recording. Fields are separated by tabs, or by
-commas if the file contains no tab. Times are seconds from the start of a recording. The columns are given by
+commas if the file contains no tab, and quoted as `event_rows` says. Times are seconds from the start of a recording. The columns
+are given by
 
 - a header, in any order: an onset (`onset`, `event_onset`, `event_start_time`), an offset (`offset`, `event_offset`,
   `event_end_time`), a label (`event_label`, `label`) and, if the file covers several recordings, the recording (`filename`,
-  `file`, `path`). Other columns are ignored. DESED, dcase_util and this project write such lists.
+  `file`, `path`). Other columns are ignored. A `#` in front of the header is ignored. DESED, dcase_util and this project write
+  such lists.
 - without a header, the number of fields: `onset offset label` (an Audacity label track), `filename onset offset label` or
   `filename scene onset offset label`.
 
-A recording without events has one row with its name alone, or with event fields that are empty or NaN. If a list does not name
-recordings, all its events belong to the recording with the name of the file.
+A recording without events has one row with its name alone, or with event fields that are empty or NaN. A name alone must have the
+suffix of an audio file or consist of one word, so that a comment or an event between other separators is not taken for one. If a
+list does not name recordings, all its events belong to the recording with the name of the file.
+
+Names and labels that look the same are the same: see `spelling`.
 """
 
 import dataclasses
 import pathlib
+import re
 
-from mfl_jax.data import event_rows
+from mfl_jax.data import event_rows, match_recordings, spelling
 from mfl_jax.data.annotation import Event
 from mfl_jax.data.event_rows import Row
 from mfl_jax.errors import InputError
@@ -36,10 +42,13 @@ ROLES_WITHOUT_HEADER: dict[int, tuple[str, ...]] = {
     5: ("recording", "scene", *EVENT_ROLES),
 }
 """Number of fields in a list without a header -> their roles."""
-SUFFIXES = (".txt", ".tsv", ".ann")
+FORMS = "'onset offset label', 'filename onset offset label' or 'filename scene onset offset label', separated by tabs or commas"
+"""The rows of a list without a header, for error messages."""
+SUFFIXES = (".txt", ".tsv", ".ann", ".csv")
 """Files to read in a folder."""
 EMPTY = ("", "nan", "na", "n/a", "none", "null")
 """Spellings of an empty field, in lower case."""
+HEADER_NAMES = frozenset(name for names in COLUMNS.values() for name in names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +63,9 @@ def read_event_list(file: str | pathlib.Path) -> dict[str, list[Event]]:
     """Reads a list of events.
 
     Args:
-      file: the list, UTF-8 with or without a byte order mark; or a folder. In a folder, every .txt, .tsv and .ann file, also in
-        subfolders and linked folders, but not hidden, is the list of one recording, named after its path below the folder without
-        the suffix. Recordings named by the rows of such a file take precedence.
+      file: the list, UTF-8 with or without a byte order mark; or a folder. In a folder, every .txt, .tsv, .ann and .csv file,
+        also in subfolders and linked folders, but not hidden, is the list of one recording, named after its path below the
+        folder without the suffix. Recordings named by the rows of such a file take precedence.
 
     Returns:
       Recording -> its events, both in the order of the list. A file without rows is one recording without events.
@@ -66,8 +75,9 @@ def read_event_list(file: str | pathlib.Path) -> dict[str, list[Event]]:
     """
     file = pathlib.Path(file)
     if not file.is_dir():
-        recordings, names_recordings = _read_file(file, file.stem)
-        return recordings if recordings or names_recordings else {file.stem: []}
+        name = spelling.normalise_name(file.stem)
+        recordings, names_recordings = _read_file(file, name)
+        return recordings if recordings or names_recordings else {name: []}
     entries = sorted(folder_walk.walk_folder(file))
     if unreadable := [path for path, is_file in entries if not is_file]:
         raise InputError(f"{unreadable[0]}: not readable (a folder without permission, or a link that leads nowhere)")
@@ -77,7 +87,7 @@ def read_event_list(file: str | pathlib.Path) -> dict[str, list[Event]]:
     merged: dict[str, list[Event]] = {}
     source: dict[str, pathlib.Path] = {}
     for path in lists:
-        name = path.relative_to(file).with_suffix("").as_posix()
+        name = spelling.normalise_name(path.relative_to(file).with_suffix("").as_posix())
         recordings, _ = _read_file(path, name)
         for recording, events in (recordings or {name: []}).items():
             if recording in merged:
@@ -96,17 +106,32 @@ def _read_file(file: pathlib.Path, default_recording: str) -> tuple[dict[str, li
         layout = _infer_layout(rows)
     else:
         rows = rows[1:]
+    names_recordings = "recording" in layout.positions
+    first_event_field = min(layout.positions[role] for role in EVENT_ROLES)
     recordings: dict[str, list[Event]] = {}
     for row in rows:
         fields = _fit_fields(row, layout.width)
-        recording = fields[layout.positions["recording"]] if "recording" in layout.positions else default_recording
+        recording = fields[layout.positions["recording"]] if names_recordings else default_recording
         if not recording:
             raise InputError(f"{row.place}: the name of the recording is empty")
-        events = recordings.setdefault(recording, [])
+        events = recordings.setdefault(spelling.normalise_name(recording), [])
         onset, offset, label = (fields[layout.positions[role]] for role in EVENT_ROLES)
         if not (_is_empty(onset) and _is_empty(offset) and _is_empty(label)):
+            label = spelling.normalise_label(label)
             events.append(event_rows.parse_event(onset, offset, label, row, columns=EVENT_ROLES))
-    return recordings, "recording" in layout.positions
+        elif names_recordings:
+            _check_name_without_events(recording, row, is_alone=len(row.fields) <= first_event_field)
+    return recordings, names_recordings
+
+
+def _check_name_without_events(name: str, row: Row, *, is_alone: bool) -> None:
+    """Refuses a row without event fields if its name is an event between other separators or, alone in its row, a comment."""
+    has_suffix = name.lower().endswith(match_recordings.SUFFIXES)
+    hint = "" if has_suffix else event_rows.suggest_separator(name, HEADER_NAMES)
+    is_odd = name.startswith("#") or (not has_suffix and re.search(r"[\s;,|]", name))
+    if hint or (is_alone and is_odd):
+        hint = hint or f"; a row must be {FORMS}, or the name of a recording without events, e.g. 'a.wav'; delete comments"
+        raise InputError(f"{row.place}: {name[:80]!r} is neither an event nor the name of a recording{hint}")
 
 
 def _read_rows(file: pathlib.Path) -> list[Row]:
@@ -120,13 +145,15 @@ def _fit_fields(row: Row, width: int) -> list[str]:
     """Pads the fields of a row to `width`; drops empty ones past it, which trailing separators produce."""
     fields = [*row.fields[:width], *(field for field in row.fields[width:] if field)]
     if len(fields) > width:
-        raise InputError(f"{row.place}: {len(fields)} fields, expected {width}")
+        hint = event_rows.suggest_separator(row.text)
+        raise InputError(f"{row.place}: {len(fields)} fields, expected {width}{hint}: {row.text[:80]!r}")
     return fields + [""] * (width - len(fields))
 
 
 def _parse_header(row: Row) -> _Layout | None:
     """Returns the layout that a header gives; None if the row is not a header."""
     names = [field.lower() for field in row.fields]
+    names[0] = names[0].lstrip("# ")
     if not any(name in names for role in ("recording", "onset", "offset") for name in COLUMNS[role]):
         return None
     positions = {}
@@ -146,19 +173,25 @@ def _infer_layout(rows: list[Row]) -> _Layout:
     """Returns the layout of a list without a header, from its longest row."""
     width = max(len(row.fields) for row in rows)
     if width in (1, 2):  # only names, perhaps with scenes
-        width = 4
+        if times := [row for row in rows if any(map(event_rows.NUMBER.fullmatch, row.fields))]:
+            raise InputError(f"{times[0].place}: {times[0].text[:80]!r} is not an event; a row must be {FORMS}")
+        width += 3
     if width not in ROLES_WITHOUT_HEADER:
         longest = next(row for row in rows if len(row.fields) == width)
         raise InputError(
-            f"{longest.place}: {width} fields; without a header a row must be 'onset offset label', 'filename onset offset "
-            "label' or 'filename scene onset offset label', separated by tabs or commas"
+            f"{longest.place}: {width} fields; without a header a row must be {FORMS}"
+            f"{event_rows.suggest_separator(longest.text)}: {longest.text[:80]!r}"
         )
     layout = _Layout({role: position for position, role in enumerate(ROLES_WITHOUT_HEADER[width])}, width)
+    for row in rows if width == 5 else ():
+        if event_rows.NUMBER.fullmatch(scene := "".join(row.fields[1:2])):
+            raise InputError(f"{row.place}: the scene {scene!r} is a number; a row must be {FORMS}; write decimal points")
     first = rows[0].fields
     has_times = any(not _is_empty(field) and _is_number(field) for field in first)
     if len(first) == width and not has_times and not all(_is_empty(first[layout.positions[role]]) for role in EVENT_ROLES):
+        hint = event_rows.suggest_separator(rows[0].text, HEADER_NAMES)
         raise InputError(
-            f"{rows[0].place}: {first} is neither an event nor a header; a header names the columns 'filename', 'onset', "
+            f"{rows[0].place}: {first} is neither an event nor a header{hint}; a header names the columns 'filename', 'onset', "
             "'offset', 'event_label'"
         )
     return layout

@@ -1,6 +1,9 @@
 """Reads tables of sound events: the parts that label lists and event lists share.
 
 Rows are numbered as an editor shows them, starting at 1. Every error is one line that names the file, the row and the value.
+
+Quoting is that of the csv module, Excel and pandas, whatever the separator: a field that starts with a double quote ends with
+one, and quotes inside it are doubled. Quotes elsewhere in a field are ordinary characters. No field holds a line break.
 """
 
 import csv
@@ -8,9 +11,16 @@ import dataclasses
 import io
 import math
 import pathlib
+import re
+from collections.abc import Collection
 
 from mfl_jax.data.annotation import Event
 from mfl_jax.errors import InputError
+
+SEPARATORS = {";": "';'", ",": "','", "|": "'|'", " ": "spaces"}
+"""Separators that a table may have instead of tabs -> their names in messages."""
+NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
+"""A number of seconds, with a decimal point or comma."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +30,13 @@ class Row:
     Attributes:
       number: line of the file, starting at 1.
       place: `FILE, row NUMBER`, the start of an error message.
+      text: the row as it is in the file.
       fields: without surrounding white space.
     """
 
     number: int
     place: str
+    text: str
     fields: list[str]
 
 
@@ -42,14 +54,14 @@ def read_text(file: pathlib.Path, kind: str) -> str:
         return file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{file}: no such {kind}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{file}: not readable ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
         raise InputError(f"{file}: not readable as UTF-8 text ({error})") from None
 
 
 def parse_rows(text: str, file: pathlib.Path, kind: str, *, delimiter: str) -> list[Row]:
     """Splits a text into rows of fields and drops blank rows.
-
-    Quotes are ordinary characters between tabs; between commas they enclose a field.
 
     Args:
       text: the table; line ends may be LF, CRLF or CR.
@@ -58,22 +70,39 @@ def parse_rows(text: str, file: pathlib.Path, kind: str, *, delimiter: str) -> l
       delimiter: a tab or a comma.
 
     Raises:
-      InputError: the csv module rejects a row.
+      InputError: the quotes of a row do not enclose whole fields, or the csv module rejects it for another reason.
     """
-    table = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=delimiter,
-        quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
-    )
     rows = []
-    try:
-        for row in table:
-            fields = [field.strip() for field in row]
-            if any(fields):
-                rows.append(Row(table.line_num, f"{file}, row {table.line_num}", fields))
-    except csv.Error as error:
-        raise InputError(f"{file}, row {table.line_num}: not a row of the {kind} ({error})") from None
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        place, line = f"{file}, row {number}", line.rstrip("\n")
+        try:
+            # Row by row, because a quote that is not closed would swallow the rows below it.
+            (cells,) = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True)
+        except csv.Error as error:
+            hint = "; a field in double quotes must end with one, and quotes inside it are doubled" if '"' in line else ""
+            raise InputError(f"{place}: not a row of the {kind} ({error}){hint}: {line[:80]!r}") from None
+        fields = [cell.strip() for cell in cells]
+        if any(fields):
+            rows.append(Row(number, place, line, fields))
     return rows
+
+
+def suggest_separator(text: str, columns: Collection[str] = ()) -> str:
+    """Returns advice if a text would be an event, or a header, were its fields separated by something else than tabs; else "".
+
+    Args:
+      text: a row, or a field of one.
+      columns: names of columns, in lower case; two of them make a header.
+    """
+    for separator, name in SEPARATORS.items():
+        fields = [field.strip(' "') for field in text.split(separator)]
+        if separator == " ":
+            fields = [field for field in fields if field]
+        times = [NUMBER.fullmatch(field) is not None for field in fields]
+        is_event = any(times[i] and times[i + 1] and fields[i + 2] for i in range(len(fields) - 2))
+        if is_event or len({field.lower() for field in fields} & set(columns)) > 1:
+            return f"; it looks separated by {name}; use tabs"
+    return ""
 
 
 def parse_event(onset: str, offset: str, label: str, row: Row, *, columns: tuple[str, str, str]) -> Event:
@@ -81,7 +110,7 @@ def parse_event(onset: str, offset: str, label: str, row: Row, *, columns: tuple
 
     Args:
       onset, offset: seconds from the start of the recording.
-      label: label of the event.
+      label: label of the event, in its final spelling.
       row: the row that holds the fields.
       columns: names of the onset, offset and label columns, for error messages.
 
@@ -110,7 +139,7 @@ def parse_seconds(text: str, column: str, row: Row) -> float:
     try:
         seconds = float(text.replace("_", "not a digit"))  # float("1_0") is 10.0
     except ValueError:
-        hint = "; write a decimal point, not a comma" if "," in text else ""
+        hint = suggest_separator(row.text) or ("; write a decimal point, not a comma" if "," in text else "")
         raise InputError(f"{row.place}: the {column} {text!r} is not a number of seconds{hint}") from None
     if not math.isfinite(seconds) or seconds < 0:
         raise InputError(f"{row.place}: the {column} {text!r} must be finite and >= 0")

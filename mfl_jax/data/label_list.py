@@ -6,13 +6,16 @@ A label list is a tab-separated UTF-8 text with the header
 
 and one row per event. `path` is relative to the folder of the recordings; times are seconds from the start of the recording. A
 recording without events has one row whose last three fields are empty. In a list of events alone, every scene_label is empty.
+
+Labels and paths that look the same are the same, however they are spelled: see `spelling`. `event_rows` says how fields are
+quoted.
 """
 
 import difflib
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from mfl_jax.data import event_rows
+from mfl_jax.data import event_rows, spelling
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.data.event_rows import Row
 from mfl_jax.errors import InputError
@@ -26,6 +29,7 @@ def read_label_list(
     scenes: Sequence[str] | None = None,
     events: Sequence[str] | None = None,
     renamed: Mapping[str, str] | None = None,
+    root: pathlib.Path | None = None,
 ) -> list[Recording]:
     """Reads a label list and checks every row.
 
@@ -33,9 +37,10 @@ def read_label_list(
 
     Args:
       file: the label list.
-      scenes: allowed scene labels; None allows any.
-      events: allowed event labels; None allows any.
+      scenes: allowed scene labels, whose spelling the result has; None allows any.
+      events: allowed event labels, likewise.
       renamed: former event label -> current one.
+      root: folder of the recordings, for paths in the Unicode form of the files; None for paths with composed letters.
 
     Returns:
       The recordings in the order of their first rows.
@@ -48,11 +53,12 @@ def read_label_list(
     recording_events: dict[str, list[Event]] = {}
     for row in rows:
         if len(row.fields) != len(header):
-            raise InputError(f"{row.place}: {len(row.fields)} fields, but the header has {len(header)}")
+            hint = event_rows.suggest_separator(row.text)
+            raise InputError(f"{row.place}: {len(row.fields)} fields, but the header has {len(header)}{hint}: {row.text[:80]!r}")
         fields = dict(zip(header, row.fields, strict=True))
         path, scene = _check_path(fields["path"], row), fields["scene_label"]
         if scene:
-            _check_label(scene, scenes, "scene", row)
+            scene = _spell_label(scene, scenes, "scene", row)
         elif scenes is not None:
             raise InputError(f"{row.place}: the scene_label is empty")
         first_scene, first_row = first_rows.setdefault(path, (scene, row))
@@ -64,14 +70,17 @@ def read_label_list(
         known_events = recording_events.setdefault(path, [])
         onset, offset, label = (fields[column] for column in COLUMNS[2:])
         if onset or offset or label:
-            label = (renamed or {}).get(label, label)
-            if label:
-                _check_label(label, events, "event", row)
+            label = (renamed or {}).get(spelling.normalise_label(label), label)
+            label = _spell_label(label, events, "event", row) if label else label
             known_events.append(event_rows.parse_event(onset, offset, label, row, columns=COLUMNS[2:]))
     unlabelled = [row for scene, row in first_rows.values() if not scene]
     if 0 < len(unlabelled) < len(first_rows):
         raise InputError(f"{unlabelled[0].place}: the scene_label is empty; name a scene in every row, or in none")
-    return [Recording(path, scene, tuple(recording_events[path])) for path, (scene, _) in first_rows.items()]
+    return [Recording(_real_path(path, root), scene, tuple(recording_events[path])) for path, (scene, _) in first_rows.items()]
+
+
+def _real_path(path: str, root: pathlib.Path | None) -> str:
+    return path if root is None else spelling.find_file(root, path).relative_to(root).as_posix()
 
 
 def _read_table(file: pathlib.Path) -> tuple[list[str], list[Row]]:
@@ -95,15 +104,19 @@ def _read_table(file: pathlib.Path) -> tuple[list[str], list[Row]]:
 
 
 def _check_path(path: str, row: Row) -> str:
-    """Returns the path in its shortest spelling, with forward slashes."""
-    pure = pathlib.PurePosixPath(path.replace("\\", "/"))
+    """Returns the path in its shortest spelling, with forward slashes and composed letters."""
+    pure = pathlib.PurePosixPath(spelling.normalise_name(path.replace("\\", "/")))
     if not pure.parts or pure.is_absolute() or ".." in pure.parts:
         raise InputError(f"{row.place}: the path {path!r} is not inside the folder of the recordings")
     return str(pure)
 
 
-def _check_label(label: str, vocabulary: Sequence[str] | None, kind: str, row: Row) -> None:
-    if vocabulary is not None and label not in vocabulary:
+def _spell_label(label: str, vocabulary: Sequence[str] | None, kind: str, row: Row) -> str:
+    """Returns a label in the spelling of the vocabulary, or in normal form without one."""
+    if vocabulary is None:
+        return spelling.normalise_label(label)
+    if (known := spelling.find_label(label, vocabulary)) is None:
         similar = difflib.get_close_matches(label, vocabulary, 1)
         hint = f"did you mean {similar[0]!r}?" if similar else f"known: {', '.join(vocabulary)}"
         raise InputError(f"{row.place}: unknown {kind} {label!r}; {hint}")
+    return known

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Iterable
 
+from mfl_jax.data.spelling import normalise_name
 from mfl_jax.errors import InputError
 
 # Listed, because a name such as `Y0_350.000_360.000` contains dots that do not start a suffix.
@@ -17,8 +18,8 @@ def match_recordings(estimated: Iterable[str], reference: Iterable[str], *, requ
     """Finds the reference recording of each estimated one.
 
     A name that is in the reference matches itself. Two of the remaining names match if one of them ends with the other, folder
-    by folder, ignoring the suffix of an audio file or of a list: `a001.txt` and `street/a001` match `audio/street/a001.wav`,
-    `home/a001.wav` does not.
+    by folder, ignoring the suffix of an audio file or of a list and the Unicode form of letters: `a001.txt` and `street/a001`
+    match `audio/street/a001.wav`, `home/a001.wav` does not.
 
     Args:
       estimated: names of recordings.
@@ -31,13 +32,15 @@ def match_recordings(estimated: Iterable[str], reference: Iterable[str], *, requ
     Raises:
       InputError: a name has no match (if `require_all`) or several, or two names have the same match.
     """
-    reference = dict.fromkeys(reference)
-    matches = {name: name for name in estimated if name in reference}
-    unmatched_by_file: dict[str, list[str]] = {}
-    for name in reference:
-        if name not in matches:
-            unmatched_by_file.setdefault(_file_name(name), []).append(name)
+    estimated, by_spelling = list(estimated), {normalise_name(name): name for name in reference}
+    matches = {name: by_spelling[normalise_name(name)] for name in estimated if normalise_name(name) in by_spelling}
     matched_by: dict[str, str] = {}
+    for name, match in matches.items():
+        _check_unmatched(name, match, matched_by)
+    unmatched_by_file: dict[str, list[str]] = {}
+    for name in by_spelling.values():
+        if name not in matched_by:
+            unmatched_by_file.setdefault(_file_name(name), []).append(name)
     for name in estimated:
         if name in matches:
             continue
@@ -52,17 +55,20 @@ def match_recordings(estimated: Iterable[str], reference: Iterable[str], *, requ
                 f"the estimated recording {name!r} matches both {candidates[0]!r} and {candidates[1]!r} of the reference; "
                 "include the folder in its name"
             )
-        match = candidates[0]
-        if match in matched_by:
-            raise InputError(f"the estimated recordings {matched_by[match]!r} and {name!r} both match {match!r} of the reference")
-        matched_by[match] = name
-        matches[name] = match
+        _check_unmatched(name, candidates[0], matched_by)
+        matches[name] = candidates[0]
     return matches
+
+
+def _check_unmatched(name: str, match: str, matched_by: dict[str, str]) -> None:
+    """Notes that a name has found its match; refuses the second name that finds it."""
+    if (other := matched_by.setdefault(match, name)) != name:
+        raise InputError(f"the estimated recordings {other!r} and {name!r} both match {match!r} of the reference")
 
 
 def _split_name(name: str) -> tuple[str, ...]:
     """Splits a name into its folders and its file, without the suffix."""
-    path = pathlib.PurePosixPath(name.replace("\\", "/"))
+    path = pathlib.PurePosixPath(normalise_name(name).replace("\\", "/"))
     return path.with_suffix("").parts if path.suffix.lower() in SUFFIXES else path.parts
 
 

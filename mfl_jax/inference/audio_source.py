@@ -15,7 +15,9 @@ class AudioSource:
 
 
 def read_duration_s(source: AudioSource) -> float | None:
-    """Reads the length of a recording from its header; None if the header is broken or does not say."""
+    """Reads the length of a recording from its header; None if the header is broken or does not say, or it is no file."""
+    if not source.file.is_file():  # a pipe would wait for its writer
+        return None
     try:
         info = soundfile.info(source.file)
     except (soundfile.SoundFileError, OSError, ValueError):

@@ -141,7 +141,8 @@ class _Decoder:
         except InputError as error:
             self._put(DecodeFailure(index, str(error)))
         except (OSError, ValueError, MemoryError) as error:  # affects this recording only
-            lines = str(error).strip().splitlines() or [type(error).__name__]
+            # The text of a system error would name the file again.
+            lines = str(getattr(error, "strerror", None) or error).strip().splitlines() or [type(error).__name__]
             self._put(DecodeFailure(index, f"{file}: not readable ({lines[-1]})"))
         else:
             self._put(DecodedEnd(index, samples / rate))

@@ -1,15 +1,15 @@
 """Finds the recordings that a user names by files, folders, lists of files or the standard input."""
 
-import csv
 import os
 import pathlib
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 
-from mfl_jax.data import event_rows
+from mfl_jax.data import spelling
 from mfl_jax.errors import InputError
 from mfl_jax.inference.audio_source import AudioSource
+from mfl_jax.inference.recording_list import read_recording_list
 from mfl_jax.runtime import folder_walk, storage
 
 READABLE = (".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au")
@@ -17,7 +17,6 @@ AUDIO_SUFFIXES = frozenset((*READABLE, ".m4a", ".aac", ".wma"))
 """Files in a folder with these suffixes are recordings. Unreadable formats are included, so that they are reported."""
 LIST_SUFFIXES = frozenset({".txt", ".lst", ".list", ".csv", ".tsv"})
 """Arguments with these suffixes are lists of recordings."""
-LIST_HEADERS = ("path", "filename", "file")
 
 
 def find_recordings(arguments: Sequence[str], spool: pathlib.Path) -> list[AudioSource]:
@@ -30,8 +29,7 @@ def find_recordings(arguments: Sequence[str], spool: pathlib.Path) -> list[Audio
         - a file;
         - a folder, for all recordings in it at any depth, except hidden ones. Links to folders are followed. A folder that
           can't be listed is returned like a recording, to be refused later;
-        - a list: a text file with one path per row, relative to the folder of the list or to the working directory. The path is
-          the first field, up to a tab or, in a .csv file, a comma. A header `path`, `filename` or `file` is skipped;
+        - a list of recordings, see `read_recording_list`;
         - `-`, for the standard input.
       spool: folder for a copy of the standard input.
 
@@ -73,7 +71,7 @@ def _resolve_argument(argument: str, spool: pathlib.Path) -> list[AudioSource]:
         raise InputError("empty argument; use . for the working directory")
     if argument == "-":
         return [AudioSource("stdin", _copy_stdin(spool / "stdin"))]
-    path = storage.expand_path(argument)
+    path = spelling.find_file(pathlib.Path(), str(storage.expand_path(argument)))
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError) as error:
@@ -84,7 +82,7 @@ def _resolve_argument(argument: str, spool: pathlib.Path) -> list[AudioSource]:
             raise InputError(f"{_printable_name(path)}: no recording in this folder ({', '.join(sorted(AUDIO_SUFFIXES))})")
         return [AudioSource(_printable_name(file.relative_to(path if file != path else path.parent)), file) for file in files]
     if path.suffix.lower() in LIST_SUFFIXES and is_file:
-        return _read_list(path)
+        return read_recording_list(path)
     return [AudioSource(_printable_name(pathlib.PurePath(path.name)), path)]
 
 
@@ -103,26 +101,3 @@ def _list_recordings(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     for path, is_file in folder_walk.walk_folder(folder):
         if path.suffix.lower() in AUDIO_SUFFIXES or not is_file:
             yield path
-
-
-def _read_list(file: pathlib.Path) -> list[AudioSource]:
-    rows = event_rows.read_text(file, "list of recordings").splitlines()
-    if file.suffix.lower() == ".csv":
-        fields = [row[0] if row else "" for row in csv.reader(rows)]
-    else:
-        fields = [row.split("\t")[0] for row in rows]
-    sources: list[AudioSource] = []
-    for number, field in enumerate(map(str.strip, fields), 1):
-        if not field or (not sources and field.lower() in LIST_HEADERS):
-            continue
-        relative_to_list = file.parent / field
-        try:
-            in_working_directory = not relative_to_list.exists() and pathlib.Path(field).exists()
-        except (OSError, ValueError):
-            raise InputError(f"{file}, row {number}: {field[:60]!r} ... is not a file name; expected one path per row") from None
-        written = pathlib.PurePath(field)
-        name = pathlib.PurePath(written.name) if written.is_absolute() or ".." in written.parts else written
-        sources.append(AudioSource(_printable_name(name), pathlib.Path(field) if in_working_directory else relative_to_list))
-    if not sources:
-        raise InputError(f"{file}: the list names no recording")
-    return sources

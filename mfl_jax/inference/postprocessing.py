@@ -14,6 +14,7 @@ import numpy as np
 import scipy.ndimage
 
 from mfl_jax import metrics
+from mfl_jax.data import spelling
 from mfl_jax.errors import InputError, warn
 from mfl_jax.inference.prediction import DetectedEvent
 
@@ -98,10 +99,17 @@ def find_event_runs(filtered: np.ndarray, rule: Rule, hop_s: float) -> np.ndarra
     return runs
 
 
+def check_rules(rules: Mapping[str, Rule], events: Sequence[str]) -> None:
+    """Raises an InputError if a rule is for a label that is not among `events`."""
+    if unknown := [label for label in rules if label not in events]:
+        raise InputError(f"the rules name the event {unknown[0]!r}; the model knows {', '.join(events) or 'no events'}")
+
+
 def find_runs_by_event(
     frame_scores: np.ndarray, events: Sequence[str], rules: Mapping[str, Rule], hop_s: float
 ) -> list[np.ndarray]:
     """Applies the rule of each event to its column of `frame_scores` [shape=(T, E)]; returns runs as `find_event_runs` does."""
+    check_rules(rules, events)
     runs = []
     for column, label in enumerate(events):
         rule = rules.get(label, Rule())
@@ -124,6 +132,9 @@ def detect_events(
 
     Returns:
       The events, sorted by onset, then by label.
+
+    Raises:
+      InputError: a rule is for none of `events`.
     """
     detected = []
     for column, runs in enumerate(find_runs_by_event(frame_scores, events, rules, hop_s)):
@@ -169,11 +180,12 @@ def read_rules(file: str | pathlib.Path, events: Sequence[str], *, step: int | N
         warn(f"{file}: chosen for the checkpoint of step {chosen_at} but used with step {step}; run --mode=tune again")
     rules = {}
     for label, fields in rule_fields.items():
-        if label != "*" and label not in events:
+        known = label if label == "*" else spelling.find_label(label, events)
+        if known is None:
             raise InputError(f"{file}: unknown event {label!r}; the model knows {', '.join(events)}")
         try:
             values: dict[str, Any] = {name: None if value is None else float(value) for name, value in fields.items()}
-            rules[label] = Rule(**values)
+            rules[known] = Rule(**values)
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{file}, {label!r}: {error}") from None
     default = rules.pop("*", Rule())

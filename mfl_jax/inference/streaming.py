@@ -61,9 +61,10 @@ def predict_recordings(
       One result per recording, in no particular order.
 
     Raises:
-      InputError: `overlap` is not in [0, 1).
+      InputError: `overlap` is not in [0, 1), or a rule is for an event that the model does not know.
     """
     stride, size = window_stride(model.clip_frames, overlap), batch_size()
+    postprocessing.check_rules(rules, model.events)  # before hours of audio are decoded
     accumulators: dict[int, RecordingAccumulator] = {}
     with contextlib.ExitStack() as stack:
         stack.callback(_close_all, accumulators)

@@ -145,9 +145,13 @@ class TrainedModel:
           rules: post-processing rule of each event. By default only the threshold of the config applies.
 
         Raises:
-          InputError: the recording can't be read, or `overlap` is not in [0, 1).
+          InputError: the recording can't be read or is a folder or a pipe, `overlap` is not in [0, 1), or a rule is for an event
+            that the model does not know.
         """
         source = AudioSource(pathlib.Path(recording).name, pathlib.Path(recording))
+        if source.file.exists() and not source.file.is_file():
+            kind = "a folder; python -m mfl_jax.predict takes folders" if source.file.is_dir() else "not a regular file"
+            raise InputError(f"{recording}: {kind}")
         if rules is None:
             rules = dict.fromkeys(self.events, postprocessing.Rule(threshold=self.config.threshold))
         (result,) = streaming.predict_recordings(self, [source], overlap=overlap, rules=rules)

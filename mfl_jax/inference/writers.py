@@ -23,20 +23,30 @@ def _to_field(text: str) -> str:
     return " ".join(text.split())
 
 
+def _to_row(*fields: str) -> str:
+    """Joins fields to a row that the csv module, Excel, pandas and `mfl_jax.data.event_rows` read."""
+    row = io.StringIO()
+    csv.writer(row, delimiter="\t", lineterminator="\n").writerow(map(_to_field, fields))
+    return row.getvalue()
+
+
 def write_events_tsv(prediction: Prediction, file: pathlib.Path) -> None:
     """Writes one row per event: `filename onset offset event_label`, times in seconds, as sed_eval and DESED's tools read it."""
-    text = io.StringIO()
-    table = csv.writer(text, delimiter="\t", lineterminator="\n")
-    table.writerow(("filename", "onset", "offset", "event_label"))
+    rows = [_to_row("filename", "onset", "offset", "event_label")]
     for event in prediction.detected:
-        times = (f"{event.onset_s:.6f}", f"{event.offset_s:.6f}")
-        table.writerow((_to_field(prediction.recording), *times, _to_field(event.label)))
-    storage.atomic_write(file, text.getvalue())
+        rows.append(_to_row(prediction.recording, f"{event.onset_s:.6f}", f"{event.offset_s:.6f}", event.label))
+    storage.atomic_write(file, "".join(rows))
 
 
 def write_audacity(prediction: Prediction, file: pathlib.Path) -> None:
-    """Writes a label track for Audacity: one row `onset offset label` per event, times in seconds, no header."""
-    rows = [f"{event.onset_s:.6f}\t{event.offset_s:.6f}\t{_to_field(event.label)}\n" for event in prediction.detected]
+    """Writes a label track for Audacity: one row `onset offset label` per event, times in seconds, no header.
+
+    Audacity shows labels as they are in the file, so a label is quoted only if it starts with a quote.
+    """
+    rows = []
+    for event in prediction.detected:
+        times, label = (f"{event.onset_s:.6f}", f"{event.offset_s:.6f}"), _to_field(event.label)
+        rows.append(_to_row(*times, label) if label.startswith('"') else "\t".join((*times, label)) + "\n")
     storage.atomic_write(file, "".join(rows))
 
 
@@ -123,7 +133,7 @@ def write_scores_tsv(prediction: Prediction, file: pathlib.Path) -> None:
     """Writes one row per frame: `onset offset` and the score of each event, as sed_scores_eval reads it."""
     frames, hop_s = len(prediction.frame_scores), prediction.hop_s
     with storage.atomic_path(file) as part, part.open("w", encoding="utf-8") as out:
-        out.write("\t".join(["onset", "offset", *map(_to_field, prediction.events)]) + "\n")
+        out.write(_to_row("onset", "offset", *prediction.events))
         for first in range(0, frames, ROWS_AT_ONCE):
             scores = prediction.frame_scores[first : first + ROWS_AT_ONCE]
             onset = np.arange(first, first + len(scores)) * hop_s

@@ -14,6 +14,8 @@ from mfl_jax.runtime import hosts
 
 EXPLAINED_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG)
 """System errors whose message tells the user what to fix."""
+LESS_MEMORY = "close other programs, or use a device with more memory"
+"""Advice of commands without a config when memory runs out."""
 
 
 class Flags(NamedTuple):
@@ -32,7 +34,11 @@ def run_with_config(command: Callable[..., int], holders: Flags) -> None:
         if len(arguments) > 1:
             raise app.UsageError(f"unexpected: {' '.join(arguments[1:])}")
         config = holders.config.value
-        return _report_errors(lambda: _join_and_run(command, config, holders.workdir.value or f"runs/{config.name}"))
+        fields = [field for field in ("members_at_once", "batch_size", "channels") if field in config]
+        return _report_errors(
+            lambda: _join_and_run(command, config, holders.workdir.value or f"runs/{config.name}"),
+            f"lower {' or '.join(f'config.{field}' for field in fields)}",
+        )
 
     app.run(main, flags_parser=lambda arguments: _parse_config_flags(arguments, holders))
 
@@ -50,8 +56,13 @@ def _join_and_run(command: Callable[..., int], config: Any, workdir: str) -> int
     return command(config, storage.resolve_folder(workdir))
 
 
-def _report_errors(command: Callable[[], int]) -> int:
-    """Calls a command; reports a user's mistake, or a file that the system refuses to write, in one line."""
+def _report_errors(command: Callable[[], int], less_memory: str = LESS_MEMORY) -> int:
+    """Calls a command; reports a user's mistake, memory that ran out, or a file that the system refuses to write, in one line.
+
+    Args:
+      command: returns the exit status.
+      less_memory: what to do when memory runs out.
+    """
     logging.set_verbosity(logging.ERROR)
     # Orbax logs more errors for a broken checkpoint than the one that is reported.
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
@@ -67,6 +78,9 @@ def _report_errors(command: Callable[[], int]) -> int:
         if isinstance(error, OSError) and error.errno in EXPLAINED_ERRORS:
             advice = "files written before are intact; once this is fixed, the same command goes on"
             status = _print_error(f"{error.filename or 'writing'}: {error.strerror}; {advice}")
+        elif _is_out_of_memory(error):
+            reason = " ".join(str(error).split())[:200]
+            status = _print_error(f"out of memory; {less_memory}{f' ({reason})' if reason else ''}")
         elif hosts.is_lost_host_error(error):
             reason = str(error).splitlines()[0][:200]
             status = _print_error(f"another process of this run was lost ({reason}); {hosts.WHAT_TO_DO}", hosts.LOST)
@@ -75,6 +89,15 @@ def _report_errors(command: Callable[[], int]) -> int:
             raise
     hosts.exit_without_waiting(status)
     sys.exit(status)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Returns whether the machine or a device had no memory left, as the system, NumPy or JAX report it."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    jax = sys.modules.get("jax")
+    signs = ("resource_exhausted", "out of memory", "out_of_memory", "bad_alloc")
+    return jax is not None and isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error).lower() for sign in signs)
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:

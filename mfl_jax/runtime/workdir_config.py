@@ -12,11 +12,14 @@ from mfl_jax.errors import InputError
 from mfl_jax.runtime.storage import atomic_write
 
 FILE = "config.json"
+LOG = "metrics.jsonl"
+"""The log of a run, one JSON object per complete epoch."""
 MAY_CHANGE = (
-    "data_dir", "manual_dir", "beam", "accelerator", "devices", "epochs", "keep_every", "scores", "postprocess", "tune",
+    "data_dir", "manual_dir", "beam", "accelerator", "devices", "members_at_once", "epochs", "keep_every", "scores",
+    "postprocess", "tune",
 )  # fmt: skip
-"""Fields that may change between two calls on one work directory: where the data are, which devices compute, how long to train,
-and how to score the trained network.
+"""Fields that may change between two calls on one work directory: where the data are, which devices compute how much at once, how
+long to train, and how to score the trained network. `epochs` may not fall below the epochs that are trained already.
 """
 KEPT_FIELDS = ("mask_padding",)
 """Fields that keep the value of the work directory, because a command of today has another default than older runs."""
@@ -103,7 +106,8 @@ def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
       Whether the work directory already has a config.
 
     Raises:
-      InputError: fields differ (the message names them), or the stored config lacks a field.
+      InputError: fields differ (the message names them), the stored config lacks a field, or more epochs than `config.epochs` are
+        trained already.
     """
     file = workdir / FILE
     if not file.is_file():
@@ -123,7 +127,22 @@ def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
     ]
     if differing:
         raise InputError(f"{workdir} belongs to a run with another config ({'; '.join(differing)}); name another --workdir")
+    if (epochs := current.get("epochs", 0)) < stored.get("epochs", 0):
+        refuse_fewer_epochs(workdir, epochs, _count_logged_epochs(workdir / LOG))
     return True
+
+
+def _count_logged_epochs(log: pathlib.Path) -> int:
+    return log.read_bytes().count(b"\n") if log.is_file() else 0
+
+
+def refuse_fewer_epochs(workdir: pathlib.Path, epochs: int, trained: int) -> None:
+    """Raises an InputError if a config asks for fewer epochs than are trained: the checkpoint would contradict it."""
+    if epochs < trained:
+        raise InputError(
+            f"{workdir}: {trained} epochs are trained or begun already, but config.epochs is {epochs}; set config.epochs to "
+            f"{trained} or more, or name another --workdir"
+        )
 
 
 def claim_workdir(workdir: pathlib.Path, config: MutableMapping) -> None:

@@ -1,9 +1,9 @@
 """Segment-based and event-based scores of lists of events, by sed_eval. Needs the extra `eval`.
 
 Mesaros et al. 2016, "Metrics for polyphonic sound event detection". Segment-based: an event is active in every segment that it
-touches, and segments are compared. Event-based: an estimated event is correct if its label is, its onset lies within the onset
-collar, and its offset within the offset collar or, if larger, within a share of the length of the reference event. Counts
-are summed over recordings before ratios are computed.
+touches, a zero-length one in the segment that holds it, and segments are compared. Event-based: an estimated event is correct if
+its label is, its onset lies within the onset collar, and its offset within the offset collar or, if larger, within a share of the
+length of the reference event. Counts are summed over recordings before ratios are computed.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mfl_jax.data import event_list
+from mfl_jax.data import event_list, spelling
 from mfl_jax.data.annotation import Event
 from mfl_jax.data.match_recordings import match_recordings
 from mfl_jax.errors import InputError, warn
@@ -110,6 +110,8 @@ def score_matched_lists(
 ) -> dict[str, Any]:
     """Computes `score_event_lists` for an estimate of every recording, and only the `kinds` asked for."""
     reference_labels, estimated_labels = list_labels(reference.values()), list_labels(estimated.values())
+    if not reference_labels and not estimated_labels:
+        warn("neither the reference nor the estimate has an event, so there is nothing to score; all scores are 0 of 0")
     if labels is None:
         labels = reference_labels
     else:
@@ -143,9 +145,9 @@ def _create_scorers(labels: list[str], tolerances: Tolerances, kinds: Sequence[s
     sed_eval, _ = import_eval_packages()
     scorers: dict[str, Any] = {}
     if "segment" in kinds:
-        scorers["segment"] = sed_eval.sound_event.SegmentBasedMetrics(labels, float(tolerances.segment_s))
+        scorers["segment"] = _define_segment_based_class(sed_eval)(labels, float(tolerances.segment_s))
     if "event" in kinds:
-        scorers["event"] = _define_event_based_class()(
+        scorers["event"] = _define_event_based_class(sed_eval)(
             labels, t_collar=float(tolerances.onset_collar_s), percentage_of_length=float(tolerances.offset_share)
         )
         scorers["event"].offset_collar_s = float(tolerances.offset_collar_s)
@@ -153,9 +155,30 @@ def _create_scorers(labels: list[str], tolerances: Tolerances, kinds: Sequence[s
 
 
 @functools.cache
-def _define_event_based_class() -> type:
+def _define_segment_based_class(sed_eval: Any) -> type:
+    """sed_eval's class, which for itself leaves out a zero-length event on the border of two segments."""
+    base: Any = sed_eval.sound_event.SegmentBasedMetrics
+
+    class SegmentBased(base):
+        time_resolution: float
+
+        def evaluate(self, reference_event_list, estimated_event_list, evaluated_length_seconds=None):
+            lists = ([self._fill_segment(event) for event in events] for events in (reference_event_list, estimated_event_list))
+            return super().evaluate(*lists, evaluated_length_seconds)
+
+        def _fill_segment(self, event: dict) -> dict:
+            """Moves the offset of an event that fills no segment to the middle of the segment of its onset."""
+            first = math.floor(event["onset"] / self.time_resolution)
+            if math.ceil(event["offset"] / self.time_resolution) > first:
+                return event
+            return {**event, "offset": (first + 0.5) * self.time_resolution}
+
+    return SegmentBased
+
+
+@functools.cache
+def _define_event_based_class(sed_eval: Any) -> type:
     """sed_eval's class with an offset collar; sed_eval has one collar for onsets and offsets."""
-    sed_eval, _ = import_eval_packages()
     base: Any = sed_eval.sound_event.EventBasedMetrics
 
     class EventBased(base):
@@ -219,6 +242,7 @@ def score_event_files(
     Raises:
       InputError: a list is invalid, or `score_event_lists` refuses it.
     """
+    labels = None if labels is None else [spelling.normalise_label(label) for label in labels]
     reference, reference_unnamed = _read_lists(reference_file)
     estimated, estimated_unnamed = _read_lists(estimated_file)
     if len(reference) == len(estimated) == 1 and (reference_unnamed or estimated_unnamed):
@@ -241,4 +265,4 @@ def score_event_files(
 def _read_lists(file: str | pathlib.Path) -> tuple[dict[str, list[Event]], bool]:
     """Returns the events of each recording, and whether the file holds one recording without naming it."""
     lists = event_list.read_event_list(file)
-    return lists, len(lists) == 1 and pathlib.Path(file).stem in lists
+    return lists, len(lists) == 1 and spelling.normalise_name(pathlib.Path(file).stem) in lists

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from mfl_jax import metrics
+from mfl_jax.data import spelling
 from mfl_jax.data.annotation import Event
 from mfl_jax.data.match_recordings import match_recordings
 from mfl_jax.errors import InputError, warn
@@ -151,16 +152,22 @@ def _match_reference(
     names = match_recordings(frame_scores, reference)
     if missing := sorted(set(reference) - set(names.values())):
         raise InputError(f"the recording {missing[0]!r} of the reference has no scores")
-    if unknown := sorted({*event_list_scores.list_labels(reference.values())} - set(events)):
+    columns = {label: spelling.find_label(label, events) for label in event_list_scores.list_labels(reference.values())}
+    if unknown := [label for label, column in columns.items() if column is None]:
         raise InputError(f"the reference has events of {unknown[0]!r}, which has no scores")
-    true = {name: _cut_events(reference[names[name]], float(durations_s[name])) for name in frame_scores}
+    true = {name: _cut_events(reference[names[name]], columns, float(durations_s[name])) for name in frame_scores}
     if left_out := sum(map(len, reference.values())) - sum(map(len, true.values())):
         warn(f"events of the reference that start after the end of their recordings are left out: {left_out}")
     return true
 
 
-def _cut_events(events: Events, duration_s: float) -> list[Event]:
-    return [Event(event.onset_s, min(event.offset_s, duration_s), event.label) for event in events if event.onset_s < duration_s]
+def _cut_events(events: Events, columns: Mapping[str, str | None], duration_s: float) -> list[Event]:
+    """Cuts events at the end of their recording and gives them the labels of their columns."""
+    return [
+        Event(event.onset_s, min(event.offset_s, duration_s), columns[event.label] or event.label)
+        for event in events
+        if event.onset_s < duration_s
+    ]
 
 
 def _detect(

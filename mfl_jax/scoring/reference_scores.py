@@ -50,6 +50,11 @@ class ReferenceScores:
         ratios = {"scene": metrics.scene_ratios, "event": metrics.frame_ratios}
         return {way: {task: ratios[task](counts) for task, counts in tasks.items()} for way, tasks in self.counts.items()}
 
+    def lacks_events(self) -> bool:
+        """Whether event scores are 0 of 0: the recordings have no event and none was detected."""
+        counts = [tasks["event"] for tasks in self.counts.values() if "event" in tasks]
+        return bool(counts) and not any(int(count["active"]) or int(np.sum(count["fp"])) for count in counts)
+
     def _add_scenes(self, prediction: Prediction, scene: int) -> None:
         self._add_scene_answers("recordings", prediction.scene[None], scene)
         if prediction.clip_scores is not None:

@@ -36,7 +36,8 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
     """Trains to the end of the last epoch, resuming from the newest checkpoint in the work directory.
 
     The order of the clips depends only on the seed and the epoch, everything else only on the state. So a run that was stopped
-    anywhere ends bit for bit as if it had not been, on the same machine and devices.
+    anywhere ends bit for bit as if it had not been, where the same program on the same devices computes the same bits twice:
+    CPUs do, GPUs only with `--xla_gpu_deterministic_ops`.
 
     Args:
       config: see `configs/default.py`.
@@ -48,7 +49,7 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
       Whether training is complete; False if it was asked to stop.
 
     Raises:
-      InputError: the work directory belongs to another config or other data, or a loss is not finite.
+      InputError: the work directory belongs to another config or other data or has more epochs, or a loss is not finite.
     """
     console = console or rich.console.Console(quiet=not parallel.is_first_host())
     workdir_config.check_workdir(workdir, config)
@@ -60,11 +61,12 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
     _print_plan(run, len(training), console)
     with contextlib.ExitStack() as stack:
         stack.enter_context(workdir_lock.lock_workdir(workdir))
-        if parallel.is_first_host():
-            workdir_config.claim_workdir(workdir, config)
         stop = stack.enter_context(stop_requests())
         job = _Job(run, clips, training, held_out, workdir, console, stack)
         state = job.resume_or_start()
+        workdir_config.refuse_fewer_epochs(workdir, config.epochs, -(-int(state.step) // job.epoch_steps))
+        if parallel.is_first_host():
+            workdir_config.claim_workdir(workdir, config)
         if int(state.step) >= config.epochs * job.epoch_steps:
             console.print(f"training was complete before: {int(state.step) // job.epoch_steps} epochs")
             return True
@@ -182,7 +184,7 @@ class _Job:
         run, epoch = self.run, taken // self.epoch_steps
         if self.best is not None:
             self.best.drop_after(taken)
-        self.records = epoch_log.read(self.workdir / "metrics.jsonl", epoch)
+        self.records = epoch_log.read(self.workdir / workdir_config.LOG, epoch)
         scores = [epoch_log.validation_score(record) for record in self.records if "validation" in record]
         self.best_score = max(scores, default=-math.inf)
         self.board: epoch_log.TensorBoardWriter | None = None
@@ -224,7 +226,7 @@ class _Job:
             record["validation"] = steps.epoch_figures(counts, reduction=run.config.reduction)
         self.records.append(record)
         if self.board is not None:
-            epoch_log.write(self.workdir / "metrics.jsonl", self.records)
+            epoch_log.write(self.workdir / workdir_config.LOG, self.records)
             self.board.add(record)
         if self.best is not None and (score := epoch_log.validation_score(record)) > self.best_score:
             self.best_score = score

@@ -1,7 +1,8 @@
 """Trains runs of one architecture at once: one compiled step, vmapped over their parameters, clip orders and scalars.
 
-A member of such a group is the same run that `mfl_jax.main` trains from its config: the same initial parameters, the same clips
-in the same order, the same steps.
+A member of such a group takes the steps of the run that `mfl_jax.main` trains from its config: the same initial parameters, the
+same clips in the same order, the same updates. The bits differ, since a program for several runs adds in another order, and
+training amplifies the difference, in bfloat16 more than in float32.
 """
 
 import contextlib
@@ -108,13 +109,15 @@ def train_group(
       Whether the members are complete; False if asked to stop.
 
     Raises:
-      InputError: a loss is not finite, or the group was begun on other data.
+      InputError: a loss is not finite, or the group was begun on other data or has more epochs.
     """
     group = _Group(members, splits, home, devices)
-    for member in members:
-        workdir_config.claim_workdir(member.folder(home), member.config)
     with Checkpoints(group.folder / "checkpoints", keep=2, owner=True) as checkpoints, Background() as background:
         states = group.resume_or_start(checkpoints)
+        begun = -(-int(states.step[0]) // group.batches.epoch_steps)
+        for member in members:
+            workdir_config.refuse_fewer_epochs(member.folder(home), member.config.epochs, begun)
+            workdir_config.claim_workdir(member.folder(home), member.config)
         advance(int(states.step[0]) * len(members))
         trained = group.run_epochs(states, checkpoints, background, stop, advance)
     if trained is None:
@@ -157,7 +160,7 @@ class _Group:
         if (resumed := resume(checkpoints, states, self.dataset.fingerprint, refusal)) is not None:
             states = jax.device_get(resumed)
         epoch = int(states.step[0]) // self.batches.epoch_steps
-        self.records = [epoch_log.read(member.folder(self.home) / "metrics.jsonl", epoch) for member in self.members]
+        self.records = [epoch_log.read(member.folder(self.home) / workdir_config.LOG, epoch) for member in self.members]
         return states
 
     def run_epochs(
@@ -231,7 +234,7 @@ class _Group:
                 epoch=epoch, taken=result.steps, clips=result.clips, seconds=result.seconds / len(self.members),
             )  # fmt: skip
             self.records[index].append(record)
-            epoch_log.write(member.folder(self.home) / "metrics.jsonl", self.records[index])
+            epoch_log.write(member.folder(self.home) / workdir_config.LOG, self.records[index])
 
     def score(self, states: TrainState, lowest: Mapping) -> None:
         """Scores trained members, and writes the checkpoint and the results of each.

@@ -1,5 +1,7 @@
 """Event lists: the common formats, and errors in them."""
 
+import csv
+
 import pytest
 
 from mfl_jax.data.event_list import read_event_list
@@ -61,10 +63,57 @@ def test_row_numbers_count_blank_lines(tmp_path):
     assert [event.row for event in events] == [3, 4]
 
 
-def test_labels_keep_commas_and_quotes(tmp_path):
-    tabs = read_event_list(write_list(tmp_path, 'x\t0\t1\tAir horn, "truck" horn\n'))
-    commas = read_event_list(write_list(tmp_path, 'x,0,1,"Air horn, ""truck"" horn"\n'))
-    assert as_tuples(tabs) == as_tuples(commas) == {"x": [(0.0, 1.0, 'Air horn, "truck" horn')]}
+@pytest.mark.parametrize(
+    "text",
+    [
+        'x\t0\t1\tAir horn, "truck" horn\n',
+        'x\t0\t1\t"Air horn, ""truck"" horn"\n',  # as Excel, pandas and `predict` write it
+        '"x"\t"0"\t"1"\t "Air horn, ""truck"" horn"\n',
+        'x,0,1,"Air horn, ""truck"" horn"\n',
+    ],
+)
+def test_labels_keep_commas_and_quotes(tmp_path, text):
+    assert as_tuples(read_event_list(write_list(tmp_path, text))) == {"x": [(0.0, 1.0, 'Air horn, "truck" horn')]}
+
+
+NAMES = ['he said "x".wav', '"x".wav', "it's; a, b.wav", "tab\there.wav", "ünï 1.wav"]
+LABELS = ["talk, far", '"door"', '5" pipe', "it's", "a;b", "#1"]
+
+
+@pytest.mark.parametrize("separator", ["\t", ","])
+@pytest.mark.parametrize("writer", ["csv", "pandas"])
+def test_tables_of_other_programs_keep_names_and_labels(tmp_path, separator, writer):
+    # A tab anywhere in a table says that tabs separate its fields.
+    names = [name for name in NAMES if separator == "\t" or "\t" not in name]
+    rows = [(name, 0.5, 1.25, label) for name in names for label in LABELS]
+    file, columns = tmp_path / "list.tsv", ("filename", "onset", "offset", "event_label")
+    if writer == "csv":
+        with file.open("w", newline="", encoding="utf-8") as out:
+            csv.writer(out, delimiter=separator).writerows([columns, *rows])
+    else:
+        pandas = pytest.importorskip("pandas")
+        pandas.DataFrame(rows, columns=columns).to_csv(file, sep=separator, index=False)
+    assert as_tuples(read_event_list(file)) == {name: [(0.5, 1.25, label) for label in LABELS] for name in names}
+
+
+@pytest.mark.parametrize("label", ['"door', '"door" bang', '"two\nlines"', '"', '"a"b"'])
+@pytest.mark.parametrize("separator", ["\t", ","])
+def test_quotes_that_do_not_enclose_a_field_are_refused(tmp_path, label, separator):
+    """Even if a later row would close them: the rows between would be lost."""
+    rows = [("a", "0", "1", "x"), ("b", "0", "1", label), ("c", "0", "1", "x"), ("d", "0", "1", 'y"')]
+    text = "".join(separator.join(row) + "\n" for row in rows)
+    message = r"list\.tsv, row 2: not a row of the event list \(.*\); a field in double quotes must end with one"
+    with pytest.raises(InputError, match=message) as refusal:
+        read_event_list(write_list(tmp_path, text))
+    assert "\n" not in str(refusal.value)
+
+
+def test_names_and_labels_that_look_the_same_are_the_same(tmp_path):
+    composed, decomposed = "h\u00fcndin", "hu\u0308ndin"
+    text = f"{composed}.wav\t0\t1\tbig dog\n{decomposed}.wav\t1\t2\tbig\u00a0dog \n{composed}.wav\t2\t3\t{decomposed}\n"
+    expected = [(0.0, 1.0, "big dog"), (1.0, 2.0, "big dog"), (2.0, 3.0, composed)]
+    assert as_tuples(read_event_list(write_list(tmp_path, text))) == {f"{composed}.wav": expected}
+    assert as_tuples(read_event_list(write_list(tmp_path, "0\t1\tcar\n", f"{decomposed}.txt"))) == {composed: [(0.0, 1.0, "car")]}
 
 
 def test_lists_without_events(tmp_path):
@@ -72,6 +121,62 @@ def test_lists_without_events(tmp_path):
     assert read_event_list(write_list(tmp_path, "onset\toffset\tlabel\n", "x.txt")) == {"x": []}
     assert read_event_list(write_list(tmp_path, "filename\tonset\toffset\tevent_label\n", "x.txt")) == {}
     assert read_event_list(write_list(tmp_path, "x.wav\ny.wav\n")) == {"x.wav": [], "y.wav": []}
+    assert read_event_list(write_list(tmp_path, "x.wav\thome\ny.wav\tstreet\n")) == {"x.wav": [], "y.wav": []}
+
+
+@pytest.mark.parametrize(
+    "name", ["a001", "Y0_350.000_360.000.wav", "my dog 1 2 barks.wav", "#1.wav\t\t", "list of, a; b.flac", "two words\t", "7"]
+)
+def test_names_of_recordings_without_events(tmp_path, name):
+    recordings = read_event_list(write_list(tmp_path, f"x.wav\t0\t1\tcar\n{name}\n"))
+    assert as_tuples(recordings) == {"x.wav": [(0.0, 1.0, "car")], name.strip(): []}
+
+
+EVENT = "a.wav\t0.5\t1.2\tcar\n"
+
+
+@pytest.mark.parametrize(
+    "text, row, value, hint",
+    [
+        ("0.5 1.2 car\n", 1, "0.5 1.2 car", "spaces"),
+        ("0.5   1.2   car passing by\n", 1, "0.5   1.2   car passing by", "spaces"),
+        (EVENT + "a.wav 2.0 3.0 horn\n", 2, "a.wav 2.0 3.0 horn", "spaces"),
+        (EVENT + "a.wav 2.0 3.0 horn\t\t\t\n", 2, "a.wav 2.0 3.0 horn", "spaces"),
+        ("0.5\t1.2\tcar\n2.0 3.0 horn\n", 2, "2.0 3.0 horn", "spaces"),
+        ("0.5;1.2;car\n", 1, "0.5;1.2;car", "';'"),
+        ("a.wav;0,5;1,2;car\n", 1, "a.wav;0", "';'"),
+        ("0,5;1,2;car\n", 1, "5;1", "';'"),
+        ("filename;onset;offset;event_label\na.wav;0.5;1.2;car\n", 1, "filename;onset;offset;event_label", "';'"),
+        ("filename onset offset event_label\na.wav 0.5 1.2 car\n", 1, "filename onset offset event_label", "spaces"),
+        ("0.5|1.2|car\n", 1, "0.5|1.2|car", "'|'"),
+        (EVENT + "a.wav,2.0,3.0,horn\n", 2, "a.wav,2.0,3.0,horn", "','"),
+        (EVENT + '"a.wav","2.0","3.0","horn"\n', 2, None, None),
+        ("filename\tonset\toffset\tevent_label\nb.wav 0 1 car\n", 2, "b.wav 0 1 car", "spaces"),
+        ("onset\toffset\tevent_label\n0 1 car\n", 2, "0 1 car", "spaces"),
+        (EVENT + "# a comment\n", 2, "# a comment", None),
+        ("# made by hand\n" + EVENT, 1, "# made by hand", None),
+        (EVENT + "#comment\n", 2, "#comment", None),
+        (EVENT + "# see a.wav\n", 2, "# see a.wav", None),
+        (EVENT + "// a comment\n", 2, "// a comment", None),
+        (EVENT + "end of list\n", 2, "end of list", None),
+        ("0.5\n1.2\n", 1, "0.5", None),
+        ("0.5\t1.2\n", 1, "0.5", None),
+        ("0,5,1,2,car\n", 1, "5", None),
+        ("a.wav\thome\t0\t1\tcar\nb.wav\t0.5\n", 2, "0.5", None),
+    ],
+)
+def test_a_row_in_no_known_form_is_no_recording(tmp_path, text, row, value, hint):
+    """Such a row became the name of a recording without events, so that its event was lost."""
+    with pytest.raises(InputError, match=rf"list\.tsv, row {row}: ") as refusal:
+        read_event_list(write_list(tmp_path, text))
+    message = str(refusal.value)
+    assert "\n" not in message and (value is None or value in message)
+    assert f"it looks separated by {hint}; use tabs" in message if hint else "looks separated" not in message
+
+
+def test_the_header_may_be_a_comment(tmp_path):
+    text = "# filename\tonset\toffset\tevent_label\na.wav\t0\t1\tcar\n"
+    assert as_tuples(read_event_list(write_list(tmp_path, text))) == {"a.wav": [(0.0, 1.0, "car")]}
 
 
 def test_a_folder_holds_one_list_per_recording(tmp_path):
@@ -79,8 +184,15 @@ def test_a_folder_holds_one_list_per_recording(tmp_path):
     write_list(tmp_path, "", "a.ann")
     write_list(tmp_path, "filename\tonset\toffset\tevent_label\n", "home/c.tsv")
     write_list(tmp_path, "audio/home/d.wav\t2\t3\tdog\n", "home/d.tsv")
+    write_list(tmp_path, "onset,offset,event_label\n0,1,cat\n", "e.csv")
     write_list(tmp_path, "no list", "b.md")
-    expected = {"a": [], "b": [(0.0, 1.0, "car")], "home/c": [], "audio/home/d.wav": [(2.0, 3.0, "dog")]}
+    expected = {
+        "e": [(0.0, 1.0, "cat")],
+        "a": [],
+        "b": [(0.0, 1.0, "car")],
+        "home/c": [],
+        "audio/home/d.wav": [(2.0, 3.0, "dog")],
+    }
     assert as_tuples(read_event_list(tmp_path)) == expected
     write_list(tmp_path, "0\t1\tcar\n", "b.ann")
     with pytest.raises(InputError, match=r"b\.txt: the recording 'b' is also in .*b\.ann"):

@@ -64,9 +64,52 @@ def test_a_row_with_empty_event_fields_is_a_recording_without_events(tmp_path):
     assert got == [Recording("quiet.wav", "home", ()), Recording("a.wav", "home", (Event(1.0, 2.0, "fan", 3),))]
 
 
-def test_unicode_and_quotes_are_kept(tmp_path):
-    path = write(tmp_path, HEADER + "Küche/音 1.wav\tCafé\t0\t1\t\"door\" 'bang'\n")
-    assert label_list.read_label_list(path) == [Recording("Küche/音 1.wav", "Café", (Event(0.0, 1.0, "\"door\" 'bang'", 2),))]
+@pytest.mark.parametrize("label", ["the \"door\" 'bang'", '"the ""door"" \'bang\'"'], ids=["plain", "as Excel writes it"])
+def test_unicode_and_quotes_are_kept(tmp_path, label):
+    path = write(tmp_path, HEADER + f'Küche/音 1.wav\t"Café, bar"\t0\t1\t{label}\n')
+    expected = Recording("Küche/音 1.wav", "Café, bar", (Event(0.0, 1.0, "the \"door\" 'bang'", 2),))
+    assert label_list.read_label_list(path) == [expected]
+
+
+COMPOSED, DECOMPOSED = "h\u00fcndin", "hu\u0308ndin"
+
+
+def test_labels_and_paths_that_look_the_same_are_the_same(tmp_path):
+    rows = [
+        ("a.wav", "big  city", COMPOSED),
+        (f"{COMPOSED}.wav", "home", "big dog"),
+        (f"{DECOMPOSED}.wav", "home", "big\u00a0dog"),
+    ]
+    rows += [("a.wav", "big\u00a0city", DECOMPOSED)]
+    got = label_list.read_label_list(write(tmp_path, HEADER + "".join(f"{p}\t{s}\t0\t1\t{e}\n" for p, s, e in rows)))
+    assert [(r.path, r.scene, [event.label for event in r.events]) for r in got] == [
+        ("a.wav", "big city", [COMPOSED, COMPOSED]),
+        (f"{COMPOSED}.wav", "home", ["big dog", "big dog"]),
+    ]
+
+
+def test_labels_have_the_spelling_of_the_vocabulary(tmp_path):
+    """Older runs may have any: even two classes that look the same."""
+    path = write(tmp_path, HEADER + f"a.wav\tbig city\t0\t1\t{COMPOSED}\na.wav\tbig city\t0\t1\tbig\u00a0dog\n")
+    (recording,) = label_list.read_label_list(
+        path, scenes=("big\u00a0city",), events=(DECOMPOSED, "big dog", "big\u00a0dog"), renamed={"x": "y"}
+    )
+    assert recording.scene == "big\u00a0city" and [e.label for e in recording.events] == [DECOMPOSED, "big\u00a0dog"]
+
+
+def test_former_labels_are_renamed_in_any_spelling(tmp_path):
+    path = write(tmp_path, HEADER + "a.wav\thome\t0\t1\twater\u00a0tap running \n")
+    (recording,) = label_list.read_label_list(path, events=EVENTS[:3], renamed={"water tap running": "dishes"})
+    assert recording.events[0].label == "dishes"
+
+
+@pytest.mark.parametrize("on_disk", [COMPOSED, DECOMPOSED])
+def test_paths_are_those_of_the_files(tmp_path, on_disk):
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / f"{on_disk}.wav").touch()
+    path = write(tmp_path, HEADER + f"audio/{COMPOSED}.wav\thome\t\t\t\naudio\\{DECOMPOSED}.wav\thome\t\t\t\n")
+    got = label_list.read_label_list(path, root=tmp_path)
+    assert [recording.path for recording in got] == [f"audio/{on_disk}.wav"]
 
 
 @pytest.mark.parametrize("path", ["b\\c.wav", "./b/c.wav", "b//c.wav"])
@@ -111,7 +154,11 @@ GOOD = "a.wav\thome\t0.5\t1.25\tdishes\n"
         (".\thome\t0\t1\tfan", ["'.' is not inside"]),
         ("a.wav\thome\t0\t1", ["4 fields, but the header has 5"]),
         ("a.wav\thome\t0\t1\tfan\t", ["6 fields, but the header has 5"]),
-        ("a.wav home 0 1 fan", ["1 fields, but the header has 5"]),
+        ("a.wav home 0 1 fan", ["1 fields, but the header has 5; it looks separated by spaces; use tabs: 'a.wav home 0 1 fan'"]),
+        ("a.wav;home;0,5;1;fan", ["1 fields, but the header has 5; it looks separated by ';'; use tabs"]),
+        ("# a comment", ["1 fields, but the header has 5: '# a comment'"]),
+        ('a.wav\thome\t0\t1\t"fan', ["a field in double quotes must end with one, and quotes inside it are doubled"]),
+        ('a.wav\thome\t0\t1\t"fan" off', ["a field in double quotes must end with one"]),
         ("../a.wav\thome\t0\t1\tfan", ["'../a.wav'", "not inside the folder"]),
         ("b/../../a.wav\thome\t0\t1\tfan", ["'b/../../a.wav'", "not inside the folder"]),
         ("..\\a.wav\thome\t0\t1\tfan", ["not inside the folder"]),

@@ -95,3 +95,11 @@ def test_name_that_matches_two_paths_is_refused():
 def test_equal_path_wins_over_others():
     assert match_names(["a.wav"], "a.wav", "one/a.wav") == {"a.wav": "a.wav"}
     assert match_names(["one/a.wav"], "a.wav", "one/a.wav", "one/a.flac") == {"one/a.wav": "one/a.wav"}
+
+
+@pytest.mark.parametrize("one, other", [("\u00fc", "u\u0308"), ("u\u0308", "\u00fc")])
+def test_unicode_forms_of_one_name_match(one, other):
+    expected = {f"x/b{one}.wav": f"x/b{other}.wav", f"c{one}": f"x/c{other}.flac"}
+    assert match_recordings(expected, expected.values()) == expected
+    with pytest.raises(InputError, match=r"'a.*\.wav' and 'a.*\.wav' both match"):
+        match_recordings([f"a{one}.wav", f"a{other}.wav"], [f"a{one}.wav"])

@@ -94,12 +94,13 @@ def test_disk_error_in_one_recording_does_not_affect_the_others(record, monkeypa
 
     def fail_on_bad(path, rate):
         if path == bad.file:
-            raise OSError(5, "Input/output error")
+            raise OSError(5, "Input/output error", str(path))
         return stream(path, rate)
 
     monkeypatch.setattr(decoding.audio_reader, "stream_mono", fail_on_bad)
     results = predict_all(network(), [good, bad])
     assert isinstance(results["a.wav"], Prediction) and isinstance(results["bad.wav"], UnreadableRecording)
+    assert results["bad.wav"].reason == f"{bad.file}: not readable (Input/output error)"
 
 
 # Stopping in the middle.

@@ -57,6 +57,12 @@ def test_folder_means_the_recordings_in_it_at_any_depth(tmp_path, spool):
     assert [source.file for source in sources] == [tmp_path / name for name in names(sources)]
 
 
+def test_argument_may_differ_from_the_file_in_unicode_form(tmp_path, spool):
+    touch(tmp_path, "hu\u0308.wav")
+    (source,) = find_recordings.find_recordings([f"{tmp_path}/h\u00fc.wav"], spool)
+    assert source.file == tmp_path / "hu\u0308.wav"
+
+
 def test_trailing_slash_changes_nothing(tmp_path, spool):
     touch(tmp_path, "a/x.wav")
     assert find_recordings.find_recordings([f"{tmp_path}/a/"], spool) == find_recordings.find_recordings([f"{tmp_path}/a"], spool)
@@ -237,3 +243,5 @@ def test_durations_come_from_the_headers(tmp_path):
     assert audio_source.read_duration_s(AudioSource("b", tmp_path / "b.wav")) is None
     assert audio_source.read_duration_s(AudioSource("c", tmp_path / "missing.wav")) is None
     assert audio_source.read_duration_s(AudioSource("d", tmp_path)) is None
+    os.mkfifo(tmp_path / "pipe.wav")  # opening it would wait for a writer
+    assert audio_source.read_duration_s(AudioSource("e", tmp_path / "pipe.wav")) is None

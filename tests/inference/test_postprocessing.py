@@ -347,6 +347,20 @@ def test_invalid_rule_is_named_by_its_event(tmp_path, fields):
     assert str(file) in message and "'low'" in message and "\n" not in message
 
 
+def test_rules_find_their_event_in_any_spelling(tmp_path):
+    file = write_rules(tmp_path, {"rules": {"h\u00fcndin": {"threshold": 0.25}}})
+    assert postprocessing.read_rules(file, ["hu\u0308ndin"]) == {"hu\u0308ndin": Rule(threshold=0.25)}
+
+
+@pytest.mark.parametrize("find", [postprocessing.find_runs_by_event, postprocessing.mark_detected_frames])
+def test_rules_of_unknown_events_are_refused(find):
+    scores = np.zeros((3, 2), np.float32)
+    with pytest.raises(InputError, match="the rules name the event 'cat'; the model knows car, dog"):
+        find(scores, ["car", "dog"], {"car": Rule(), "cat": Rule()}, 0.02)
+    with pytest.raises(InputError, match="the model knows no events"):
+        postprocessing.check_rules({"cat": Rule()}, ())
+
+
 def test_unknown_event_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"rules\.json: unknown event 'hihg'; the model knows high, low"):
         postprocessing.read_rules(write_rules(tmp_path, {"rules": {"hihg": {}}}), EVENTS)

@@ -1,5 +1,7 @@
 """Prediction of recordings with a trained network, against evaluation and against calls of the model."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -83,6 +85,13 @@ def test_predict_takes_a_file(model, evaluation, tmp_path):
     assert all((event.onset_s, event.offset_s) == (0, alone.duration_s) for event in low.detected)
     with pytest.raises(InputError, match=r"missing\.wav: no such recording"):
         model.predict(tmp_path / "missing.wav")
+    with pytest.raises(InputError, match=r": a folder; python -m mfl_jax\.predict takes folders$"):
+        model.predict(tmp_path)
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(InputError, match=r"pipe\.wav: not a regular file$"):
+        model.predict(tmp_path / "pipe.wav")
+    with pytest.raises(InputError, match="the rules name the event 'bagpipe'; the model knows high, low"):
+        model.predict(source.file, rules={"bagpipe": postprocessing.Rule()})
 
 
 @pytest.mark.parametrize("task", ["scene", "event"])

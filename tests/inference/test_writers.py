@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from mfl_jax.data import event_list
 from mfl_jax.errors import InputError
 from mfl_jax.inference import prediction, writers
 from mfl_jax.scoring.eval_packages import import_eval_packages
@@ -82,12 +83,36 @@ def test_field_and_row_separators_become_spaces(tmp_path, name):
     assert header == "onset\toffset\tx y z"
 
 
-def test_name_that_begins_with_a_quote(tmp_path):
-    rows = read_table(write_file("events", make_prediction('"hi" she said.wav'), tmp_path))
-    assert [row[0] for row in rows[1:]] == ['"hi" she said.wav'] * 3
+LABELS = ["talk, far", '"door"', '"door" bang', '5" pipe', "it's", "#1"]
 
 
-@pytest.mark.parametrize("name", ["a b.wav", "folder/c,d.wav", "[x] {y}.wav"])
+@pytest.mark.parametrize("name", [*ODD, '"hi" she said.wav', '"x".wav'])
+@pytest.mark.parametrize("label", LABELS)
+def test_events_are_read_back(tmp_path, name, label):
+    result = make_prediction(name, detected=[(label, 0.0, 1.5, 0.5)], events=(label,))
+    (recording, events), *others = event_list.read_event_list(write_file("events", result, tmp_path)).items()
+    assert recording == name and not others and [(e.onset_s, e.offset_s, e.label) for e in events] == [(0.0, 1.5, label)]
+    (events,) = event_list.read_event_list(write_file("audacity", result, tmp_path)).values()
+    assert [(e.onset_s, e.offset_s, e.label) for e in events] == [(0.0, 1.5, label)]
+
+
+@pytest.mark.parametrize("name", ['he said "x".wav', '"x".wav', "a,b.wav"])
+def test_pandas_reads_the_tables(tmp_path, name):
+    pandas = pytest.importorskip("pandas")
+    result = make_prediction(name, detected=[(label, 0.0, 1.5, 0.5) for label in LABELS], events=LABELS)
+    events = pandas.read_csv(write_file("events", result, tmp_path), sep="\t")
+    assert events.to_numpy().tolist() == [[name, 0.0, 1.5, label] for label in LABELS]
+    assert list(pandas.read_csv(write_file("scores", result, tmp_path), sep="\t").columns) == ["onset", "offset", *LABELS]
+    labels = pandas.read_csv(write_file("audacity", result, tmp_path), sep="\t", header=None)
+    assert labels.to_numpy().tolist() == [[0.0, 1.5, label] for label in LABELS]
+
+
+def test_audacity_gets_labels_as_they_are(tmp_path):
+    result = make_prediction(detected=[('5" pipe', 0.0, 1.5, 0.5)], events=('5" pipe',))
+    assert write_file("audacity", result, tmp_path).read_text() == '0.000000\t1.500000\t5" pipe\n'
+
+
+@pytest.mark.parametrize("name", ["a b.wav", "folder/c,d.wav", "[x] {y}.wav", 'he said "x".wav'])
 def test_sed_eval_reads_the_events(tmp_path, name):
     pytest.importorskip("sed_eval")
     sed_eval, _ = import_eval_packages()

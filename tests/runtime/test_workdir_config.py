@@ -126,3 +126,22 @@ def test_a_kept_field_stays_as_in_the_run_so_far(tmp_path, caplog):
             workdir_config.claim_workdir(tmp_path, config)
         assert config.mask_padding is False and "config.mask_padding stays False" in caplog.text
         assert json.loads((tmp_path / "config.json").read_text())["mask_padding"] is False
+
+
+@pytest.mark.parametrize("logged", [0, 2, 3])
+def test_epochs_may_not_fall_below_those_trained(tmp_path, logged):
+    """Also in the folders of an experiment's runs, which have a config and a log of their own."""
+    workdir_config.claim_workdir(tmp_path / "run", small_config(tmp_path, epochs=5))
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(f'{{"epoch": {n + 1}}}\n' for n in range(logged)) + '{"epo')
+    for epochs in (3, 5, 9):
+        assert workdir_config.check_workdir(tmp_path / "run", small_config(tmp_path, epochs=epochs))
+    fewer = small_config(tmp_path, epochs=logged - 1)
+    if logged:
+        with pytest.raises(InputError, match=rf"run: {logged} epochs are trained .* is {logged - 1}; .* {logged} or more"):
+            workdir_config.claim_workdir(tmp_path / "run", fewer)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["epochs"] == 5
+
+
+def test_runs_at_once_may_change_between_calls(tmp_path):
+    workdir_config.claim_workdir(tmp_path / "home", small_experiment(tmp_path, members_at_once=4))
+    assert workdir_config.check_workdir(tmp_path / "home", small_experiment(tmp_path, members_at_once=2))

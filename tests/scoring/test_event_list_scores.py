@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from mfl_jax.errors import InputError
@@ -106,6 +107,103 @@ def test_class_without_events_counts_0():
     for kind in ("segment", "event"):
         assert scores[kind]["macro_f"] == 25
         assert scores[kind]["class_f"] == {"car": 100, "dog": 0, "cat": 0, "None": 0}
+
+
+@pytest.mark.parametrize("segment_s", [1.0, 0.5, 0.1])
+@pytest.mark.parametrize("onset_s", [0.0, 0.3, 1.0, 1.1, 2.0, 7.0])
+def test_zero_length_events_count_in_the_segment_that_holds_them(onset_s, segment_s):
+    reference = {"x": events((onset_s, onset_s, "car"), (3, 3 + segment_s, "horn")), "y": events((onset_s, onset_s, "car"))}
+    for estimated, n_estimated in ((reference, 3), ({"x": reference["x"], "y": []}, 2)):
+        scores = event_list_scores.score_event_lists(reference, estimated, tolerances=Tolerances(segment_s=segment_s))
+        assert scores["segment"]["n_reference"] == scores["event"]["n_reference"] == 3
+        assert scores["segment"]["n_estimated"] == scores["event"]["n_estimated"] == n_estimated
+    # In the middle of a segment sed_eval counts them too, and a segment's length away they are no hit.
+    near, far = (events((time_s, time_s, "car")) for time_s in (onset_s + segment_s / 2, onset_s + 1.5 * segment_s))
+    if onset_s in (0, 1, 2, 7):
+        for estimated, hits in ((near, 1), (far, 0)):
+            scores = event_list_scores.score_event_lists(
+                {"y": reference["y"]}, {"y": estimated}, tolerances=Tolerances(segment_s)
+            )
+            assert scores["segment"]["recall"] == 100 * hits
+
+
+def random_events(rng):
+    """Events on a grid of 0.25 s; a third of them has no length."""
+    rows = []
+    for _ in range(rng.integers(0, 12)):
+        onset = rng.integers(0, 40) / 4
+        rows.append((onset, onset + rng.integers(0, 12) / 4 * (rng.random() > 1 / 3), str(rng.choice(["car", "dog", "cat"]))))
+    return events(*rows)
+
+
+def test_a_list_scores_100_against_itself():
+    rng = np.random.default_rng(0)
+    lists = {f"{number}.wav": random_events(rng) for number in range(50)}
+    scores = event_list_scores.score_event_lists(lists, lists)
+    for kind in ("segment", "event"):
+        assert {scores[kind][key] for key in ("micro_f", "macro_f", "precision", "recall")} == {100.0}
+        assert set(scores[kind]["class_f"].values()) == {100.0} and scores[kind]["error_rate"] == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_segments_agree_with_sed_eval_and_a_loop(seed):
+    """sed_eval leaves out zero-length events on a border; the loop counts every segment that an event touches."""
+    rng = np.random.default_rng(seed)
+    labels = ["car", "cat", "dog"]
+    reference, estimated = (
+        {name: [*random_events(rng), *events((3, 4, "car"))] for name in "xyz"} for _ in ("reference", "estimated")
+    )
+
+    def touched(lists):
+        return {
+            (name, label, segment)
+            for name, rows in lists.items()
+            for _, label, segment in (
+                (event, event.label, segment)
+                for event in rows
+                for segment in range(14)
+                if (event.onset_s < segment + 1 and event.offset_s > segment)
+                or (event.onset_s == event.offset_s and segment <= event.onset_s < segment + 1)
+            )
+        }
+
+    true, guess = touched(reference), touched(estimated)
+    scores = event_list_scores.score_event_lists(reference, estimated, labels=labels)["segment"]
+    assert (scores["n_reference"], scores["n_estimated"]) == (len(true), len(guess))
+    assert scores["micro_f"] == pytest.approx(200 * len(true & guess) / (len(true) + len(guess)))
+    # Without zero-length events on a border, sed_eval's own class has the same figures.
+    sed_eval, _ = import_eval_packages()
+    plain = sed_eval.sound_event.SegmentBasedMetrics(labels, 1.0)
+    for name in "xyz":
+        rows = [
+            [{"onset": float(e.onset_s), "offset": float(e.offset_s), "event_label": e.label} for e in lists[name] if inside(e)]
+            for lists in (reference, estimated)
+        ]
+        plain.evaluate(*rows)
+    inner = [{name: [e for e in lists[name] if inside(e)] for name in "xyz"} for lists in (reference, estimated)]
+    scores = event_list_scores.score_event_lists(*inner, labels=labels)["segment"]
+    assert scores["micro_f"] == pytest.approx(100 * plain.overall_f_measure()["f_measure"])
+    assert scores["error_rate"] == pytest.approx(plain.overall_error_rate()["error_rate"])
+
+
+def inside(event):
+    return event.onset_s < event.offset_s or event.onset_s % 1 > 0
+
+
+def test_lists_without_any_event_say_so(tmp_path, capsys):
+    event_list_scores.score_event_lists({"x": []}, {"x": []})
+    assert capsys.readouterr().err.startswith("warning: neither the reference nor the estimate has an event")
+    (tmp_path / "names.txt").write_text("a.wav\nb.wav\n")
+    event_list_scores.score_event_files(tmp_path / "names.txt", tmp_path / "names.txt")
+    assert "0 of 0" in capsys.readouterr().err
+    event_list_scores.score_event_lists({"x": []}, {"x": events((0, 1, "car"))})
+    assert capsys.readouterr().err == ""
+
+
+def test_labels_to_score_may_be_spelled_in_any_form(tmp_path):
+    (tmp_path / "list.tsv").write_text("x\t0\t2\th\u00fcndin\n", encoding="utf-8")
+    scores = event_list_scores.score_event_files(tmp_path / "list.tsv", tmp_path / "list.tsv", labels=["hu\u0308ndin"])
+    assert scores["event"]["class_f"] == {"h\u00fcndin": 100}
 
 
 def test_no_events():

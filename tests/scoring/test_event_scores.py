@@ -166,6 +166,15 @@ def test_unusual_names_of_classes_and_recordings():
     assert "PSDS1: 0.8500" in text and "0.70" in text and "a\\b" in text
 
 
+def test_labels_of_the_reference_may_have_another_spelling():
+    """A model of an older version may have classes in any Unicode form; lists are read in composed letters."""
+    composed, decomposed = "h\u00fcndin", "hu\u0308ndin"
+    expected = event_scores.score_frames(SCORES, REFERENCE, ("a",), kinds=("event",), **HOP)
+    reference = {name: [*events(*((e.onset_s, e.offset_s, composed) for e in rows))] for name, rows in REFERENCE.items()}
+    scores = event_scores.score_frames(SCORES, reference, (decomposed,), kinds=("event",), **HOP)
+    assert scores["event"]["class_f"] == {decomposed: expected["event"]["class_f"]["a"]} and expected["event"]["micro_f"] > 0
+
+
 def test_invalid_frame_scores_are_refused():
     def score(scores=SCORES, reference=REFERENCE, labels=("a",), **changes):
         return event_scores.score_frames(scores, reference, labels, **{**HOP, **changes})

@@ -136,6 +136,9 @@ def test_a_run_stopped_anywhere_ends_bit_identical(small_data, whole_run, tmp_pa
         stop_after(patch, step)
         assert not loop.train(config, dataset, tmp_path / "run")
     assert int(newest(tmp_path / "run")[0]["step"]) == step
+    if step > 5:
+        with pytest.raises(InputError, match=r"2 epochs are trained or begun already, but config\.epochs is 1"):
+            loop.train(small_config(root, epochs=1), dataset, tmp_path / "run")
     assert loop.train(config, dataset, tmp_path / "run")
     assert_same_end(tmp_path / "run", whole_run)
 
@@ -145,6 +148,17 @@ def test_more_epochs_continue_a_complete_run(small_data, whole_run, tmp_path):
     assert loop.train(small_config(root, epochs=1), dataset, tmp_path / "run")
     assert loop.train(small_config(root), dataset, tmp_path / "run")
     assert_same_end(tmp_path / "run", whole_run)
+
+
+def test_fewer_epochs_than_trained_are_refused(small_data, whole_run):
+    root, dataset = small_data
+    before = (whole_run / "config.json").read_text()
+    for command in (loop.train, evaluate_run.evaluate_run):
+        with pytest.raises(
+            InputError, match=r"3 epochs are trained or begun already, but config\.epochs is 2; set config\.epochs to 3"
+        ):
+            command(small_config(root, epochs=2), dataset, whole_run)
+    assert (whole_run / "config.json").read_text() == before
 
 
 def test_a_complete_run_is_left_unchanged(small_data, whole_run, capsys):

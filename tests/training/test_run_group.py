@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from mfl_jax.errors import InputError
 from mfl_jax.runtime import parallel
 from mfl_jax.scoring import evaluate_run, floor_scores
 from mfl_jax.training import device_memory, experiment_members, loop, run_group, setup
@@ -153,10 +154,14 @@ class StopAfter(threading.Event):
 
 @pytest.mark.parametrize("looks", [0, pytest.param(4, marks=pytest.mark.ci_only), 6, pytest.param(11, marks=pytest.mark.ci_only)])
 def test_a_stopped_group_ends_bit_identical(small_data, at_once, tmp_path, looks):
-    _, dataset = small_data
+    root, dataset = small_data
     home, group = at_once
     assert not train(group, dataset, tmp_path, stop=StopAfter(looks))
     assert not any(run_group.is_finished(member, tmp_path) for member in group)
+    if looks == 6:  # within the second epoch
+        short = experiment_members.expand_members(small_experiment(root, alphas=(0.001, 0.1), seeds=2, epochs=1))
+        with pytest.raises(InputError, match=r"2 epochs are trained or begun already, but config\.epochs is 1"):
+            train(short, dataset, tmp_path)
     assert train(group, dataset, tmp_path)
     for member in group:
         resumed, expected = member.folder(tmp_path), member.folder(home)

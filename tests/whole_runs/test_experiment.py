@@ -11,8 +11,9 @@ import pytest
 
 from configs import default
 from mfl_jax import experiment
+from mfl_jax.errors import InputError
 from support import small
-from support.finished_experiment import shrink_experiment
+from support.finished_experiment import shrink_experiment, write_finished_experiment
 
 pytestmark = pytest.mark.lightly_optimised
 
@@ -59,3 +60,15 @@ def test_runs_of_two_seeds_are_averaged(small_data, tmp_path):
     (row,) = results["rows"]
     assert "scene" not in row and row["event"]["micro_f"]["values"] == [run["event"]["micro_f"] for run in runs]
     assert {path.suffix for path in (home / "figures").iterdir()} == {".png", ".svg"} and (home / "report.html").is_file()
+
+
+def test_fewer_epochs_than_the_runs_have_are_refused(small_data, tmp_path):
+    root, dataset = small_data
+    config = shrink_experiment(default.experiment("short", []), root)
+    config.systems.update({"cnn_bigru_sed": {"tasks": ("event",)}})
+    home = write_finished_experiment(config, dataset, tmp_path / "short")
+    before = {file: file.read_bytes() for file in home.rglob("*.json")}
+    config.epochs = 1
+    with pytest.raises(InputError, match=r"cnn_bigru_sed-seed0: 2 epochs are trained .* but config\.epochs is 1"):
+        experiment.run(config, home)
+    assert {file: file.read_bytes() for file in home.rglob("*.json")} == before
