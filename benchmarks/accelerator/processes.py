@@ -1,5 +1,6 @@
 """Runs a command that prints JSON lines, with a time limit."""
 
+import contextlib
 import json
 import os
 import signal
@@ -21,29 +22,29 @@ def run(command: Sequence[str], limit_s: float, environment: Mapping[str, str]) 
       limit_s: seconds after which it is ended, together with the processes that it started.
       environment: variables besides those of this process.
     """
-    with tempfile.TemporaryFile("w+", errors="replace") as messages:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=messages, text=True, start_new_session=True, env={**os.environ, **environment}
+    with contextlib.ExitStack() as stack:
+        messages = stack.enter_context(tempfile.TemporaryFile("w+", errors="replace"))
+        process = stack.enter_context(
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=messages,
+                text=True,
+                start_new_session=True,
+                env={**os.environ, **environment},
+            )
         )
+        stack.callback(_end, process)
+        # A process of its own that outlives it may keep the pipe open.
+        threading.Thread(target=lambda: (process.wait(), _end(process)), daemon=True).start()
         expired = threading.Event()
-
-        def end():
-            if process.poll() is None:
-                expired.set()
-            os.killpg(process.pid, signal.SIGKILL)
-
-        timer = threading.Timer(limit_s, end)
+        timer = threading.Timer(limit_s, lambda: (expired.set(), _end(process)))
         timer.start()
-        try:
-            for line in process.stdout:
-                if line.startswith("{"):
-                    yield json.loads(line)
-            status = process.wait()
-        finally:
-            timer.cancel()
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        stack.callback(timer.cancel)
+        for line in process.stdout:
+            if line.startswith("{"):
+                yield json.loads(line)
+        status = process.wait()
         if expired.is_set():
             yield {"error": f"over {limit_s:.0f} s"}
         elif status:
@@ -51,3 +52,9 @@ def run(command: Sequence[str], limit_s: float, environment: Mapping[str, str]) 
             text = messages.read().strip()
             print(text[-SHOWN:], file=sys.stderr, flush=True)
             yield {"error": text.splitlines()[-1] if text else f"ended with status {status}"}
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends a process, and those that it started and that are left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
