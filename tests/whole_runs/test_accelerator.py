@@ -15,15 +15,13 @@ import numpy as np
 import pytest
 
 from benchmarks.accelerator import (
-    __main__ as accelerator,
-)
-from benchmarks.accelerator import (
     blocks,
     kernel_classes,
     noise_clips,
     pieces,
     processes,
     same_bits,
+    schedule,
     setting,
     stand_ins,
     summary,
@@ -99,7 +97,7 @@ def run_fake_pieces(monkeypatch, fake: dict, stages: tuple, **options) -> tuple[
     monkeypatch.setattr(processes, "run", run)
     monkeypatch.setattr(pieces, "STAGES", stages)
     names = [name for stage in stages for name in stage]
-    entries = list(accelerator.run_pieces(names, **{"small": False, "in_process": False, "minutes": 6, **options}))
+    entries = list(schedule.run_pieces(names, **{"small": False, "in_process": False, "minutes": 6, **options}))
     for entry in entries:
         entry.pop("seconds")
     return entries, {name: (limit_s, environment) for name, limit_s, environment in commands}
@@ -369,6 +367,7 @@ def test_a_terminated_benchmark_ends_its_piece():
                     (child,) = children.read_text().split()
                     piece = pathlib.Path(f"/proc/{child}/cmdline").read_text()
             assert "group" in piece
+            time.sleep(0.5)  # for Popen to return
         finally:
             process.terminate()
         assert process.wait(60) == 128 + signal.SIGTERM
