@@ -88,7 +88,8 @@ def training(config, params: dict, batch_stats: dict, batch: dict, variant: str)
     batch_loss = compile_for(batch_loss, variant)
 
     def step():
-        torch.compiler.cudagraph_mark_step_begin()
+        if variant in CUDA_GRAPHS:
+            torch.compiler.cudagraph_mark_step_begin()
         optimiser.zero_grad(set_to_none=True)
         loss = batch_loss()
         loss.backward()
