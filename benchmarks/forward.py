@@ -32,7 +32,12 @@ def theirs(clips: int, channels: int, variant: str):
     """As `ours`, for a variant of PyTorch."""
     from benchmarks import peer_step
 
-    compute = peer_step.forward(*workload.arrays_for_torch(clips, channels), variant)
+    config = workload.make_config(batch_size=clips, channels=channels)
+    network = peer_step.forward(*workload.arrays_for_torch(config, workload.make_dataset()), variant)
+
+    def compute():
+        return [logits.float().cpu().numpy() for logits in network()]
+
     return compute, compute()
 
 

@@ -213,7 +213,7 @@ def read_arrays(module, kind):
     for path, tensors, to_ours, _ in _entries(module):
         if _is_statistic(path) != (kind == "batch_stats"):
             continue
-        arrays = [(tensor.grad if kind == "gradients" else tensor.detach()).numpy().copy() for tensor in tensors]
+        arrays = [(tensor.grad if kind == "gradients" else tensor.detach()).cpu().numpy().copy() for tensor in tensors]
         branch = tree
         for key in path[:-1]:
             branch = branch.setdefault(key, {})

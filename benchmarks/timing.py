@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import functools
-import importlib.metadata
 import inspect
 import json
 import multiprocessing
@@ -14,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ import rich.table
 from absl import app, flags, logging
 
 from mfl_jax.errors import InputError
-from mfl_jax.runtime import commandline
+from mfl_jax.runtime import commandline, history
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict:
@@ -122,7 +121,7 @@ def describe_environment(*packages: str) -> dict:
         "cpu": _read_cpu_name(),
         "cpu_count": len(os.sched_getaffinity(0)),
         "device": jax.devices()[0].device_kind,
-        "versions": {name: importlib.metadata.version(name) for name in ("mfl_jax", "jax", "jaxlib", "flax", "optax", *packages)},
+        "versions": {name: history.package_version(name) for name in ("mfl_jax", "jax", "jaxlib", "flax", "optax", *packages)},
     }
 
 
@@ -146,10 +145,11 @@ def run(benchmark: Callable[..., list[dict]], *packages: str) -> None:
         default = parameter.default
         define = {int: flags.DEFINE_integer, str: flags.DEFINE_string, tuple: flags.DEFINE_list}[type(default)]
         define(name, [str(value) for value in default] if isinstance(default, tuple) else default, "see the help text above")
-    app.run(lambda arguments: _run(benchmark, packages, arguments[1:]), flags_parser=_parse_flags)
+    app.run(lambda arguments: _run(benchmark, packages, arguments[1:]), flags_parser=parse_flags)
 
 
-def _parse_flags(arguments):
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """Parses the flags of a benchmark; reports a wrong one in one line."""
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:

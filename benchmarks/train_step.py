@@ -35,11 +35,13 @@ def theirs(clips: int, channels: int, variant: str):
     """As `ours`, for a variant of PyTorch."""
     from benchmarks import peer, peer_step
 
-    network, take_step = peer_step.training(*workload.arrays_for_torch(clips, channels), variant)
-    loss = take_step()
-    gradients = peer.read_arrays(network.cpu(), "gradients")
-    network.to(peer_step.device())
-    return take_step, (loss, gradients)
+    config = workload.make_config(batch_size=clips, channels=channels)
+    network, step = peer_step.training(*workload.arrays_for_torch(config, workload.make_dataset()), variant)
+
+    def take_step():
+        return step().item()  # waits for the device
+
+    return take_step, (take_step(), peer.read_arrays(network, "gradients"))
 
 
 def check(name: str, result: tuple, expected: tuple) -> None:

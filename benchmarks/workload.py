@@ -55,11 +55,10 @@ def make_stepper(run: setup.Run) -> Callable[[], jax.Array]:
     return step
 
 
-def arrays_for_torch(clips: int, channels: int) -> tuple:
+def arrays_for_torch(config, dataset: Dataset) -> tuple:
     """The config, parameters, batch statistics and batch for PyTorch; its process keeps its own JAX settings."""
-    config, dataset = make_config(batch_size=clips, channels=channels), make_dataset()
     _, initial = setup.initial_state(config, dataset)
-    return config, *jax.device_get((initial.params, initial.batch_stats)), make_batch(dataset, clips)
+    return config, *jax.device_get((initial.params, initial.batch_stats)), make_batch(dataset, config.batch_size)
 
 
 def forward_multiply_adds(config, clips: int, frames: int = FRAMES, events: int = EVENTS) -> int:

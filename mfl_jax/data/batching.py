@@ -1,9 +1,13 @@
 """Shuffles the clips of an epoch and reads them in batches of one shape, padded and masked."""
 
-import grain
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mfl_jax.data.prepared_dataset import Clips
+
+if TYPE_CHECKING:
+    import grain
 
 READERS = 2
 """Threads that read ahead, one batch each."""
@@ -21,7 +25,7 @@ def split_into_batches(indices: np.ndarray, batch_size: int) -> list[np.ndarray]
 
 def read_batches(
     clips: Clips, indices: np.ndarray, batch_size: int, *, rows: slice | None = None
-) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+) -> "grain.DatasetIterator[dict[str, np.ndarray]]":
     """Yields the clips at the given indices, in that order, as batches of one shape.
 
     Every clip comes once. Missing rows of a batch are zeros with a `clip_mask` of False. The next batches are read while one is
@@ -38,6 +42,8 @@ def read_batches(
       `log_mel` float32 [shape=(B, T, M)], `events` bool [shape=(B, T, E)], `scene` int32 [shape=(B,)],
       `valid_frames` int32 [shape=(B,)], `clip_mask` bool [shape=(B,)], with B the number of rows.
     """
+    import grain  # imported here, because clips that stay on the devices need none of it
+
     rows = rows or slice(0, batch_size)
     size = rows.stop - rows.start
 

@@ -10,13 +10,11 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import librosa
 import numpy as np
 import scipy.fft
 import scipy.signal
-import threadpoolctl
 
 from mfl_jax.errors import InputError
 
@@ -72,7 +70,7 @@ class MelConfig:
         return -(-samples // self.hop_samples)
 
 
-_blas_limits: list[threadpoolctl.threadpool_limits] = []  # the active limit, once per context that uses it
+_blas_limits: list[Any] = []  # the active limit, once per context that uses it
 _blas_limits_lock = threading.Lock()
 
 
@@ -82,6 +80,8 @@ def one_core_per_thread() -> Iterator[None]:
 
     The limit applies to the process. If several contexts overlap in time, the last one to end lifts it.
     """
+    import threadpoolctl  # imported here: training needs no spectrograms, only `MelConfig`
+
     with _blas_limits_lock:
         _blas_limits.append(_blas_limits[0] if _blas_limits else _run_in_new_thread(lambda: threadpoolctl.threadpool_limits(1)))
     try:
@@ -102,6 +102,8 @@ def _run_in_new_thread(function: Callable[[], R]) -> R:
 @functools.lru_cache(maxsize=8)
 def mel_filters(config: MelConfig) -> np.ndarray:
     """Returns the mel filter bank, float32 [shape=(mel_bins, fft_samples // 2 + 1)]."""
+    import librosa  # imported here: training needs no spectrograms, only `MelConfig`
+
     return librosa.filters.mel(
         sr=config.sample_rate_hz, n_fft=config.fft_samples, n_mels=config.mel_bins, fmin=config.low_hz,
         fmax=config.high_hz, htk=False, norm="slaney", dtype=np.float32,

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.data.mel_spectrogram import MelConfig
@@ -49,6 +48,8 @@ class Dataset:
         Raises:
           InputError: the data set was prepared by an older version that did not store them.
         """
+        import tensorflow_datasets as tfds  # imported here and below, because it takes seconds
+
         self._check_split(split)
         metadata = tfds.builder_from_directory(self.directory).info.metadata
         if "recordings" not in metadata:
@@ -78,6 +79,8 @@ class Dataset:
         Raises:
           InputError: there is no such split, or a spectrogram is not finite.
         """
+        import tensorflow_datasets as tfds
+
         self._check_split(split)
         return Clips(tfds.builder_from_directory(self.directory).as_data_source(split), name=str(self.directory))
 
@@ -94,6 +97,8 @@ def open_dataset(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None:
     Raises:
       InputError: the folder is damaged, or was not written by a builder of this project.
     """
+    import tensorflow_datasets as tfds
+
     directory = find_directory(dataset, data_dir)
     if directory is None:
         return None

@@ -67,6 +67,7 @@ class BiGRU(nnx.Module):
         projected = jnp.where(mask.T[:, None, :, None] | ~is_update_gate, projected, KEEP_STATE)
         # The backward direction reads the frames from the last to the first.
         projected = jnp.stack([projected[:, 0], projected[::-1, 1]], axis=1)  # [T, 2, B, 3 * units]
-        states = recurrence(projected, self.recurrent_kernel[...], self.recurrent_bias[...])  # [T, 2, B, units]
+        with jax.named_scope("recurrence"):  # profiles name the operations after it
+            states = recurrence(projected, self.recurrent_kernel[...], self.recurrent_bias[...])  # [T, 2, B, units]
         both = jnp.concatenate([states[:, 0], states[::-1, 1]], axis=-1)  # [T, B, 2 * units]
         return jnp.swapaxes(both, 0, 1)

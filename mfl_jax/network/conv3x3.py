@@ -59,4 +59,5 @@ class Conv3x3(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[shape=(B, T, F, inputs)] -> [shape=(B, T, F, outputs)]."""
-        return conv3x3(x, self.kernel[...].astype(x.dtype))
+        with jax.named_scope("conv3x3"):  # profiles name the operations after it
+            return conv3x3(x, self.kernel[...].astype(x.dtype))

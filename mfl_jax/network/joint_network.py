@@ -121,7 +121,8 @@ class SharedStack(nnx.Module):
 
     def __call__(self, x: jax.Array, mask: jax.Array, *, dropout_keys, **mode) -> jax.Array:
         """[shape=(B, T, M)], [shape=(B, T)] -> [shape=(B, T, M // 32, channels)]."""
-        x = self.conv1(x, mask, dropout_key=dropout_keys[0], **mode)  # [B, T, M / 8, C]
+        with jax.named_scope("first_block"):  # profiles name the operations after it
+            x = self.conv1(x, mask, dropout_key=dropout_keys[0], **mode)  # [B, T, M / 8, C]
         x = self.conv2(x, mask, dropout_key=dropout_keys[1], **mode)  # [B, T, M / 16, C]
         return self.conv3(x, mask, dropout_key=dropout_keys[2], **mode)  # [B, T, M / 32, C]
 

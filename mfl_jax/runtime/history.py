@@ -19,7 +19,15 @@ PACKAGES = ("mfl_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 def package_versions() -> dict[str, str]:
     """Returns the versions of the packages that a result depends on."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {name: package_version(name) for name in PACKAGES}
+
+
+def package_version(name: str) -> str:
+    """Returns the version of a package, or `not installed`: a checkout runs without being installed itself."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def code_version() -> dict | None:
