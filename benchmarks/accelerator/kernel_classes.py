@@ -27,7 +27,8 @@ class Kernel(NamedTuple):
 def classify_operations(text: str) -> dict[str, str | None]:
     """Maps each operation of a compiled program to its class; control flow has none.
 
-    A fusion without a scope of its own gets the most frequent class of the operations in it.
+    A fusion without a scope of its own gets the most frequent class of the operations in it. Each operation is listed a second
+    time with `_` for `.`, as kernels are named.
 
     Args:
       text: the program, from `jax.stages.Compiled.as_text`; a computation comes before those that call it.
@@ -48,7 +49,7 @@ def classify_operations(text: str) -> dict[str, str | None]:
                 inside[computation][classes[name]] += 1
             else:
                 ((classes[name], _),) = inside[called[1] if called else ""].most_common(1) or [("rest", 0)]
-    return classes
+    return {re.sub(r"\W", "_", name): kind for name, kind in classes.items()} | classes
 
 
 def _classify_scope(scope: str, kind: str) -> str:
@@ -62,16 +63,10 @@ def _classify_scope(scope: str, kind: str) -> str:
 
 
 def classify_kernel(kernel: Kernel, operations: Mapping[str, str | None]) -> tuple[str | None, bool]:
-    """Returns the class of a kernel, None for control flow, and whether its operation is known.
-
-    A kernel without an operation may have the name of one, with `_` for `.`. Else its own name decides.
-    """
+    """Returns the class of a kernel, None for control flow, and whether its operation is known; else its own name decides."""
     for name in (kernel.operation, kernel.name):
         if name in operations:
             return operations[name], True
-    by_symbol = {re.sub(r"\W", "_", name): kind for name, kind in operations.items()}
-    if kernel.name in by_symbol:
-        return by_symbol[kernel.name], True
     if re.search(r"pallas|_(forward|backward)_kernel", kernel.name):
         return "recurrence", False
     if re.search(r"conv|[fdw]prop|[dw]grad", kernel.name, re.I):

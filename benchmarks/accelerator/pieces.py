@@ -33,7 +33,7 @@ class Piece:
 
 def _torch(variant: str, *, forward: bool = False) -> Piece:
     # JAX only makes the parameters here, and must leave the accelerator to PyTorch.
-    return Piece("torch_step", 75, {"variant": variant, "forward": forward}, {"JAX_PLATFORMS": "cpu"})
+    return Piece("torch_step", 100, {"variant": variant, "forward": forward}, {"JAX_PLATFORMS": "cpu"})
 
 
 UNTIMED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}

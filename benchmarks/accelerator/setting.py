@@ -18,7 +18,8 @@ class Setting:
       members: runs trained at once.
       blocks: timed blocks of steps, of which the median is reported.
       steps: in flight per block.
-      epochs: timed, after one that compiles.
+      epochs: of a single run, timed after one that compiles.
+      group_epochs: the same of several runs at once.
     """
 
     channels: int
@@ -30,6 +31,7 @@ class Setting:
     blocks: int
     steps: int
     epochs: int
+    group_epochs: int
 
     def config(self, **fields: Any) -> Any:
         """Returns the config of the proposed system in these sizes, with `fields` changed."""
@@ -41,5 +43,7 @@ class Setting:
         return workload.make_dataset(self.frames)
 
 
-FULL = Setting(channels=128, hidden=32, batch_size=64, frames=500, clips=1004, members=10, blocks=5, steps=20, epochs=5)
-SMALL = Setting(channels=4, hidden=4, batch_size=2, frames=50, clips=3, members=2, blocks=2, steps=2, epochs=1)
+FULL = Setting(
+    channels=128, hidden=32, batch_size=64, frames=500, clips=1004, members=10, blocks=5, steps=20, epochs=20, group_epochs=5
+)  # fmt: skip
+SMALL = Setting(channels=4, hidden=4, batch_size=2, frames=50, clips=3, members=2, blocks=2, steps=2, epochs=1, group_epochs=1)

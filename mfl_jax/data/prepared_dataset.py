@@ -67,6 +67,8 @@ class Dataset:
           "recordings": {path: [bytes, SHA-256 sum]}}; an empty dictionary if its builder makes its own recordings; None if an
           older version prepared it.
         """
+        import tensorflow_datasets as tfds
+
         return tfds.builder_from_directory(self.directory).info.metadata.get("sources")
 
     def _check_split(self, split: str) -> None:
