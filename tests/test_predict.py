@@ -15,6 +15,7 @@ from mfl_jax import predict
 from mfl_jax.errors import InputError
 from mfl_jax.inference import postprocessing, writers
 from mfl_jax.runtime import storage
+from support import small
 from support.predict_command import list_files, read_json, run_predict, write_noise
 
 pytestmark = pytest.mark.lightly_optimised
@@ -65,6 +66,17 @@ def test_a_missing_package_is_named_before_anything_is_read(call, tmp_path, monk
     with pytest.raises(InputError, match=r"^jams is not installed"):
         call("--checkpoint=nowhere", "--write=events,jams", tmp_path / "nothing.wav")
     assert list_files(tmp_path) == []
+
+
+def test_the_summary_keeps_warnings(call, checkpoint, tmp_path, capsys):
+    write_noise(tmp_path / "in/good.wav")
+    cut = write_noise(tmp_path / "in/cut.wav", 2 * small.RATE)
+    cut.write_bytes(cut.read_bytes()[: -small.RATE])  # a quarter of the samples of 16 bits
+    assert call(checkpoint, tmp_path / "in") == 0
+    warning = "its header promises 2.000 s, but only the first 1.500 s are there"
+    assert f"warning: cut.wav: {warning}" in capsys.readouterr().err.replace("\n", " ")
+    cut_entry, good_entry = read_json(tmp_path / "out/summary.json")["recordings"]
+    assert cut_entry["warning"] == warning and cut_entry["duration_s"] == 1.5 and "warning" not in good_entry
 
 
 def test_all_formats_of_nested_folders(call, checkpoint, tmp_path):

@@ -20,19 +20,16 @@ class Anomalies:
     Attributes:
       past_end: events that end after their recording.
       after_end: events that start after the end of their recording.
-      silent: recordings without any sound.
     """
 
     past_end: list[str] = dataclasses.field(default_factory=list)
     after_end: list[str] = dataclasses.field(default_factory=list)
-    silent: list[str] = dataclasses.field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Returns one line per kind, with the number of cases and the first one."""
         kinds = {
             "events end after their recording and were cut off there": self.past_end,
             "events start after the end of their recording and were left out": self.after_end,
-            "recordings are entirely silent": self.silent,
         }
         return [f"{len(cases)} {kind}; the first: {cases[0]}" for kind, cases in kinds.items() if cases]
 
@@ -130,8 +127,6 @@ def plan_clips(
         # One clip more on either side, so that rounding loses none; `events_to_frames` decides exactly.
         for index in range(max(0, int(event.onset_s / clip_s) - 1), min(len(starts), int(event.offset_s / clip_s) + 2)):
             clip_events[index].append(event)
-    if spectrogram.silent == spectrogram.frames:
-        anomalies.silent.append(recording.path)
     for start, events in zip(starts, clip_events, strict=True):
         valid = min(clip_frames, spectrogram.frames - start)
         yield Clip(recording.path, spectrogram.file, recording.scene, fold, start, valid, tuple(events))

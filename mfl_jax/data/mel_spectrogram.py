@@ -174,7 +174,14 @@ def compute_log_mel(waveform: np.ndarray, config: MelConfig | None = None) -> np
 
     Returns:
       float32 [shape=(frames, mel_bins)].
+
+    Raises:
+      InputError: a sample is not finite, or so large that the power of its frame is not finite in float32.
     """
     config = config or MelConfig()
-    pieces = list(stream_log_mel([np.asarray(waveform, np.float32)], config))
-    return np.concatenate(pieces) if pieces else np.zeros((0, config.mel_bins), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        pieces = list(stream_log_mel([np.asarray(waveform, np.float32)], config))
+    log_mel = np.concatenate(pieces) if pieces else np.zeros((0, config.mel_bins), np.float32)
+    if not (valid := np.isfinite(log_mel).all(axis=1)).all():
+        raise InputError(f"waveform: not finite or far beyond full scale (1) near {np.argmin(valid) * config.hop_s:.2f} s")
+    return log_mel

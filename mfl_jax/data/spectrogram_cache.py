@@ -22,16 +22,16 @@ import numpy as np
 from mfl_jax.data import audio_reader, mel_spectrogram
 from mfl_jax.data.annotation import Recording
 from mfl_jax.data.mel_spectrogram import MelConfig
-from mfl_jax.errors import InputError, join_first
+from mfl_jax.errors import InputError, join_first, warn
 from mfl_jax.runtime.progress import progress_bar
 
-FORMAT = 1
+FORMAT = 2
 """Increase it when the same recording and settings give other frames: older files are then ignored."""
 LOOKUP_THREADS = 16
 """Threads that look files up; they mostly wait for the file system."""
 
 
-def write_log_mel(path: str, mel: MelConfig, out: str, stop: threading.Event | None = None) -> tuple[int, int]:
+def write_log_mel(path: str, mel: MelConfig, out: str, stop: threading.Event | None = None) -> tuple[int, str]:
     """Writes the log-mel spectrogram of a recording to a raw file, block by block.
 
     Args:
@@ -41,17 +41,17 @@ def write_log_mel(path: str, mel: MelConfig, out: str, stop: threading.Event | N
       stop: when set, the work ends after the current block.
 
     Returns:
-      The number of frames, and the number of silent frames among them.
+      The number of frames, and a warning in one line if audio is missing at the end or the signal is suspicious; else "".
     """
-    frames = silent = 0
+    frames = 0
+    warnings: list[str] = []
     with open(out, "wb") as file:
-        for piece in mel_spectrogram.stream_log_mel(audio_reader.stream_mono(path, mel.sample_rate_hz), mel):
+        for piece in mel_spectrogram.stream_log_mel(audio_reader.stream_mono(path, mel.sample_rate_hz, warnings.append), mel):
             file.write(np.ascontiguousarray(piece).data)
             frames += len(piece)
-            silent += int((piece.max(axis=1) < np.log(mel.floor) + 1e-3).sum())
             if stop is not None and stop.is_set():
                 break
-    return frames, silent
+    return frames, "; ".join(warnings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Spectrogram:
     Attributes:
       file: raw float32 [shape=(frames, mel_bins)].
       frames: number of frames.
-      silent: number of silent frames.
+      warning: see `write_log_mel`.
       sha256: sum of the recording's bytes.
       bytes: size of the recording.
       modified_ns: modification time of the recording.
@@ -69,7 +69,7 @@ class Spectrogram:
 
     file: str
     frames: int
-    silent: int
+    warning: str
     sha256: str
     bytes: int
     modified_ns: int
@@ -94,7 +94,7 @@ def find_spectrogram(path: str, *, root: pathlib.Path, folder: pathlib.Path, mel
         source = about["of"]
         if complete and source == _describe_source(root / path, mel):
             return Spectrogram(
-                str(file), about["frames"], about["silent"], about["sha256"], source["bytes"], source["modified_ns"]
+                str(file), about["frames"], about["warning"], about["sha256"], source["bytes"], source["modified_ns"]
             )
     except (OSError, ValueError, KeyError, TypeError):
         pass  # unreadable files are computed again
@@ -123,17 +123,17 @@ def cache_spectrogram(
     file.parent.mkdir(parents=True, exist_ok=True)
     # There are as many calls at once as cores. One core each also makes the result independent of the number of cores.
     with atomic_shared_path(file) as part, mel_spectrogram.one_core_per_thread():
-        frames, silent = write_log_mel(str(root / path), mel, str(part), stop)
+        frames, warning = write_log_mel(str(root / path), mel, str(part), stop)
         if stop is not None and stop.is_set():
             raise concurrent.futures.CancelledError
     sha256 = hash_file(root / path)
     if _describe_source(root / path, mel) != source:
         raise InputError(f"{root / path}: the file changed while it was read; run the same command again")
     # Written last: it marks the spectrogram as complete.
-    about = {"recording": path, "frames": frames, "silent": silent, "sha256": sha256, "of": source}
+    about = {"recording": path, "frames": frames, "warning": warning, "sha256": sha256, "of": source}
     with atomic_shared_path(file.with_suffix(".json")) as part:
         part.write_text(json.dumps(about), encoding="utf-8")
-    return Spectrogram(str(file), frames, silent, sha256, source["bytes"], source["modified_ns"])
+    return Spectrogram(str(file), frames, warning, sha256, source["bytes"], source["modified_ns"])
 
 
 def hash_file(file: pathlib.Path) -> str:
@@ -178,13 +178,21 @@ def atomic_shared_path(file: pathlib.Path) -> Iterator[pathlib.Path]:
 def find_spectrograms(
     paths: Iterable[str], *, root: pathlib.Path, folder: pathlib.Path, mel: MelConfig
 ) -> dict[str, Spectrogram]:
-    """Finds the cached spectrograms of recordings, by path; see `find_spectrogram`."""
+    """Finds the cached spectrograms of recordings, by path, and prints their warnings; see `find_spectrogram`."""
     if not folder.is_dir():
         return {}
     paths = list(paths)
     find = functools.partial(find_spectrogram, root=root, folder=folder, mel=mel)
     with concurrent.futures.ThreadPoolExecutor(LOOKUP_THREADS) as pool:
-        return {path: cached for path, cached in zip(paths, pool.map(find, paths), strict=True) if cached}
+        spectrograms = {path: cached for path, cached in zip(paths, pool.map(find, paths), strict=True) if cached}
+    for path, spectrogram in spectrograms.items():
+        _print_warning(root / path, spectrogram)
+    return spectrograms
+
+
+def _print_warning(recording: pathlib.Path, spectrogram: Spectrogram) -> None:
+    if spectrogram.warning:
+        warn(f"{recording}: {spectrogram.warning}")
 
 
 def cache_spectrograms(
@@ -196,7 +204,7 @@ def cache_spectrograms(
     description: str,
     jobs: int | None = None,
 ) -> Iterator[tuple[Recording, Spectrogram]]:
-    """Computes the spectrograms of recordings on all cores of this machine, with a progress bar.
+    """Computes the spectrograms of recordings on all cores of this machine, with a progress bar and their warnings.
 
     Memory is bounded by a few seconds of audio per thread, regardless of the length of a recording.
 
@@ -231,6 +239,7 @@ def cache_spectrograms(
                     except InputError as error:
                         refused[recording_done.path] = str(error)
                         continue
+                    _print_warning(root / recording_done.path, spectrogram)
                     audio_s += spectrogram.frames * mel.hop_s
                     bar.update(task, advance=1, rate=audio_s / (time.monotonic() - started))
                     yield recording_done, spectrogram

@@ -26,10 +26,11 @@ class DecodedWindow:
 
 @dataclasses.dataclass(frozen=True)
 class DecodedEnd:
-    """The end of recording `index`, whose windows all came before."""
+    """The end of recording `index`, whose windows all came before; `warning` is empty if nothing is suspicious."""
 
     index: int
     duration_s: float
+    warning: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +128,7 @@ class _Decoder:
     def _decode(self, index: int) -> None:
         file, rate = self._sources[index].file, self._mel.sample_rate_hz
         samples = 0
+        warnings: list[str] = []
 
         def count_samples(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             nonlocal samples
@@ -135,7 +137,8 @@ class _Decoder:
                 yield block
 
         try:
-            pieces = mel_spectrogram.stream_log_mel(count_samples(audio_reader.stream_mono(file, rate)), self._mel)
+            blocks = audio_reader.stream_mono(file, rate, warnings.append)
+            pieces = mel_spectrogram.stream_log_mel(count_samples(blocks), self._mel)
             for window in windows.cut_windows(pieces, self._clip_frames, self._stride):
                 self._put(DecodedWindow(index, window))
         except InputError as error:
@@ -145,4 +148,4 @@ class _Decoder:
             lines = str(getattr(error, "strerror", None) or error).strip().splitlines() or [type(error).__name__]
             self._put(DecodeFailure(index, f"{file}: not readable ({lines[-1]})"))
         else:
-            self._put(DecodedEnd(index, samples / rate))
+            self._put(DecodedEnd(index, samples / rate, "; ".join(warnings)))

@@ -142,10 +142,11 @@ def _write_files(files: OutputFiles, prediction: Prediction, reference: Recordin
 
 def _summarise(prediction: Prediction) -> dict[str, Any]:
     events = collections.Counter(event.label for event in prediction.detected)
-    return {
+    entry = {
         "recording": prediction.recording,
         "duration_s": prediction.duration_s,
         "scene": prediction.scene_label,
         "scene_probability": float(prediction.scene.max()) if prediction.scenes else None,
         "events": dict(events.most_common()),
     }
+    return entry | ({"warning": prediction.warning} if prediction.warning else {})

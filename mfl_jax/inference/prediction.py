@@ -49,6 +49,7 @@ class Prediction:
       detected: detected events, sorted by onset.
       clip_s: length of a window in seconds.
       overlap: share of a window that overlaps the next one.
+      warning: one line if audio is missing at the end or the signal is suspicious (scale, silence); empty otherwise.
     """
 
     recording: str
@@ -65,6 +66,7 @@ class Prediction:
     detected: tuple[DetectedEvent, ...]
     clip_s: float
     overlap: float
+    warning: str = ""
 
     @property
     def scene_label(self) -> str | None:

@@ -1,12 +1,13 @@
 """Predicts recordings of any length in bounded memory."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 
-from mfl_jax.errors import InputError
+from mfl_jax.errors import InputError, warn
 from mfl_jax.inference import postprocessing, windows
 from mfl_jax.inference.audio_source import AudioSource
 from mfl_jax.inference.clip_model import ClipModel
@@ -47,7 +48,8 @@ def predict_recordings(
 ) -> Iterator[Prediction | UnreadableRecording]:
     """Predicts recordings of any length, in bounded memory.
 
-    Threads decode the recordings. A batch of the network may hold windows of several recordings.
+    Threads decode the recordings. A batch of the network may hold windows of several recordings. A warning is printed for each
+    recording of which audio is missing at the end or whose signal is suspicious.
 
     Args:
       model: the model, from `mfl_jax.load`.
@@ -82,7 +84,11 @@ def predict_recordings(
                     accumulators.pop(index).close()
                 yield UnreadableRecording(sources[index], item.reason)
             else:
-                yield accumulators.pop(index).finish(sources[index].name, item.duration_s, rules, overlap)
+                name = sources[index].name
+                if item.warning:
+                    warn(f"{name}: {item.warning}")
+                prediction = accumulators.pop(index).finish(name, item.duration_s, rules, overlap)
+                yield dataclasses.replace(prediction, warning=item.warning)
 
 
 def _close_all(accumulators: Mapping[int, RecordingAccumulator]) -> None:

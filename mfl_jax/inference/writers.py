@@ -62,6 +62,8 @@ def write_json(prediction: Prediction, file: pathlib.Path) -> None:
         "hop_s": prediction.hop_s,
         "overlap": prediction.overlap,
     }
+    if prediction.warning:
+        content["warning"] = prediction.warning
     if prediction.scenes:
         content["scene"] = {"label": prediction.scene_label, "probabilities": to_probabilities(prediction.scene)}
         content["scene_over_time"] = [

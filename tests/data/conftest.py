@@ -43,9 +43,9 @@ def decoded_files(monkeypatch) -> list[str]:
     names: list[str] = []
     stream_mono = audio_reader.stream_mono
 
-    def record(path, rate):
+    def record(path, rate, on_warning):
         names.append(pathlib.Path(path).name)
-        return stream_mono(path, rate)
+        return stream_mono(path, rate, on_warning)
 
     monkeypatch.setattr(audio_reader, "stream_mono", record)
     return names

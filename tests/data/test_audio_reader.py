@@ -7,7 +7,8 @@ import pytest
 import scipy.io.wavfile
 import soundfile
 
-from mfl_jax.data import audio_reader
+from mfl_jax.data import audio_reader, mel_spectrogram
+from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.errors import InputError
 
 RATE = 44_100
@@ -223,3 +224,99 @@ def test_a_recording_shorter_than_one_new_sample_becomes_one(tmp_path, samples):
     soundfile.write(tmp_path / "a.wav", np.full(samples, 0.5), 192_000)
     got = read(tmp_path / "a.wav", 8000)
     assert got.shape == (1,) and 0 < got[0] <= 0.5
+
+
+# Samples and signals that are probably wrong.
+
+
+def read_warning(path, rate=RATE):
+    """Returns the warning of a recording, which may be empty."""
+    warnings = []
+    list(audio_reader.stream_mono(path, rate, warnings.append))
+    assert len(warnings) <= 1
+    return "".join(warnings)
+
+
+@pytest.mark.parametrize("value", [1e30, -3e38, 1.01e10])
+@pytest.mark.parametrize("rate", [RATE, 8000])
+def test_a_huge_sample_is_refused_and_named(tmp_path, monkeypatch, value, rate):
+    monkeypatch.setattr(audio_reader, "BLOCK_S", 0.1)
+    wave = np.zeros((rate, 2), np.float32)
+    wave[round(0.25 * rate), 1] = value
+    soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
+    message = error_message(tmp_path / "a.wav")
+    assert f"sample {round(0.25 * rate)} (0.250 s) is {abs(np.float32(value)):g}, far beyond full scale (1)" in message
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rate", [RATE, 8000])
+def test_the_log_mel_of_the_highest_samples_is_finite(tmp_path, rate):
+    """All power in one band is the worst case; a high pitch passes the resampler with some overshoot."""
+    highest = np.float32(audio_reader.MAX_SAMPLE)
+    for pitch in (0.0, 0.45 * rate):
+        wave = highest * np.sign(np.cos(2 * np.pi * pitch * np.arange(rate // 10) / rate)).astype(np.float32)
+        soundfile.write(tmp_path / "a.wav", wave, rate, subtype="FLOAT")
+        assert np.abs(soundfile.read(tmp_path / "a.wav")[0]).max() == highest
+        for window, size in ((1764, 2048), (16_384, 16_384)):
+            mel = MelConfig(window_samples=window, fft_samples=size)
+            pieces = list(mel_spectrogram.stream_log_mel(audio_reader.stream_mono(tmp_path / "a.wav", RATE), mel))
+            assert np.isfinite(np.concatenate(pieces)).all()
+
+
+@pytest.mark.parametrize("factor", [2**7, 2**15, 2**31])
+def test_floats_on_the_scale_of_integers_are_taken_as_they_are_and_named(tmp_path, monkeypatch, factor):
+    monkeypatch.setattr(audio_reader, "BLOCK_S", 0.1)
+    wave = np.zeros(RATE, np.float32)
+    wave[RATE // 2 :] = 0.25
+    wave[RATE // 3] = -1
+    soundfile.write(tmp_path / "a.wav", factor * wave, RATE, subtype="FLOAT")
+    assert f"its samples reach {factor:g} times full scale" in read_warning(tmp_path / "a.wav")
+    np.testing.assert_array_equal(read(tmp_path / "a.wav"), factor * wave)
+
+
+def test_moderate_overs_are_no_cause_for_a_warning(tmp_path):
+    soundfile.write(tmp_path / "a.wav", 9.9 * 2 * sine(0.1, RATE), RATE, subtype="FLOAT")
+    assert read_warning(tmp_path / "a.wav") == ""
+
+
+@pytest.mark.parametrize(("subtype", "value"), [("PCM_16", 0), ("FLOAT", 0), ("PCM_U8", 0), ("FLOAT", 0.25), ("ALAW", 2.0**-12)])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_silence_is_named(tmp_path, monkeypatch, subtype, value, channels):
+    monkeypatch.setattr(audio_reader, "BLOCK_S", 0.1)
+    soundfile.write(tmp_path / "a.wav", np.full((RATE, channels), float(value)), RATE, subtype=subtype)
+    assert read_warning(tmp_path / "a.wav") == f"it is silent: every sample is {value:g}"
+    wave = np.full((RATE, channels), float(value))
+    wave[-1, -1] += 2.0**-6
+    soundfile.write(tmp_path / "a.wav", wave, RATE, subtype=subtype)
+    assert read_warning(tmp_path / "a.wav") == ""
+
+
+@pytest.mark.parametrize(
+    ("left_over", "expected"), [(0.0, "silence"), (0.002, "-60 dB"), (0.019, "-40 dB"), (0.021, None), (2.0, None)]
+)
+def test_channels_that_cancel_are_named(tmp_path, monkeypatch, left_over, expected):
+    """The second channel is `left_over - 1` times the first, so that `left_over / 2` of the amplitude remains."""
+    monkeypatch.setattr(audio_reader, "BLOCK_S", 0.1)
+    wave = sine(1, RATE)
+    soundfile.write(tmp_path / "a.wav", np.stack([wave, (left_over - 1) * wave], axis=1), RATE, subtype="FLOAT")
+    warning = read_warning(tmp_path / "a.wav")
+    assert warning == (
+        f"its channels cancel when averaged ({expected} is left); invert one of them or keep only one" if expected else ""
+    )
+
+
+def test_one_silent_channel_or_unrelated_ones_do_not_cancel(tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (RATE, 8))
+    soundfile.write(tmp_path / "a.wav", noise, RATE)
+    assert read_warning(tmp_path / "a.wav") == ""
+    soundfile.write(tmp_path / "a.wav", noise[:, :2] * [1, 0], RATE)
+    assert read_warning(tmp_path / "a.wav") == ""
+
+
+def test_all_findings_share_one_line(tmp_path):
+    wave = 1000 * sine(1, RATE)
+    soundfile.write(tmp_path / "a.wav", np.stack([wave, -wave], axis=1), RATE, subtype="FLOAT")
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[: -8 * RATE // 2])
+    warning = read_warning(tmp_path / "a.wav")
+    for part in ("promises 1.000 s, but only the first 0.500 s", "reach 500 times full scale", "channels cancel"):
+        assert part in warning and "\n" not in warning

@@ -205,3 +205,12 @@ def test_settings_survive_pickling_and_conversion_to_a_dict():
     config = CONFIGS["22.05 kHz, odd hop"]
     assert pickle.loads(pickle.dumps(config)) == config == mel_spectrogram.MelConfig(**dataclasses.asdict(config))
     assert config != PAPER and config.hop_s == 0.02
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, -3e38])
+def test_a_waveform_without_a_finite_spectrogram_is_refused(value):
+    waveform = noise(44_100)
+    waveform[22_050] = value  # frame 25 holds it, and the windows of its neighbours do
+    with pytest.raises(InputError, match=r"waveform: not finite or far beyond full scale \(1\) near 0\.4[68] s"):
+        mel_spectrogram.compute_log_mel(waveform)

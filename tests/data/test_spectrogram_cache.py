@@ -19,15 +19,15 @@ def test_a_change_of_the_recording_or_of_the_settings_invalidates_a_spectrogram(
     folders = {"root": tmp_path, "folder": tmp_path / "cache"}
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
     first = spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **folders)
-    assert (first.frames, first.silent) == (50, 50)
+    assert (first.frames, first.warning) == (50, "it is silent: every sample is 0")
     assert spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **folders) == first
     assert decoded_files == ["a.wav"]
     other_mel = MelConfig(**{**vars(MEL), "mel_bins": 16})
     assert spectrogram_cache.find_spectrogram("a.wav", mel=other_mel, **folders) is None
-    soundfile.write(tmp_path / "a.wav", np.full(2 * RATE, 0.5), RATE)
+    soundfile.write(tmp_path / "a.wav", np.linspace(0, 0.5, 2 * RATE), RATE)
     assert spectrogram_cache.find_spectrogram("a.wav", mel=MEL, **folders) is None
     second = spectrogram_cache.cache_spectrogram("a.wav", mel=MEL, **folders)
-    assert (second.frames, second.silent) == (100, 0) and second.sha256 != first.sha256
+    assert (second.frames, second.warning) == (100, "") and second.sha256 != first.sha256
     pathlib.Path(second.file).write_bytes(b"truncated")
     assert spectrogram_cache.find_spectrogram("a.wav", mel=MEL, **folders) is None
     (tmp_path / "a.wav").unlink()
@@ -61,11 +61,24 @@ def test_one_thread_and_several_compute_the_same(recordings, prepared, tmp_path)
         np.testing.assert_allclose(two[key]["log_mel"], example["log_mel"], rtol=1e-5, atol=1e-5)
 
 
+def test_warnings_are_printed_when_computed_and_when_found(tmp_path, capsys):
+    """Found ones come from an interrupted preparation, or from workers whose output the user does not see."""
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    soundfile.write(tmp_path / "good.wav", np.linspace(-0.5, 0.5, RATE), RATE)
+    folders = {"root": tmp_path, "folder": tmp_path / "cache"}
+    recordings = [Recording(name, "park", ()) for name in ("silent.wav", "good.wav")]
+    assert len(list(spectrogram_cache.cache_spectrograms(recordings, mel=MEL, description="", **folders))) == 2
+    line = f"warning: {tmp_path}/silent.wav: it is silent: every sample is 0"
+    assert [text for text in capsys.readouterr().err.splitlines() if "warning" in text] == [line]
+    assert len(spectrogram_cache.find_spectrograms(["silent.wav", "good.wav"], mel=MEL, **folders)) == 2
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
 def test_a_stopped_recording_is_not_computed_to_its_end(tmp_path):
     soundfile.write(tmp_path / "long.wav", np.zeros(int(2.5 * audio_reader.BLOCK_S * RATE)), RATE)
     stop = threading.Event()
-    frames, silent = spectrogram_cache.write_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
-    assert frames == silent == 2.5 * audio_reader.BLOCK_S * 50
+    frames, warning = spectrogram_cache.write_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
+    assert frames == 2.5 * audio_reader.BLOCK_S * 50 and "silent" in warning
     stop.set()
     frames, _ = spectrogram_cache.write_log_mel(str(tmp_path / "long.wav"), MEL, str(tmp_path / "out"), stop)
     assert 0 < frames <= audio_reader.BLOCK_S * 50

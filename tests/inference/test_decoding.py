@@ -92,15 +92,22 @@ def test_disk_error_in_one_recording_does_not_affect_the_others(record, monkeypa
     good, bad = record("a.wav", noise(9000)), record("bad.wav", noise(9000))
     stream = decoding.audio_reader.stream_mono
 
-    def fail_on_bad(path, rate):
+    def fail_on_bad(path, rate, on_warning):
         if path == bad.file:
             raise OSError(5, "Input/output error", str(path))
-        return stream(path, rate)
+        return stream(path, rate, on_warning)
 
     monkeypatch.setattr(decoding.audio_reader, "stream_mono", fail_on_bad)
     results = predict_all(network(), [good, bad])
     assert isinstance(results["a.wav"], Prediction) and isinstance(results["bad.wav"], UnreadableRecording)
     assert results["bad.wav"].reason == f"{bad.file}: not readable (Input/output error)"
+
+
+def test_the_warning_of_a_recording_is_printed_and_kept(record, capsys):
+    results = predict_all(network(), [record("a.wav", noise(9000)), record("loud.wav", 2.0**15 * np.sign(noise(9000)))])
+    warning = "its samples reach 32768 times full scale; rescale them to +-1 if they are integers stored as floats"
+    assert (results["a.wav"].warning, results["loud.wav"].warning) == ("", warning)
+    assert capsys.readouterr().err == f"warning: loud.wav: {warning}\n"
 
 
 # Stopping in the middle.
@@ -202,8 +209,8 @@ def test_many_predictions_can_be_kept(record):
 def test_decoding_does_not_run_ahead_of_the_network(record, monkeypatch):
     stream, decoded_s, decoded_at_first_batch = decoding.audio_reader.stream_mono, [], []
 
-    def count_seconds(path, rate):
-        for block in stream(path, rate):
+    def count_seconds(path, rate, on_warning):
+        for block in stream(path, rate, on_warning):
             decoded_s.append(len(block) / rate)
             yield block
 

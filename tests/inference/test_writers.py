@@ -147,6 +147,7 @@ SCHEMA = {
         "duration_s": {"type": "number", "exclusiveMinimum": 0},
         "hop_s": {"type": "number", "exclusiveMinimum": 0},
         "overlap": {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+        "warning": {"type": "string", "minLength": 1},
         "scene": {
             "type": "object", "additionalProperties": False, "required": ["label", "probabilities"],
             "properties": {"label": {"type": "string"}, "probabilities": PROBABILITIES},
@@ -195,6 +196,14 @@ def test_json_holds_the_prediction(tmp_path, name, case):
         over_time = content["scene_over_time"]
         assert [(w["onset_s"], w["offset_s"]) for w in over_time] == [(0, 2), (1, 2.59), (2, 2.59)]
         np.testing.assert_allclose([list(w["probabilities"].values()) for w in over_time], result.window_scenes, atol=1e-6)
+
+
+def test_json_has_a_warning_if_there_is_one(tmp_path):
+    result = dataclasses.replace(make_prediction(), warning="it is silent")
+    content = json.loads(write_file("json", result, tmp_path).read_text(encoding="utf-8"))
+    assert content["warning"] == "it is silent"
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(content, SCHEMA)
 
 
 @pytest.mark.parametrize("case", [{}, SCENE_ONLY, EVENT_ONLY, SILENT], ids=["both", "scenes", "events", "silent"])
