@@ -52,7 +52,7 @@ def mixed(record, tmp_path):
     ]
     reasons = {
         "late.wav": "sample 720001 (90.000 s)", "text.wav": "not readable as audio", "missing.wav": "no such",
-        "none.wav": "not readable as audio", "empty.wav": "empty (0 samples)", "folder.wav": "no such recording",
+        "none.wav": "not readable as audio", "empty.wav": "empty (0 samples)", "folder.wav": "not readable (a folder)",
     }  # fmt: skip
     return sources, reasons
 

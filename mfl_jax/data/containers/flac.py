@@ -23,13 +23,13 @@ def find_parts(file: BinaryIO, start: int) -> list[Part]:
 
 
 def _find_starts(file: BinaryIO, start: int) -> Iterator[int]:
-    """Yields where recordings start: the first one, and others whose header is of the same kind."""
+    """Yields where recordings start: the first one, and others by the same encoder. A long marker is found faster."""
     file.seek(start)
-    marker = file.read(_INFO)
+    marker = file.read(_INFO + 4)  # up to the sizes of blocks
     at: int | None = start
     while at is not None:
         yield at
-        at = find_bytes(file, marker, at + _INFO) if len(marker) == _INFO else None
+        at = find_bytes(file, marker, at + len(marker))
 
 
 @dataclasses.dataclass(frozen=True)
