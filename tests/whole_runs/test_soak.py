@@ -36,7 +36,7 @@ FAST = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_NUM_CPU_DEVICES"
 
 @pytest.mark.ci_only
 def test_a_kill_of_each_kind_costs_nothing(tmp_path):
-    flags = ["--kills=3", "--epochs=6", "--recordings=4", "--commands=0", f"--workdir={tmp_path / 'soak'}"]
+    flags = ["--kills=3", "--epochs=3", "--recordings=4", "--commands=0", f"--workdir={tmp_path / 'soak'}"]
     command = [sys.executable, "-m", "benchmarks.soak", *flags]
     process = subprocess.run(command, cwd=ROOT, env={**os.environ, **FAST}, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr

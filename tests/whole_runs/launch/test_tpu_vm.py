@@ -173,11 +173,11 @@ def test_a_worker_does_not_mix_two_runs(sandbox):
 
 
 @pytest.mark.ci_only
-@pytest.mark.parametrize("workers", [1, 2])
-def test_mfl_jax_trains_on_the_workers(tmp_path, workers):
+def test_mfl_jax_trains_on_the_workers(tmp_path):
     """Runs mfl_jax itself, on CPUs, with a prepared data set that the script copies."""
     small_dataset(tmp_path, development=4, evaluation=2)
     sandbox = Sandbox(tmp_path, ("launch", "setup.cfg", "pyproject.toml", "mfl_jax", "configs", "datasets"))
+    workers = 2
     write_plan(sandbox, workers=workers)
     run_flags = [flag.replace(f"{ROOT}/", "") for flag in small_flags(tmp_path, epochs=1, batch_size=4, devices=0)]
     run_flags += ["--config.data_dir=data", "--config.accelerator=cpu", f"--workdir={tmp_path}/run"]
