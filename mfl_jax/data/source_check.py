@@ -91,7 +91,7 @@ def _compare_lists(dataset: Dataset, root: pathlib.Path, lists: Mapping[str, Seq
             continue
         if name not in dataset.clips:
             return f"{file} {'has changed' if sha256 and file.is_file() else 'is missing' if sha256 else 'is new'}"
-        if difference := find_difference(dataset.recordings(name), label_list.read_label_list(file)):
+        if difference := find_difference(dataset.recordings(name), label_list.read_label_list(file, root=root)):
             return f"{file}, {difference}"
     return ""
 
