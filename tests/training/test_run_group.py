@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import workload
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import parallel
 from mfl_jax.scoring import evaluate_run, floor_scores
@@ -202,6 +203,16 @@ def test_clips_that_do_not_fit_are_streamed(small_data, at_once, tmp_path, monke
     for member in group[:2]:
         for ours, theirs in zip(read_records(member.folder(tmp_path)), read_records(member.folder(home)), strict=True):
             assert ours["train"]["loss"] == pytest.approx(theirs["train"]["loss"], rel=1e-3)
+
+
+@pytest.mark.ci_only
+def test_the_estimate_of_a_run_holds_its_compiled_step():
+    config, dataset = workload.make_config(batch_size=4, channels=16), workload.make_dataset(frames=100)
+    run = setup.build_run(config, dataset)
+    batch = workload.make_batch(dataset, config.batch_size)
+    needs = run.train_step.lower(run.initial, batch, run.scalars).compile().memory_analysis()
+    needed = needs.temp_size_in_bytes + needs.argument_size_in_bytes
+    assert needed <= device_memory.run_bytes(config, dataset) <= 4 * needed
 
 
 def test_as_many_members_at_once_as_fit(small_data, monkeypatch):
