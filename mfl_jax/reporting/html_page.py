@@ -31,8 +31,8 @@ NOTES = {
     "table4": "Means over runs with different seeds, ± half of the 95 % confidence interval. The floors are scores of answers "
     "that ignore the audio; a system below its floor is worse than those. The paper's results were measured on the TUT "
     "recordings and are comparable only with results on the same data.",
-    "comparisons": "Run by run on the same seeds, first minus second, in points. The p values are not corrected for the number "
-    "of comparisons.",
+    "comparisons": "Run by run on the same seeds, first minus second, in points. p (Holm) is p (t) corrected for the number of "
+    "scores of one pair of systems; the others are not corrected. g is Hedges' effect size.",
 }
 """Name of a table -> the paragraph below it."""
 

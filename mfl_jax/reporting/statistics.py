@@ -54,7 +54,8 @@ class PairedComparison:
       difference: statistics of the differences.
       p_t: two-sided p of the paired t-test; None for one pair.
       p_wilcoxon: two-sided p of the signed-rank test, which assumes no normal distribution; None for one pair or equal pairs.
-      effect_size: Cohen's d of paired values, mean over standard deviation of the differences; None without a spread.
+      effect_size: Hedges' g of paired values: mean over standard deviation of the differences, corrected for the few pairs
+        (`hedges_correction`); None without a spread and for fewer than three pairs.
     """
 
     difference: Summary
@@ -87,8 +88,28 @@ def compare_pairs(first: Sequence[float], second: Sequence[float]) -> PairedComp
         p_t, effect_size = 0.0, None
     else:
         p_t = float(scipy.stats.ttest_rel(first, second).pvalue)
-        effect_size = difference.mean / difference.std
+        effect_size = difference.mean / difference.std * hedges_correction(difference.n) if difference.n > 2 else None
     return PairedComparison(difference, p_t, float(scipy.stats.wilcoxon(differences).pvalue), effect_size)
+
+
+def hedges_correction(pairs: int) -> float:
+    """Returns the factor that makes Cohen's d of paired values unbiased (Hedges 1981), for at least three pairs.
+
+    With m = pairs - 1 degrees of freedom it is Gamma(m / 2) / (sqrt(m / 2) Gamma((m - 1) / 2)).
+    """
+    m = pairs - 1
+    return math.exp(math.lgamma(m / 2) - math.lgamma((m - 1) / 2)) / math.sqrt(m / 2)
+
+
+def correct_holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Corrects p values for their number (Holm 1979), so that any error among them keeps its level; None is no test."""
+    tests = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, index) in enumerate(tests):
+        highest = max(highest, min(1.0, p * (len(tests) - rank)))
+        corrected[index] = highest
+    return corrected
 
 
 def state_verdict(comparison: PairedComparison, *, first: str, second: str, score: str) -> str:
@@ -103,7 +124,7 @@ def state_verdict(comparison: PairedComparison, *, first: str, second: str, scor
     if comparison.p_t is not None:
         figures += f", p = {comparison.p_t:.2g}"
     if comparison.effect_size is not None:
-        figures += f", d = {comparison.effect_size:.2f}"
+        figures += f", g = {comparison.effect_size:.2f}"
     if difference.n < FEWEST_PAIRS or difference.interval is None or difference.interval[0] <= 0 <= difference.interval[1]:
         return f"{score}: too little evidence that {first} differs from {second} ({figures})"
     better = "better" if difference.mean > 0 else "worse"

@@ -101,11 +101,25 @@ def build_table_i(results: Mapping[str, Any]) -> Table:
 
 def build_comparison_table(results: Mapping[str, Any]) -> Table:
     """Paired differences, first minus second system, in points."""
-    table = [["First", "Second", "Score", "Pairs", "Difference", "95 % interval", "p (t)", "p (signed ranks)", "Effect size d"]]
+    table = [
+        [
+            "First",
+            "Second",
+            "Score",
+            "Pairs",
+            "Difference",
+            "95 % interval",
+            "p (t)",
+    tests = ["p (t)", "p (Holm)", "p (signed ranks)", "Effect size g"]
+    table = [["First", "Second", "Score", "Pairs", "Difference", "95 % interval", *tests]]
+            "p (signed ranks)",
+            "Effect size g",
+        ]
+    ]
     for entry in results["comparisons"]:
         difference = entry["difference"]
         interval = difference["interval"]
-        tests = (entry["p_t"], entry["p_wilcoxon"], entry["effect_size"])
+        figures = (entry["p_t"], entry["p_holm"], entry["p_wilcoxon"], entry["effect_size"])
         table.append(
             [
                 format_system(entry["first"], entry["alpha"]),
@@ -114,7 +128,7 @@ def build_comparison_table(results: Mapping[str, Any]) -> Table:
                 str(difference["n"]),
                 f"{difference['mean']:+.2f}",
                 "" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}",
-                *("" if value is None else f"{value:.2g}" for value in tests),
+                *("" if value is None else f"{value:.2g}" for value in figures),
             ]
         )
     return table

@@ -61,7 +61,8 @@ def test_paired_equals_its_definition():
     p = float(mpmath.betainc(2, mpmath.mpf(1) / 2, 0, 4 / (4 + mpmath.mpf(t) ** 2), regularized=True))
     assert got.difference.mean == pytest.approx(mean)
     assert got.p_t == pytest.approx(p, rel=1e-9)
-    assert got.effect_size == pytest.approx(mean / std)
+    # Hedges' factor for 4 degrees of freedom: Gamma(2) / (sqrt(2) Gamma(3 / 2)).
+    assert got.effect_size == pytest.approx(mean / std * 1 / (math.sqrt(2) * math.sqrt(math.pi) / 2))
     # Signed ranks: one of the five differences, the smallest, is negative. 2 * P(W <= 1) = 2 * 2 / 2^5.
     assert got.p_wilcoxon == pytest.approx(4 / 32)
 
@@ -71,6 +72,21 @@ def test_pairing_removes_the_spread_between_seeds():
     base = np.array([30.0, 50.0, 70.0, 90.0])
     got = statistics.compare_pairs(base + np.array([1.0, 1.1, 0.9, 1.0]), base)
     assert got.p_t < 0.001 and got.difference.interval[0] > 0.8
+
+
+def test_hedges_correction_removes_the_bias_of_few_pairs():
+    rng = np.random.default_rng(0)
+    pairs = rng.normal(0.7, 1, (200_000, 4))
+    d = pairs.mean(1) / pairs.std(1, ddof=1)
+    assert d.mean() > 0.9 and d.mean() * statistics.hedges_correction(4) == pytest.approx(0.7, abs=0.01)
+    assert statistics.compare_pairs([1.0, 3.0], [0.0, 0.0]).effect_size is None
+
+
+def test_holm_equals_its_definition():
+    # Ordered: 0.01 * 4 = 0.04, 0.02 * 3 = 0.06, 0.03 * 2 = 0.06, 0.9 * 1.
+    assert statistics.correct_holm([0.02, 0.9, 0.01, 0.03]) == pytest.approx([0.06, 0.9, 0.04, 0.06])
+    assert statistics.correct_holm([None, 0.04]) == [None, 0.04]  # one test needs no correction
+    assert statistics.correct_holm([0.6, 0.7]) == [1.0, 1.0] and statistics.correct_holm([]) == []
 
 
 @pytest.mark.parametrize(("first", "p_t"), [([1.0, 2.0, 3.0], 1.0), ([2.0, 3.0, 4.0], 0.0)], ids=["equal", "apart by a constant"])
