@@ -45,6 +45,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.zeta = 0.0  # focus on inactive frames
     # fixed: alpha and beta as they are. uncertainty, dwa: multiplied by weights that change (mfl_jax/training/task_balance.py).
     config.balance = "fixed"
+    config.balance_learning_rate = 1e-2  # of the weights that uncertainty learns; 0 for config.learning_rate
     config.reduction = "mean"  # or "sum", the equations as printed: the same alpha then weighs 12,500 times less
 
     # Training.

@@ -68,14 +68,14 @@ def check_sources(dataset: Dataset, root: pathlib.Path) -> None:
     if sources == {}:
         warn(f"config.manual_dir is not used: the recordings of {dataset.directory} are synthesised")
         return
-    if not root.is_dir():
-        raise InputError(f"config.manual_dir is {root}, which is not a folder; leave it out to use {dataset.directory}")
     if sources is None:
         warn(
             f"{dataset.directory}: prepared by an older version without sums of its recordings and label lists, so it is not "
             f"compared with {root}; delete it to prepare it again"
         )
         return
+    if not root.is_dir():
+        raise InputError(f"config.manual_dir is {root}, which is not a folder; leave it out to use {dataset.directory}")
     if difference := _compare_lists(dataset, root, sources["lists"]) or _compare_recordings(dataset, root, sources["recordings"]):
         raise InputError(
             f"{dataset.directory} was not prepared from this data: {difference}; delete that folder to prepare it again, or "

@@ -21,10 +21,11 @@ MAY_CHANGE = (
 """Fields that may change between two calls on one work directory: where the data are, which devices compute how much at once, how
 long to train, and how to score the trained network. `epochs` may not fall below the epochs that are trained already.
 """
-KEPT_FIELDS = ("mask_padding",)
+KEPT_FIELDS = ("mask_padding", "balance_learning_rate")
 """Fields that keep the value of the work directory, because a command of today has another default than older runs."""
 ADDED_FIELDS: dict[str, Any] = {
     "balance": "fixed",
+    "balance_learning_rate": 0.0,
     "compute": "float32",
     "scores": "frame",
     "postprocess": "none",

@@ -37,6 +37,8 @@ def check_config(config: Mapping) -> None:
         _require(config, field, math.isfinite(config[field]) and config[field] >= 0, "must be finite and >= 0")
     rate = config["learning_rate"]
     _require(config, "learning_rate", math.isfinite(rate) and rate > 0, "must be finite and > 0")
+    rate = config["balance_learning_rate"]
+    _require(config, "balance_learning_rate", math.isfinite(rate) and rate >= 0, "must be finite and >= 0")
     _require(config, "dropout", 0 <= config["dropout"] < 1, "must be >= 0 and < 1")
     _require(config, "threshold", 0 < config["threshold"] < 1, "must be > 0 and < 1")
     for field, options in CHOICES.items():

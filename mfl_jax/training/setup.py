@@ -168,7 +168,9 @@ def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
 def step_scalars(config) -> dict:
     """Reads the config fields that a step takes as arrays: float32, and `seed` as uint32."""
     fields = (*steps.LOSS_SCALARS, "learning_rate")
-    return {field: np.float32(config[field]) for field in fields} | {"seed": np.uint32(config.seed)}
+    rate = config.balance_learning_rate or config.learning_rate
+    scalars = {field: np.float32(config[field]) for field in fields} | {"balance_learning_rate": np.float32(rate)}
+    return scalars | {"seed": np.uint32(config.seed)}
 
 
 class StepSettings(NamedTuple):

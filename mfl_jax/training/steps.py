@@ -151,8 +151,8 @@ def train_step(
     Args:
       state: before the step.
       batch: this device's part of the batch.
-      scalars: `LOSS_SCALARS` and `learning_rate`, float32, and the `seed` of the dropout, uint32. They are arrays, so that
-        changing them compiles nothing.
+      scalars: `LOSS_SCALARS`, `learning_rate` and, with uncertainty weighting, `balance_learning_rate`, float32; and the `seed`
+        of the dropout, uint32. They are arrays, so that changing them compiles nothing.
       graphdef: structure of the network.
       reduction: of `focal_loss.multi_focal_loss`.
       threshold: of the detections that are counted.
@@ -172,6 +172,8 @@ def train_step(
         graphdef=graphdef, reduction=reduction, threshold=threshold, axis_name=axis_name, dropout_key=dropout_key,
     )  # fmt: skip
     updates, opt_state = make_optimiser(scalars["learning_rate"]).update(gradients, state.opt_state, state.params)
+    if task_balance.LOG_VARIANCES in updates:
+        updates = task_balance.rescale_updates(updates, scalars["balance_learning_rate"] / scalars["learning_rate"])
     state = dataclasses.replace(
         state,
         step=state.step + 1,

@@ -29,6 +29,15 @@ def initial_log_variances(tasks: Sequence[str]) -> dict[str, jax.Array]:
     return {task: jnp.zeros((), jnp.float32) for task in tasks}
 
 
+def rescale_updates(updates: Mapping[str, Any], factor: jax.Array) -> dict[str, Any]:
+    """Multiplies the updates of the log variances, so that they have a learning rate of their own.
+
+    RAdam moves a parameter by about the learning rate per step, whatever the size of its gradient. At the network's rate the log
+    variances would not reach their optimum, log(2 L) for a loss of L, before training ends.
+    """
+    return {**updates, LOG_VARIANCES: jax.tree.map(lambda update: update * factor, updates[LOG_VARIANCES])}
+
+
 def uncertainty_weights(log_variances: Mapping[str, jax.Array]) -> tuple[dict[str, jax.Array], jax.Array]:
     """Computes the weights of uncertainty weighting (Kendall, Gal and Cipolla, CVPR 2018).
 

@@ -7,9 +7,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mfl_jax.training import loop, setup, steps, task_balance
+from mfl_jax.training.optimiser import make_optimiser
 from support.small import small_config
 
 pytestmark = pytest.mark.lightly_optimised
@@ -32,6 +34,29 @@ def test_the_uncertainty_loss_is_least_where_the_variance_is_twice_the_loss():
             return weights["scene"] * loss + penalty
 
         assert float(jax.grad(total)(jnp.float32(math.log(2 * loss)))) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("rate", "reaches"), [(1e-2, True), (2e-4, False)])
+def test_log_variances_reach_their_optimum_at_a_rate_of_their_own(rate, reaches):
+    """Constant losses, and the 4,800 steps and the learning rate of the paper: s = log(2 L) is the optimum."""
+    losses, network_rate = {"scene": 1.3, "event": 0.02}, 2e-4
+    optimiser = make_optimiser(network_rate)
+    start = {task_balance.LOG_VARIANCES: task_balance.initial_log_variances(tuple(losses))}
+
+    def total(params):
+        weights, penalty = task_balance.uncertainty_weights(params[task_balance.LOG_VARIANCES])
+        return sum(weights[task] * loss for task, loss in losses.items()) + penalty
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = optimiser.update(jax.grad(total)(params), state, params)
+        return (optax.apply_updates(params, task_balance.rescale_updates(updates, rate / network_rate)), state), None
+
+    (params, _), _ = jax.jit(lambda: jax.lax.scan(step, (start, optimiser.init(start)), length=4800))()
+    learned = params[task_balance.LOG_VARIANCES]
+    distances = [abs(float(learned[task]) - math.log(2 * loss)) for task, loss in losses.items()]
+    assert (max(distances) < 0.05) == reaches, distances
+    assert reaches or max(distances) > 2  # weights wrong by a factor of e^2
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow_datasets as tfds
 
 from mfl_jax.data import prepared_dataset
 from mfl_jax.errors import InputError
@@ -48,7 +49,7 @@ def test_a_data_set_that_names_a_python_class_is_refused(trained_run, tmp_path, 
     assert not (tmp_path / "ran").exists() and "hostile" not in sys.modules
     # TFDS alone does run the code, so this test can fail.
     with pytest.raises(ValueError, match="Unrecognized"):
-        prepared_dataset.tfds.builder_from_directory(features.parent)
+        tfds.builder_from_directory(features.parent)
     assert (tmp_path / "ran").exists()
 
 
