@@ -268,6 +268,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         folder = pathlib.Path(self.data_path.parent, SPECTROGRAMS)
         folder.mkdir(exist_ok=True)
         spectrograms = self._compute_spectrograms(folder)
+        self._warn_of_recordings_in_both_splits(spectrograms)
         self.info.metadata["fingerprint"] = self._compute_fingerprint(spectrograms)
         self.info.metadata["sources"] = self._describe_sources(folder.parent, spectrograms)
         shards = {split: self._plan_shards(split, spectrograms, download_config, folder) for split in SPLITS}
@@ -295,6 +296,17 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         ]
         if lone:
             warn(f"{self.name}/{self.builder_config.name}: {'; '.join(lone)}")
+
+    def _warn_of_recordings_in_both_splits(self, spectrograms: Mapping[str, Spectrogram]) -> None:
+        """Names recordings that are to be learnt and scored: equal byte for byte, under different names."""
+        development, evaluation = (
+            {spectrograms[recording.path].sha256: recording.path for recording in self.recordings[split]} for split in SPLITS
+        )
+        if shared := [f"{development[s]} and {evaluation[s]}" for s in sorted(development.keys() & evaluation.keys())]:
+            warn(
+                f"{self.name}/{self.builder_config.name}: {len(shared)} recordings of development are also in evaluation, "
+                f"byte for byte: {join_first(shared)}; scores will be too high"
+            )
 
     def _compute_spectrograms(self, folder: pathlib.Path) -> dict[str, Spectrogram]:
         """Returns the spectrogram of each recording, by path; computes those that are not cached."""

@@ -148,6 +148,17 @@ def test_classes_of_one_split_are_named(tmp_path, capsys):
     ]
 
 
+def test_recordings_of_both_splits_are_named(tmp_path, capsys):
+    root = write_few(tmp_path)
+    prepare_small(tmp_path / "different", root)
+    assert "byte for byte" not in capsys.readouterr().err
+    shutil.copy(root / "audio/development_0.wav", root / "audio/evaluation_1.wav")
+    prepare_small(tmp_path / "data", root)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "byte for byte" in line]
+    assert line.startswith("warning: annotated_audio/small: 1 recordings of development are also in evaluation")
+    assert "audio/development_0.wav and audio/evaluation_1.wav" in line
+
+
 @pytest.mark.parametrize("content", [b"", b"text instead of audio", None])
 def test_an_unreadable_or_empty_recording_is_named_and_leaves_nothing(tmp_path, content):
     root = write_few(tmp_path, evaluation_1=np.zeros(0))
