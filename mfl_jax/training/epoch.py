@@ -111,7 +111,9 @@ def run_epoch(
     return EpochResult(state, steps, clips, time.perf_counter() - started, stop, steps % epoch_steps == 0)
 
 
-@jax.jit
+_copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+
+
 def end_epoch(state: TrainState) -> tuple[TrainState, TrainState, dict]:
     """Ends an epoch on the devices, without waiting for its last steps.
 
@@ -119,8 +121,9 @@ def end_epoch(state: TrainState) -> tuple[TrainState, TrainState, dict]:
       The state for the next epoch, whose sums are zero; a copy of it, which the next steps do not overwrite; and the sums of the
       epoch.
     """
+    # Not compiled: the zeros must lie on the devices as the sums do.
     following = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))
-    return following, jax.tree.map(jnp.copy, following), state.sums
+    return following, _copy(following), state.sums
 
 
 def is_finite(sums: dict) -> bool:

@@ -90,7 +90,7 @@ def test_a_run_in_a_store_is_locked_killed_resumed_and_loaded(bucket, tmp_path, 
     while not (folder / "metrics.jsonl").exists() or len((folder / "metrics.jsonl").read_text().splitlines()) < 3:
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.1)
-    config = small_config(tmp_path)
+    config = small_config(tmp_path, epochs=100_000)
     with pytest.raises(InputError, match=f"{WORKDIR}: process {first.pid} on"):
         main.run(config, epath.Path(WORKDIR), "train")
     first.kill()
