@@ -41,6 +41,7 @@ def test_clips_on_disk_and_clips_that_do_not_fit_are_streamed(small_data, monkey
     assert resident_clips.place_clips(clips, jax.devices()[:1]) == {}
 
 
+@pytest.mark.ci_only
 @pytest.mark.lightly_optimised
 def test_runs_on_two_devices_see_the_same_clips_streamed_or_resident(small_data, tmp_path, monkeypatch):
     """The same compiled step on the same values, so the losses are equal bit for bit."""
