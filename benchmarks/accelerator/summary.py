@@ -1,4 +1,4 @@
-"""What follows from the figures of several pieces, and the table of all."""
+"""Derives figures from those of several pieces, and formats the table of all."""
 
 from collections.abc import Mapping, Sequence
 

@@ -81,7 +81,7 @@ def _find_last_frame(tail: bytes, block_size: int, promised: int) -> _Frame | No
 
 
 def _read_frame(data: bytes, at: int, block_size: int) -> _Frame | None:
-    """Reads the header of a frame; None if there is none."""
+    """Reads the header of a frame; returns None if the bytes are not a header."""
     head = data[at : at + 16]
     if len(head) < 16 or head[1] not in (0xF8, 0xF9) or head[3] & 1:
         return None

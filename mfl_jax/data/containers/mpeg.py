@@ -48,7 +48,7 @@ class _Header:
 
 @functools.lru_cache(maxsize=4096)
 def _parse_header(head: bytes) -> _Header | None:
-    """Parses the four bytes of the header of a frame; None if they are none, or if the bit rate is free."""
+    """Parses a frame header of four bytes; returns None if they are not a header, or if the bit rate is free."""
     if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
@@ -240,7 +240,7 @@ class _StreamReader:
         return True
 
     def _find_frames(self, start: int) -> int | None:
-        """Returns the first byte at `start` or later at which frames start; None if there is none."""
+        """Returns the first byte at `start` or later at which frames start, or None if no more follow."""
         while start < self._size:
             self._file.seek(start)
             block = self._file.read(1 << 16)

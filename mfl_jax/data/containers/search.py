@@ -4,7 +4,7 @@ from typing import BinaryIO
 
 
 def find_bytes(file: BinaryIO, pattern: bytes, start: int) -> int | None:
-    """Returns the first position of `pattern` in a file at `start` or later; None if there is none."""
+    """Returns the first position of `pattern` in a file at `start` or later, or None if it does not occur."""
     file.seek(start)
     rest, overlap = b"", len(pattern) - 1
     while block := file.read(1 << 16):

@@ -26,15 +26,6 @@ def test_a_complete_file_causes_no_warning(content, read):
     assert len(samples) == 2 * RATE and not warning
 
 
-def test_joined_files_follow_each_other(content, encode, read):
-    other = encode("FLAC", "PCM_16", seconds=1, rate=22_050, channels=2, seed=1)
-    samples, warning = read(content + other + content)
-    assert len(samples) == 5 * RATE and not warning
-    np.testing.assert_array_equal(samples[: 2 * RATE], read(content)[0])
-    np.testing.assert_array_equal(samples[2 * RATE : 3 * RATE], read(other)[0])
-    np.testing.assert_array_equal(samples[3 * RATE :], samples[: 2 * RATE])
-
-
 @pytest.mark.parametrize("promised", [2 * RATE, 0])
 def test_a_truncated_file_is_read_up_to_its_last_complete_frame(content, promised, read):
     samples, warning = read(set_total(content, promised)[: len(content) // 2])

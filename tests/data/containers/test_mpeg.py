@@ -63,15 +63,6 @@ def test_a_vbri_header_tells_the_length(content, read):
     assert warning == f"its header promises {promised_s:.3f} s, but only the first {there_s:.3f} s are there"
 
 
-def test_joined_files_follow_each_other(content, encode, read):
-    other = encode("MP3", "MPEG_LAYER_III", seconds=1, rate=22_050, channels=2, seed=1)
-    samples, warning = read(content + other + content)
-    assert len(samples) == 5 * RATE and not warning
-    np.testing.assert_array_equal(samples[: 2 * RATE], read(content)[0])
-    np.testing.assert_array_equal(samples[2 * RATE : 3 * RATE], read(other)[0])
-    np.testing.assert_array_equal(samples[3 * RATE :], samples[: 2 * RATE])
-
-
 def test_joined_files_of_which_some_have_no_xing_header(content, read):
     bare = content[XING_BYTES:]
     with_header, without = read(content)[0], read(bare)[0]
