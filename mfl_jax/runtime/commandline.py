@@ -3,6 +3,7 @@
 import errno
 import logging as python_logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -115,7 +116,9 @@ def _parse_config_flags(arguments: Sequence[str], holders: Flags) -> list[str]:
             raise flags.IllegalFlagValueError("--config=FILE is missing, e.g. --config=configs/proposed.py:quick")
         _ = holders.config.value.name  # reading a field loads the file
     except (KeyError, AttributeError) as error:
-        exit_with_error(f"no config field {error}; configs/default.py lists them all")
+        # ml_collections quotes its message once more, which escapes its quotes and line breaks.
+        message = re.sub(r"\\+n", "; ", str(error)).replace("\\", "").strip("'")
+        exit_with_error(f"no config field '{message}; configs/default.py lists them all")
     except OSError:
         exit_with_error(f"{_flag_text('--config', arguments)}: no such config file")
     except (flags.Error, ValueError, TypeError) as error:

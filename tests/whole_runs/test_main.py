@@ -68,7 +68,7 @@ PROPOSED = f"--config={ROOT}/configs/proposed.py"
         ([], "--config=FILE is missing"),
         ([f"--config={ROOT}/configs/none.py"], "none.py: no such config file"),
         ([f"{PROPOSED}:slow"], "error: only `quick` may follow the colon of a config, not 'slow'"),
-        ([PROPOSED, "--config.alhpa=1"], "no config field"),
+        ([PROPOSED, "--config.alhpa=1"], "no config field 'alhpa'; "),
         ([PROPOSED, "--config.alpha=much"], "much"),
         ([PROPOSED, "--config.reduction=max"], "config.reduction is 'max'; must be one of mean, sum"),
         ([PROPOSED, "--mode=sing"], "sing"),
