@@ -39,7 +39,7 @@ ADDED_FIELDS: dict[str, Any] = {
 
 Whoever adds a field to configs/default.py adds it here. `audio.NAME` stands for a field of `config.audio`.
 """
-ADDED_EXPERIMENT_FIELDS: dict[str, Any] = {}
+ADDED_EXPERIMENT_FIELDS: dict[str, Any] = {"sweep.eta": [], "sweep.gamma": [], "sweep.zeta": []}
 """As `ADDED_FIELDS`, for fields that only experiments have."""
 
 
@@ -121,6 +121,8 @@ def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
             logging.warning("%s: config.%s stays %r, as in the run so far", workdir, field, stored[field])
             config[field] = current[field] = stored[field]
     fields = sorted({*stored, *current} - set(MAY_CHANGE))
+    if "systems" in current and stored.get("systems", {}).items() <= current["systems"].items():
+        fields.remove("systems")  # an experiment may get more of them
     differing = [
         f"{field} was {stored.get(field)!r} and is {current.get(field)!r}"
         for field in fields
