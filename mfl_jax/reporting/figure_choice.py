@@ -80,7 +80,7 @@ def _choose_parameter_figures(results: Mapping[str, Any]) -> dict[str, Captioned
     if with_alpha := [(row["alpha"], row) for row in rows if row["alpha"] is not None]:
         lines = [row for row in rows if row["alpha"] is None]
         chosen["figure2"] = CaptionedFigure(
-            f"Scores against {figures.PARAMETERS['alpha']} (Fig. 2 of the paper). {bands}",
+            f"Scores against the {figures.PARAMETERS['alpha']} (Fig. 2 of the paper). {bands}",
             functools.partial(figures.draw_scores_against, with_alpha, lines, label=figures.PARAMETERS["alpha"]),
         )
     for field, own_values in results["sweeps"].items():
@@ -89,7 +89,7 @@ def _choose_parameter_figures(results: Mapping[str, Any]) -> dict[str, Captioned
         points += [(row["sweep"][field], row) for row in rows if row["sweep"] and field in row["sweep"]]
         lines = [row for row in unswept if row["system"] not in own_values]
         chosen[f"sweep_{field}"] = CaptionedFigure(
-            f"Scores against {figures.PARAMETERS[field]}. {bands}",
+            f"Scores against the {figures.PARAMETERS[field]}. {bands}",
             functools.partial(figures.draw_scores_against, points, lines, label=figures.PARAMETERS[field]),
         )
     return chosen

@@ -31,10 +31,10 @@ def _add_legend_below(figure: Figure, axes) -> None:
 
 
 PARAMETERS = {
-    "alpha": "the weight alpha of the scene loss",
-    "eta": "the focus eta of the scene loss",
-    "gamma": "the focus gamma on active frames",
-    "zeta": "the focus zeta on inactive frames",
+    "alpha": "weight alpha of the scene loss",
+    "eta": "focus eta of the scene loss",
+    "gamma": "focus gamma on active frames",
+    "zeta": "focus zeta on inactive frames",
 }
 """Config field that an experiment may vary -> what it is."""
 

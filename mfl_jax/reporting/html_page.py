@@ -36,9 +36,9 @@ NOTES = {
     "comparisons": "Run by run on the same seeds, first minus second, in points. p (Holm) is p (t) corrected for the number of "
     "scores of one pair of systems; the others are not corrected. g is Hedges' effect size.",
     "alpha_dependence": "Spread: highest minus lowest score over alpha of each seed; mean over seeds, ± half of the 95 % "
-    "confidence interval. It includes the noise of single runs, so it is not 0 even where alpha does not matter. Differences are paired by "
-    "seeds, with 95 % confidence interval and p corrected for the scores of one line (Holm). The best alpha of the conventional "
-    "system is chosen for each score by its mean over the same runs, which favours the conventional system.",
+    "confidence interval. It includes the noise of single runs, so it is not 0 even where alpha does not matter. Differences are "
+    "paired by seeds, with 95 % confidence interval and p corrected for the scores of one line (Holm). The best alpha of the "
+    "conventional system is chosen for each score by its mean over the same runs, which favours the conventional system.",
 }
 """Name of a table -> the paragraph below it."""
 

@@ -103,6 +103,8 @@ def missing_fields(stored: Mapping, current: Mapping) -> list[str]:
 def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
     """Checks that a work directory belongs to this config, up to the fields in `MAY_CHANGE`; sets those in `KEPT_FIELDS`.
 
+    An experiment may have more systems than its work directory.
+
     Returns:
       Whether the work directory already has a config.
 
@@ -121,8 +123,8 @@ def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
             logging.warning("%s: config.%s stays %r, as in the run so far", workdir, field, stored[field])
             config[field] = current[field] = stored[field]
     fields = sorted({*stored, *current} - set(MAY_CHANGE))
-    if "systems" in current and stored.get("systems", {}).items() <= current["systems"].items():
-        fields.remove("systems")  # an experiment may get more of them
+    if "systems" in stored and stored["systems"].items() <= current.get("systems", {}).items():
+        fields.remove("systems")
     differing = [
         f"{field} was {stored.get(field)!r} and is {current.get(field)!r}"
         for field in fields
