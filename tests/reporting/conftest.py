@@ -29,7 +29,7 @@ def homes(small_data, tmp_path_factory) -> dict[str, pathlib.Path]:
 
 @pytest.fixture(scope="session")
 def reports(homes) -> dict[str, pathlib.Path]:
-    """Work directories of `homes` with their reports written: the four systems; two alphas; a sweep of eta. Read-only."""
-    for name in ("table4", "figure2", "sweep"):
+    """Work directories of `homes` with their reports written: the four systems; two alphas. Read-only."""
+    for name in ("table4", "figure2"):
         write_report.write_report(homes[name])
     return homes

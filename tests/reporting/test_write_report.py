@@ -17,7 +17,6 @@ from mfl_jax.reporting import summary, tables, write_report
     [
         ("table4", {"focal_weights", "learning_curves", "event_scores", "scene_confusion"}),
         ("figure2", {"figure2", "focal_weights", "learning_curves", "event_scores", "scene_confusion"}),
-        ("sweep", {"sweep_eta", "focal_weights", "learning_curves", "event_scores", "scene_confusion"}),
     ],
 )
 def test_every_figure_is_drawn(reports, name, expected):
