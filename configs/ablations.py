@@ -1,6 +1,8 @@
 """Ablations of the multi-focal loss: its parts one by one, and other ways to balance the two tasks.
 
 python -m mfl_jax.experiment --config=configs/ablations.py --config.manual_dir=DIR --workdir=runs/ablations
+
+proposed_eta1 is the proposed system with eta 1.0: the paper's conditions and tables name 0.5, its running text names 1.0 once.
 """
 
 from configs import conventional_mtl, default, proposed
@@ -21,6 +23,7 @@ def get_config(arg=""):
         "uncertainty": {"balance": "uncertainty", "alpha": 1.0},
         "dwa": {"balance": "dwa", "alpha": 1.0},
         "conventional_equal": {"alpha": 1.0},
+        "proposed_eta1": {**focal, "eta": 1.0},
     }
     config.systems.update(more)
     return default.shrunk_experiment(config, arg)

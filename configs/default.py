@@ -90,7 +90,7 @@ def shrunk(config: ml_collections.ConfigDict, arg: str) -> ml_collections.Config
 
 
 def experiment(name: str, modules: list) -> ml_collections.ConfigDict:
-    """Returns an experiment for mfl_jax.experiment: this config for several systems, seeds and alphas.
+    """Returns an experiment for mfl_jax.experiment: this config for several systems, seeds and values of a parameter.
 
     Args:
       name: of the experiment.
@@ -105,6 +105,8 @@ def experiment(name: str, modules: list) -> ml_collections.ConfigDict:
         config.systems[fields["name"]] = {key: v for key, v in fields.items() if v != plain[key] and key != "name"}
     config.seeds = 10  # runs of each system, with the seeds seed, seed + 1, ...
     config.alphas = ()  # values of alpha to run for each two-task system; empty: each system's own alpha
+    # Values to run beside its own for each system with a focal loss, one field at a time: --config.sweep.eta="(0, 0.25, 0.5, 1)".
+    config.sweep = ml_collections.ConfigDict({"eta": (), "gamma": (), "zeta": ()})
     config.folds = False  # True: cross-validation over the four folds of the development split, with pooled counts
     config.members_at_once = 0  # runs trained at once; 0: as many as fit into memory
     return config

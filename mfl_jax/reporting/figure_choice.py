@@ -1,5 +1,6 @@
 """The figures that an experiment has data for, with their captions."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -7,7 +8,8 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from mfl_jax.reporting import figures, summary
-from mfl_jax.training import epoch_log
+from mfl_jax.runtime import workdir_config
+from mfl_jax.training import epoch_log, experiment_variants
 
 
 class CaptionedFigure(NamedTuple):
@@ -17,18 +19,22 @@ class CaptionedFigure(NamedTuple):
     draw: Callable[[], Figure]
 
 
-def read_records(home: pathlib.Path) -> dict[tuple[str, float], list[list[dict]]]:
-    """Reads the epoch records of every finished run of an experiment, by system and alpha."""
-    records: dict[tuple[str, float], list[list[dict]]] = {}
+Records = Mapping[summary.RowKey, list[list[dict]]]
+"""Key of a row -> the epoch records (lines of metrics.jsonl) of each of its runs."""
+
+
+def read_records(home: pathlib.Path) -> Records:
+    """Reads the epoch records of every finished run of an experiment."""
+    config = workdir_config.read_config(home / "config.json")
+    records: dict[summary.RowKey, list[list[dict]]] = {}
     for run in summary.read_finished_runs(home):
+        variant = experiment_variants.identify_variant(config, run["system"], run["config"])
         file = home / "members" / run["member"] / "metrics.jsonl"
-        records.setdefault((run["system"], run["config"]["alpha"]), []).append(epoch_log.read(file))
+        records.setdefault(summary.build_key(run["system"], *variant), []).append(epoch_log.read(file))
     return records
 
 
-def choose_figures(
-    results: Mapping[str, Any], records: Mapping[tuple[str, float], list[list[dict]]]
-) -> dict[str, CaptionedFigure]:
+def choose_figures(results: Mapping[str, Any], records: Records) -> dict[str, CaptionedFigure]:
     """Chooses the figures of an experiment.
 
     Args:
@@ -40,15 +46,9 @@ def choose_figures(
     """
     rows = results["rows"]
     with_scenes, with_events = ([row for row in rows if task in row] for task in ("scene", "event"))
-    with_alpha = [row for row in rows if row["alpha"] is not None]
     by_name = _name_records(rows, records)
     focal = {name: runs for name, runs in by_name.items() if _is_focal(runs)}
-    chosen = {}
-    if with_alpha:
-        chosen["figure2"] = CaptionedFigure(
-            "Scores against the weight alpha of the scene loss (Fig. 2 of the paper). Bands: 95 % confidence interval.",
-            lambda: figures.draw_scores_against_alpha(with_alpha),
-        )
+    chosen = _choose_parameter_figures(results)
     if focal:
         chosen["focal_weights"] = CaptionedFigure(
             "Mean focal factor, by which the plain loss is multiplied: how the balance between scenes, active frames and "
@@ -72,15 +72,33 @@ def choose_figures(
     return chosen
 
 
-def _name_records(rows: list[summary.Row], records: Mapping[tuple[str, float], list[list[dict]]]) -> dict[str, list[list[dict]]]:
+def _choose_parameter_figures(results: Mapping[str, Any]) -> dict[str, CaptionedFigure]:
+    """Chooses a figure of the scores against each parameter that the experiment varies."""
+    rows = results["rows"]
+    chosen = {}
+    bands = "Lines: systems that do not vary it. Bands: 95 % confidence interval."
+    if with_alpha := [(row["alpha"], row) for row in rows if row["alpha"] is not None]:
+        lines = [row for row in rows if row["alpha"] is None]
+        chosen["figure2"] = CaptionedFigure(
+            f"Scores against the {figures.PARAMETERS['alpha']} (Fig. 2 of the paper). {bands}",
+            functools.partial(figures.draw_scores_against, with_alpha, lines, label=figures.PARAMETERS["alpha"]),
+        )
+    for field, own_values in results["sweeps"].items():
+        unswept = [row for row in rows if not row["sweep"]]
+        points = [(own_values[row["system"]], row) for row in unswept if row["system"] in own_values]
+        points += [(row["sweep"][field], row) for row in rows if row["sweep"] and field in row["sweep"]]
+        lines = [row for row in unswept if row["system"] not in own_values]
+        chosen[f"sweep_{field}"] = CaptionedFigure(
+            f"Scores against the {figures.PARAMETERS[field]}. {bands}",
+            functools.partial(figures.draw_scores_against, points, lines, label=figures.PARAMETERS[field]),
+        )
+    return chosen
+
+
+def _name_records(rows: list[summary.Row], records: Records) -> dict[str, list[list[dict]]]:
     """Records by the name of their curves, in the order of the rows."""
-    varies = any(row["alpha"] is not None for row in rows)
-    return {
-        (f"{system}, alpha {alpha:g}" if varies else system): runs
-        for system in dict.fromkeys(row["system"] for row in rows)
-        for (name, alpha), runs in sorted(records.items())
-        if name == system
-    }
+    keys = {key: row for row in rows if (key := summary.build_key(row["system"], row["alpha"], row["sweep"])) in records}
+    return {figures.name_curve(row): records[key] for key, row in keys.items()}
 
 
 def _is_focal(runs: list[list[dict]]) -> bool:

@@ -8,7 +8,8 @@ from matplotlib.ticker import MaxNLocator
 
 from mfl_jax.plot_style import COLOURS
 from mfl_jax.reporting import paper
-from mfl_jax.reporting.summary import SCORES, Row
+from mfl_jax.reporting.paper import SCORES
+from mfl_jax.reporting.summary import Row
 from mfl_jax.reporting.tables import format_system
 
 Records = Mapping[str, Sequence[Sequence[Mapping]]]
@@ -29,30 +30,56 @@ def _add_legend_below(figure: Figure, axes) -> None:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
 
 
-def draw_scores_against_alpha(rows: Sequence[Row]) -> Figure:
-    """Fig. 2: each of the four scores against alpha, with bands of the 95 % confidence interval.
+PARAMETERS = {
+    "alpha": "weight alpha of the scene loss",
+    "eta": "focus eta of the scene loss",
+    "gamma": "focus gamma on active frames",
+    "zeta": "focus zeta on inactive frames",
+}
+"""Config field that an experiment may vary -> what it is."""
+
+
+def draw_scores_against(points: Sequence[tuple[float, Row]], lines: Sequence[Row], *, label: str) -> Figure:
+    """Fig. 2: each of the four scores against a parameter, with bands of the 95 % confidence interval.
 
     Args:
-      rows: rows of the summary that have an alpha.
+      points: values of the parameter, each with the row of the summary that has it; one curve per system.
+      lines: rows of systems that do not vary the parameter; drawn as horizontal lines.
+      label: of the axis of the parameter, which is logarithmic unless 0 is among the values.
     """
     figure = Figure(figsize=(8, 6.4), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
+    scale = "linear" if any(value == 0 for value, _ in points) else "log"
+    systems = list(dict.fromkeys(row["system"] for row in [*(row for _, row in points), *lines]))
     for ax, ((task, name), title) in zip(axes.flat, SCORES.items(), strict=True):
-        systems = list(dict.fromkeys(row["system"] for row in rows))
         for system, colour in zip(systems, _choose_colours(systems), strict=True):
-            points = sorted((row for row in rows if row["system"] == system and task in row), key=lambda row: row["alpha"])
-            alphas = [row["alpha"] for row in points]
-            means = [row[task][name]["mean"] for row in points]
-            ax.plot(alphas, means, marker="o", color=colour, label=format_system(system, None))
-            if all(row[task][name]["interval"] for row in points):
-                # An interval from few runs may exceed the range of the score.
-                low, high = np.clip([row[task][name]["interval"] for row in points], 0, 100).T
-                ax.fill_between(alphas, low, high, color=colour, alpha=0.2, linewidth=0)
-        ax.set(xscale="log", title=f"{title} [%]")
+            style = {"color": colour, "label": format_system(system, None)}
+            curve = {value: row[task][name] for value, row in points if row["system"] == system and task in row}
+            if curve:
+                values = sorted(curve)
+                ax.plot(values, [curve[value]["mean"] for value in values], marker="o", **style)
+                _fill_intervals(ax, values, [curve[value] for value in values], colour)
+            for score in (row[task][name] for row in lines if row["system"] == system and task in row):
+                ax.axhline(score["mean"], linestyle="--", **style)
+                _fill_intervals(ax, (0, 1), (score, score), colour, transform=ax.get_yaxis_transform())
+        ax.set(xscale=scale, title=f"{title} [%]")
     for ax in axes[-1]:
-        ax.set_xlabel("weight alpha of the scene loss")
+        ax.set_xlabel(label)
     _add_legend_below(figure, axes.flat)
     return figure
+
+
+def _fill_intervals(ax, places: Sequence[float], scores: Sequence[Mapping], colour: str, **settings) -> None:
+    """Fills between the ends of confidence intervals, if all scores have one; few runs may have one beyond the score's range."""
+    if all(score["interval"] for score in scores):
+        low, high = np.clip([score["interval"] for score in scores], 0, 100).T
+        ax.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0, **settings)
+
+
+def name_curve(row: Row) -> str:
+    """Names the curves of a row: by its system, so that `_choose_colours` knows it, or by the variant of a system."""
+    varies = row["alpha"] is not None or row["sweep"]
+    return format_system(row["system"], row["alpha"], row["sweep"]) if varies else row["system"]
 
 
 def _draw_curves(ax, runs: Sequence[Sequence[Mapping]], task: str, key: str, *, colour: str, label: str) -> None:
@@ -131,7 +158,7 @@ def draw_confusions(rows: Sequence[Row], scenes: Sequence[str]) -> Figure:
         ticks = range(len(scenes))
         ax.set_xticks(ticks, labels, rotation=30, ha="right")
         ax.set_yticks(ticks, labels)
-        ax.set(title=format_system(row["system"], row["alpha"]), xlabel="answer", ylabel="true scene")
+        ax.set(title=format_system(row["system"], row["alpha"], row["sweep"]), xlabel="answer", ylabel="true scene")
         ax.grid(False)
     for ax in axes.flat[len(rows) :]:
         ax.set_visible(False)
@@ -151,9 +178,9 @@ def draw_event_scores(rows: Sequence[Row], events: Sequence[str], shares: Sequen
     figure = Figure(figsize=(8, height), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     places, thickness = np.arange(len(events)), 0.8 / len(rows)
-    names = [format_system(row["system"], row["alpha"]) for row in rows]
-    keys = [row["system"] if row["alpha"] is None else name for row, name in zip(rows, names, strict=True)]
-    for number, (row, name, colour) in enumerate(zip(rows, names, _choose_colours(keys), strict=True)):
+    names = [format_system(row["system"], row["alpha"], row["sweep"]) for row in rows]
+    colours = _choose_colours([name_curve(row) for row in rows])
+    for number, (row, name, colour) in enumerate(zip(rows, names, colours, strict=True)):
         values = np.array(row["event"]["class_f"])[order]
         offset = (number - (len(rows) - 1) / 2) * thickness
         left.barh(places + offset, values, thickness, color=colour, label=name)

@@ -5,6 +5,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
+from mfl_jax.reporting.alpha_dependence import CLAIM_PREFIX
 from mfl_jax.reporting.tables import Table
 
 STYLE = """
@@ -23,6 +24,7 @@ figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption { f
 HEADINGS = {
     "table4": "Scores (Table IV)",
     "comparisons": "Paired comparisons",
+    "alpha_dependence": "Dependence on alpha, points",
     "table5": "F of events (Table V), percent",
     "table1": "The data (Table I): minutes for which each event is active",
 }
@@ -33,6 +35,10 @@ NOTES = {
     "recordings and are comparable only with results on the same data.",
     "comparisons": "Run by run on the same seeds, first minus second, in points. p (Holm) is p (t) corrected for the number of "
     "scores of one pair of systems; the others are not corrected. g is Hedges' effect size.",
+    "alpha_dependence": "Spread: highest minus lowest score over alpha of each seed; mean over seeds, ± half of the 95 % "
+    "confidence interval. It includes the noise of single runs, so it is not 0 even where alpha does not matter. Differences are "
+    "paired by seeds, with 95 % confidence interval and p corrected for the scores of one line (Holm). The best alpha of the "
+    "conventional system is chosen for each score by its mean over the same runs, which favours the conventional system.",
 }
 """Name of a table -> the paragraph below it."""
 
@@ -70,10 +76,10 @@ def build_page(results: Mapping[str, Any], tables: Mapping[str, Table], figures:
 
 
 def format_claims(claims: Mapping[str, str]) -> list[str]:
-    """Formats the judgements of the paper's claim: one, or one for each alpha."""
-    if len(claims) == 1:
-        return list(claims.values())
-    return [f"With alpha = {alpha}: {claim}" for alpha, claim in claims.items()]
+    """Formats the judgements of the paper's claims: of that for each alpha with alpha in front, if there are several."""
+    by_alpha = {key: claim for key, claim in claims.items() if not key.startswith(CLAIM_PREFIX)}
+    named = [claim if len(by_alpha) == 1 else f"With alpha = {alpha}: {claim}" for alpha, claim in by_alpha.items()]
+    return named + [claim for key, claim in claims.items() if key not in by_alpha]
 
 
 def _describe_runs(results: Mapping[str, Any]) -> str:

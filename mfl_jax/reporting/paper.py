@@ -1,5 +1,16 @@
 """The results of the paper (Nada et al.), shown next to ours: means of ten runs on the TUT data, percent."""
 
+SCORES = {
+    ("scene", "micro_f"): "scene micro F",
+    ("scene", "macro_f"): "scene macro F",
+    ("event", "micro_f"): "event micro F",
+    ("event", "macro_f"): "event macro F",
+}
+"""The four scores of Table IV: (task, key in results.json) -> title."""
+PROPOSED, CONVENTIONAL = "proposed", "conventional_mtl"
+ALPHA = 0.001
+"""Weight of the scene loss in the paper's conditions."""
+
 TABLE_IV = {
     "cnn_asc": {"scene": {"micro_f": 49.68, "macro_f": 45.67}},
     "cnn_bigru_sed": {"event": {"micro_f": 40.10, "macro_f": 7.39}},

@@ -1,6 +1,5 @@
 """From the runs of an experiment to its results.json: means over seeds, paired comparisons, and the paper's claim."""
 
-import collections
 import dataclasses
 import json
 import pathlib
@@ -12,21 +11,22 @@ import numpy as np
 
 from mfl_jax import metrics
 from mfl_jax.errors import InputError
-from mfl_jax.reporting import paper, statistics
+from mfl_jax.reporting import alpha_dependence, paper, statistics, verdicts
+from mfl_jax.reporting.paper import CONVENTIONAL, PROPOSED, SCORES
 from mfl_jax.runtime import workdir_config
+from mfl_jax.training import experiment_variants
 
-SCORES = {
-    ("scene", "micro_f"): "scene micro F",
-    ("scene", "macro_f"): "scene macro F",
-    ("event", "micro_f"): "event micro F",
-    ("event", "macro_f"): "event macro F",
-}
-"""The four scores of the paper's Table IV: (task, key in results.json) -> title."""
-PROPOSED, CONVENTIONAL = "proposed", "conventional_mtl"
 FOLDS = 4
 
 Row = dict[str, Any]
 """A row of the tables, as `build_row` returns it."""
+RowKey = tuple[str, float | None, tuple[tuple[str, float], ...]]
+"""What tells a row from the others: system, alpha, and the swept field with its value."""
+
+
+def build_key(system: str, alpha: float | None, sweep: Mapping[str, float] | None) -> RowKey:
+    """Builds the key of a row from what the row or `experiment_variants.identify_variant` says."""
+    return system, alpha, tuple((sweep or {}).items())
 
 
 def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
@@ -54,20 +54,23 @@ def pool_folds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {task: ratios[task](total[task]) for task in total}
 
 
-def build_row(system: str, alpha: float | None, seeds: Mapping[int, Mapping[str, Any]]) -> Row:
+def build_row(
+    system: str, alpha: float | None, seeds: Mapping[int, Mapping[str, Any]], sweep: Mapping[str, float] | None = None
+) -> Row:
     """Builds a row of the tables.
 
     Args:
       system: its name.
       alpha: weight of the scene loss, if the experiment varies it.
       seeds: seed -> its scores, as `pool_folds` returns them.
+      sweep: the focal parameter that the experiment sweeps and its value, if that is not the system's own.
 
     Returns:
-      {"system", "alpha", "seeds", "scene": {"micro_f": {"n", "mean", "std", "interval", "values"}, "macro_f", "class_f",
+      {"system", "alpha", "sweep", "seeds", "scene": {"micro_f": {"n", "mean", "std", "interval", "values"}, "macro_f", "class_f",
       "confusion"}, "event": {"micro_f", "macro_f", "error_rate", "class_f"}}; `class_f` holds the mean of each class,
       `confusion` the sum over seeds.
     """
-    row: Row = {"system": system, "alpha": alpha, "seeds": sorted(seeds)}
+    row: Row = {"system": system, "alpha": alpha, "sweep": sweep, "seeds": sorted(seeds)}
     ordered = [seeds[seed] for seed in sorted(seeds)]
     for task in ("scene", "event"):
         if task not in ordered[0]:
@@ -94,41 +97,30 @@ def compare_rows(first: Row, second: Row) -> list[dict[str, Any]]:
             continue
         values = [[row[task][name]["values"][row["seeds"].index(seed)] for seed in seeds] for row in (first, second)]
         comparison = statistics.compare_pairs(*values)
-        verdict = statistics.state_verdict(comparison, first=first["system"], second=second["system"], score=title)
+        verdict = statistics.state_verdict(comparison, first=_name_row(first), second=second["system"], score=title)
         entries.append(
             {
-                "first": first["system"], "second": second["system"], "alpha": first["alpha"], "task": task, "score": name,
-                **dataclasses.asdict(comparison), "verdict": verdict,
+                "first": first["system"], "second": second["system"], "alpha": first["alpha"], "sweep": first["sweep"],
+                "task": task, "score": name, **dataclasses.asdict(comparison), "verdict": verdict,
             }
         )  # fmt: skip
     corrected = statistics.correct_holm([entry["p_t"] for entry in entries])
     return [{**entry, "p_holm": p_holm} for entry, p_holm in zip(entries, corrected, strict=True)]
 
 
-def judge_claim(comparisons: Sequence[Mapping[str, Any]]) -> str:
-    """Judges the paper's claim, that the proposed system beats the conventional one in all four scores, in one sentence.
+def _name_row(row: Row) -> str:
+    return " with ".join([row["system"], *(f"{field} {value:g}" for field, value in (row["sweep"] or {}).items())])
 
-    Each score is tested at a level that keeps the probability of any wrong verdict in the sentence at 5 %.
-    """
+
+def judge_claim(comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """Judges the paper's claim, that the proposed system beats the conventional one in all four scores, in one sentence."""
     entries = [entry for entry in comparisons if (entry["first"], entry["second"]) == (PROPOSED, CONVENTIONAL)]
     if not entries:
         return "The paper's claim was not tested: it needs the systems proposed and conventional_mtl."
-    titles = collections.defaultdict(list)
-    for entry in entries:
-        difference, p_holm = entry["difference"], entry["p_holm"]
-        is_clear = difference["n"] >= statistics.FEWEST_PAIRS and p_holm is not None and p_holm < 1 - statistics.CONFIDENCE
-        kind = "open" if not is_clear else "holds" if difference["mean"] > 0 else "fails"
-        titles[kind].append(SCORES[entry["task"], entry["score"]])
-    sentences = {
-        "holds": "it holds for {}",
-        "fails": "it does not hold for {}, where the proposed system is worse",
-        "open": "there is too little evidence for {}",
-    }
-    judgement = "; ".join(text.format(", ".join(titles[kind])) for kind, text in sentences.items() if titles[kind])
-    return (
-        f"The paper's claim that the proposed system beats the conventional one, on this data set: {judgement} (paired t-tests, "
-        f"5 % for the whole sentence: p corrected for {len(entries)} scores by Holm's method)."
+    judgement = verdicts.judge_scores(
+        entries, positive="it holds for {}", negative="it does not hold for {}, where the proposed system is worse"
     )
+    return f"The paper's claim that the proposed system beats the conventional one, on this data set: {judgement}"
 
 
 def summarise_experiment(home: pathlib.Path) -> dict[str, Any]:
@@ -143,7 +135,8 @@ def summarise_experiment(home: pathlib.Path) -> dict[str, Any]:
     rows = _build_rows(runs, config)
     if not rows:
         raise InputError(f"{home}: no seed has all of its folds yet")
-    comparisons = _compare_with_others(rows, list(config["systems"]))
+    comparisons = _compare_with_others(rows, list(config["systems"])) + _compare_sweeps(rows)
+    alpha = alpha_dependence.summarise_alpha_dependence(rows, config["alphas"])
     return {
         "experiment": config["name"],
         "dataset": config["dataset"],
@@ -151,7 +144,9 @@ def summarise_experiment(home: pathlib.Path) -> dict[str, Any]:
         "runs": {"complete": len(runs), "planned": _count_planned_runs(config)},
         "rows": rows,
         "comparisons": comparisons,
-        "claims": _judge_claims(comparisons, by_alpha=bool(config["alphas"])),
+        "claims": _judge_claims(comparisons, by_alpha=bool(config["alphas"])) | alpha_dependence.judge_alpha_claims(alpha),
+        "alpha_dependence": alpha,
+        "sweeps": experiment_variants.list_swept_systems(config),
         "floors": data["floors"],
         "data": data["splits"],
         "paper": compare_with_paper(rows),
@@ -164,25 +159,25 @@ def summarise_experiment(home: pathlib.Path) -> dict[str, Any]:
 
 def _count_planned_runs(config: Mapping[str, Any]) -> int:
     folds = FOLDS if config["folds"] else 1
-    joint = [len(system.get("tasks", config["tasks"])) == 2 for system in config["systems"].values()]
-    variants = sum(len(config["alphas"]) if both and config["alphas"] else 1 for both in joint)
+    variants = sum(len(experiment_variants.list_variants(config, system)) for system in config["systems"])
     return config["seeds"] * folds * variants
 
 
 def _build_rows(runs: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[Row]:
-    """Builds a row for each system and alpha that has a seed with all of its folds."""
+    """Builds a row for each variant of a system that has a seed with all of its folds."""
     folds = FOLDS if config["folds"] else 1
-    grouped: dict[tuple[str, float | None], dict[int, list]] = {}
+    grouped: dict[RowKey, dict[int, list]] = {}
     for run in runs:
-        alpha = run["config"]["alpha"] if config["alphas"] and len(run["config"]["tasks"]) == 2 else None
-        grouped.setdefault((run["system"], alpha), {}).setdefault(run["seed"], []).append(run)
+        key = build_key(run["system"], *experiment_variants.identify_variant(config, run["system"], run["config"]))
+        grouped.setdefault(key, {}).setdefault(run["seed"], []).append(run)
     rows = []
     for system in config["systems"]:
-        for name, alpha in sorted((key for key in grouped if key[0] == system), key=lambda key: key[1] or 0):
-            by_seed = grouped[name, alpha].items()
+        for key in sorted((key for key in grouped if key[0] == system), key=lambda key: (key[1] or 0, key[2])):
+            _, alpha, sweep = key
+            by_seed = grouped[key].items()
             complete = {seed: pool_folds(seed_runs) for seed, seed_runs in by_seed if len(seed_runs) == folds}
             if complete:
-                rows.append(build_row(name, alpha, complete))
+                rows.append(build_row(system, alpha, complete, dict(sweep) or None))
     return rows
 
 
@@ -191,7 +186,7 @@ def _compare_with_others(rows: Sequence[Row], systems: Sequence[str]) -> list[di
 
     The paper compares the conventional system with the single-task systems in section III-A.
     """
-    by_name = {(row["system"], row["alpha"]): row for row in rows}
+    by_name = {(row["system"], row["alpha"]): row for row in rows if not row["sweep"]}
     others = [CONVENTIONAL, *(name for name in systems if name not in (CONVENTIONAL, PROPOSED))]
     pairs = [(PROPOSED, other) for other in others] + [(CONVENTIONAL, other) for other in others[1:]]
     return [
@@ -201,6 +196,12 @@ def _compare_with_others(rows: Sequence[Row], systems: Sequence[str]) -> list[di
         if (first, alpha) in by_name and (row := by_name.get((second, alpha), by_name.get((second, None))))
         for entry in compare_rows(by_name[first, alpha], row)
     ]
+
+
+def _compare_sweeps(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Compares each swept value of a system with the system's own value."""
+    own = {row["system"]: row for row in rows if not row["sweep"]}
+    return [entry for row in rows if row["sweep"] and row["system"] in own for entry in compare_rows(row, own[row["system"]])]
 
 
 def _judge_claims(comparisons: Sequence[Mapping[str, Any]], *, by_alpha: bool) -> dict[str, str]:
@@ -219,6 +220,7 @@ def compare_with_paper(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "paper": theirs, "ours": row[task][name]["mean"], "difference": row[task][name]["mean"] - theirs,
         }
         for row in rows
+        if not row["sweep"]
         for task, scores in paper.TABLE_IV.get(row["system"], {}).items()
         for name, theirs in scores.items()
     ]  # fmt: skip

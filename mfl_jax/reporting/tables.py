@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mfl_jax.reporting import paper
-from mfl_jax.reporting.summary import SCORES
+from mfl_jax.reporting.paper import SCORES
 
 Table = list[list[str]]
 """Rows of texts; the first row is the header."""
 
 
-def format_system(system: str, alpha: float | None) -> str:
-    """Formats the name of a system, with alpha if the experiment varies it."""
-    name = paper.TITLES.get(system, system.replace("_", " "))
-    return name if alpha is None else f"{name}, alpha {alpha:g}"
+def format_system(system: str, alpha: float | None, sweep: Mapping[str, float] | None = None) -> str:
+    """Formats the name of a system, with alpha if the experiment varies it, and a swept field if it is not the system's own."""
+    varied = ({} if alpha is None else {"alpha": alpha}) | dict(sweep or {})
+    return ", ".join(
+        [paper.TITLES.get(system, system.replace("_", " ")), *(f"{name} {value:g}" for name, value in varied.items())]
+    )
 
 
 def format_mean(summary: Mapping[str, Any] | None) -> str:
@@ -41,7 +43,7 @@ def build_table_iv(results: Mapping[str, Any]) -> Table:
     for row in results["rows"]:
         cells = [format_mean(row.get(task, {}).get(name)) for task, name in SCORES]
         error_rate = format_mean(row.get("event", {}).get("error_rate"))
-        table.append([format_system(row["system"], row["alpha"]), str(len(row["seeds"])), *cells, error_rate])
+        table.append([format_system(row["system"], row["alpha"], row["sweep"]), str(len(row["seeds"])), *cells, error_rate])
     table += _list_floors(results["floors"])
     for system, scores in paper.TABLE_IV.items():
         if any(row["system"] == system for row in results["rows"]):
@@ -80,7 +82,9 @@ def build_table_v(results: Mapping[str, Any]) -> Table:
     for row in results["rows"]:
         if "event" in row:
             values = dict(zip(results["events"], row["event"]["class_f"], strict=True))
-            table.append([format_system(row["system"], row["alpha"]), *(f"{values[event]:.2f}" for event in events)])
+            table.append(
+                [format_system(row["system"], row["alpha"], row["sweep"]), *(f"{values[event]:.2f}" for event in events)]
+            )
     if has_selection:
         for system, values in paper.TABLE_V.items():
             if any(row["system"] == system for row in results["rows"]):
@@ -109,7 +113,7 @@ def build_comparison_table(results: Mapping[str, Any]) -> Table:
         figures = (entry["p_t"], entry["p_holm"], entry["p_wilcoxon"], entry["effect_size"])
         table.append(
             [
-                format_system(entry["first"], entry["alpha"]),
+                format_system(entry["first"], entry["alpha"], entry["sweep"]),
                 format_system(entry["second"], None),
                 SCORES[entry["task"], entry["score"]],
                 str(difference["n"]),
@@ -119,6 +123,34 @@ def build_comparison_table(results: Mapping[str, Any]) -> Table:
             ]
         )
     return table
+
+
+def build_alpha_table(dependence: Mapping[str, Any]) -> Table:
+    """How much each score depends on alpha, and the proposed system against the best alpha of the conventional one, in points.
+
+    Args:
+      dependence: as `alpha_dependence.summarise_alpha_dependence` returns it.
+    """
+    lines: dict[str, dict[tuple[str, str], str]] = {}
+    for entry in dependence["spread"]:
+        line = lines.setdefault(f"Spread over alpha: {format_system(entry['system'], None)}", {})
+        line[entry["task"], entry["score"]] = format_mean(entry)
+    for entry in dependence["spread_comparisons"]:
+        line = lines.setdefault("Spread over alpha: conventional minus proposed", {})
+        line[entry["task"], entry["score"]] = _format_comparison(entry)
+    for entry in dependence["best_comparisons"]:
+        line = lines.setdefault("Best alpha of the conventional system", {})
+        line[entry["task"], entry["score"]] = f"{entry['best_alpha']:g}"
+        line = lines.setdefault(f"Proposed, alpha {entry['alpha']:g}, minus conventional at its best alpha", {})
+        line[entry["task"], entry["score"]] = _format_comparison(entry)
+    return [["", *SCORES.values()], *([name, *(line.get(score, "") for score in SCORES)] for name, line in lines.items())]
+
+
+def _format_comparison(entry: Mapping[str, Any]) -> str:
+    """Formats a paired difference with its interval and p (Holm), as far as it has them."""
+    difference = entry["difference"]
+    interval = "" if difference["interval"] is None else " ({:+.2f} to {:+.2f})".format(*difference["interval"])
+    return f"{difference['mean']:+.2f}{interval}" + ("" if entry["p_holm"] is None else f", p {entry['p_holm']:.2g}")
 
 
 def to_markdown(table: Table) -> str:

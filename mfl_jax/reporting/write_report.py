@@ -49,7 +49,7 @@ def write_report(home: pathlib.Path, console: rich.console.Console | None = None
 
 
 def build_tables(results: Mapping[str, Any]) -> dict[str, tables.Table]:
-    """Builds the tables of the report; Table V only if a system detects events."""
+    """Builds the tables of the report; Table V only if a system detects events, that of alpha only if that varies."""
     built = {
         "table4": tables.build_table_iv(results),
         "comparisons": tables.build_comparison_table(results),
@@ -57,6 +57,8 @@ def build_tables(results: Mapping[str, Any]) -> dict[str, tables.Table]:
     }
     if any("event" in row for row in results["rows"]):
         built["table5"] = tables.build_table_v(results)
+    if results["alpha_dependence"]:
+        built["alpha_dependence"] = tables.build_alpha_table(results["alpha_dependence"])
     return built
 
 
@@ -94,7 +96,8 @@ def print_scores(results: Mapping[str, Any], console: rich.console.Console) -> N
     for heading in summary.SCORES.values():
         table.add_column(heading, justify="right")
     for row in results["rows"]:
-        name = row["system"] if row["alpha"] is None else f"{row['system']} {row['alpha']:g}"
+        sweep = [f"{field} {value:g}" for field, value in (row["sweep"] or {}).items()]
+        name = " ".join([row["system"], *([] if row["alpha"] is None else [f"{row['alpha']:g}"]), *sweep])
         table.add_row(name, *(tables.format_mean(row.get(task, {}).get(score)) for task, score in summary.SCORES))
     for task, kinds in results["floors"].items():
         for kind, floor in kinds.items():

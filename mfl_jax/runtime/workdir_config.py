@@ -39,7 +39,7 @@ ADDED_FIELDS: dict[str, Any] = {
 
 Whoever adds a field to configs/default.py adds it here. `audio.NAME` stands for a field of `config.audio`.
 """
-ADDED_EXPERIMENT_FIELDS: dict[str, Any] = {}
+ADDED_EXPERIMENT_FIELDS: dict[str, Any] = {"sweep.eta": [], "sweep.gamma": [], "sweep.zeta": []}
 """As `ADDED_FIELDS`, for fields that only experiments have."""
 
 
@@ -103,6 +103,8 @@ def missing_fields(stored: Mapping, current: Mapping) -> list[str]:
 def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
     """Checks that a work directory belongs to this config, up to the fields in `MAY_CHANGE`; sets those in `KEPT_FIELDS`.
 
+    An experiment may have more systems than its work directory.
+
     Returns:
       Whether the work directory already has a config.
 
@@ -121,6 +123,8 @@ def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
             logging.warning("%s: config.%s stays %r, as in the run so far", workdir, field, stored[field])
             config[field] = current[field] = stored[field]
     fields = sorted({*stored, *current} - set(MAY_CHANGE))
+    if "systems" in stored and stored["systems"].items() <= current.get("systems", {}).items():
+        fields.remove("systems")
     differing = [
         f"{field} was {stored.get(field)!r} and is {current.get(field)!r}"
         for field in fields

@@ -1,17 +1,16 @@
-"""The runs of an experiment, systems x alphas x folds x seeds, and which of them train at once."""
+"""The runs of an experiment, systems x variants x folds x seeds, and which of them train at once."""
 
 import collections
-import copy
 from collections.abc import Callable, Iterator, Sequence
 
 from ml_collections import ConfigDict
 
 from mfl_jax.data.builder import FOLDS
 from mfl_jax.errors import InputError
-from mfl_jax.training import config_checks
+from mfl_jax.training import config_checks, experiment_variants
 from mfl_jax.training.run_group import Member
 
-EXPERIMENT_FIELDS = ("systems", "seeds", "alphas", "folds", "members_at_once")
+EXPERIMENT_FIELDS = ("systems", "seeds", "alphas", "sweep", "folds", "members_at_once")
 """The fields that an experiment's config has beyond those of a run."""
 
 
@@ -36,6 +35,7 @@ def _check_experiment_fields(config: ConfigDict) -> None:
     require("members_at_once", config.members_at_once >= 0, "must be a number of runs, or 0 for as many as fit")
     require("validation", config.validation == "none", "must be none: an experiment reports the last epoch, as the paper does")
     require("systems", bool(config.systems), "an experiment needs at least one system")
+    experiment_variants.check_variants(config)
 
 
 def _expand_system(config: ConfigDict, system: str) -> Iterator[Member]:
@@ -44,15 +44,13 @@ def _expand_system(config: ConfigDict, system: str) -> Iterator[Member]:
     fields = {field: value for field, value in config.to_dict().items() if field not in EXPERIMENT_FIELDS}
     if unknown := sorted(set(changes) - set(fields)):
         raise InputError(f"config.systems.{system} sets {unknown[0]!r}, which is not a config field")
-    base = ConfigDict({**fields, **changes.to_dict(), "name": system, "note": ""})
-    alphas = config.alphas if len(base.tasks) == 2 and config.alphas else [base.alpha]
-    for alpha in alphas:
+    base = {**fields, **changes.to_dict(), "name": system, "note": ""}
+    for variant in experiment_variants.list_variants(config, system):
         for fold in range(1, FOLDS + 1) if config.folds else [0]:
             for seed in range(config.seed, config.seed + config.seeds):
-                member_config = copy.deepcopy(base)
-                member_config.alpha, member_config.seed = float(alpha), seed
+                member_config = ConfigDict({**base, "alpha": float(base["alpha"]), **variant, "seed": seed})
                 config_checks.check_config(member_config)
-                parts = [system, *([f"alpha{alpha:g}"] if config.alphas else []), *([f"fold{fold}"] if fold else [])]
+                parts = [system, *(f"{field}{value:g}" for field, value in variant.items()), *([f"fold{fold}"] if fold else [])]
                 yield Member("-".join([*parts, f"seed{seed}"]), system, member_config, fold)
 
 

@@ -53,7 +53,14 @@ def compare(*differences):
     """Comparisons of the proposed with the conventional system that differ by these values, one list per score."""
     rows = []
     for system, factor in (("proposed", 1.0), ("conventional_mtl", 0.0)):
-        row = {"system": system, "alpha": None, "seeds": list(range(len(differences[0]))), "scene": {}, "event": {}}
+        row = {
+            "system": system,
+            "alpha": None,
+            "sweep": None,
+            "seeds": list(range(len(differences[0]))),
+            "scene": {},
+            "event": {},
+        }
         for (task, score), values in zip(summary.SCORES, differences, strict=True):
             row[task][score] = {"values": [factor * value for value in values]}
         rows.append(row)
@@ -79,11 +86,37 @@ def test_the_claim_is_corrected_for_the_number_of_scores():
 def test_one_row_per_alpha(homes):
     results = summary.summarise_experiment(homes["figure2"])
     assert [(row["system"], row["alpha"]) for row in results["rows"]] == [
-        ("conventional_mtl", 0.01), ("conventional_mtl", 1.0), ("proposed", 0.01), ("proposed", 1.0),
+        ("cnn_asc", None), ("conventional_mtl", 0.01), ("conventional_mtl", 1.0), ("proposed", 0.01), ("proposed", 1.0),
     ]  # fmt: skip
-    assert set(results["claims"]) == {"0.01", "1"}
+    assert set(results["claims"]) == {"0.01", "1", "alpha_spread", "alpha_best_0.01", "alpha_best_1"}
+    assert results["runs"] == {"complete": 10, "planned": 10} and results["sweeps"] == {}
     for entry in results["comparisons"]:
         assert entry["difference"]["n"] == 2
+
+
+def test_one_row_per_swept_value(homes):
+    results = summary.summarise_experiment(homes["sweep"])
+    assert [(row["system"], row["sweep"]) for row in results["rows"]] == [
+        ("conventional_mtl", None), ("proposed", None), ("proposed", {"eta": 0.0}), ("proposed", {"eta": 1.0}),
+    ]  # fmt: skip
+    assert results["runs"] == {"complete": 8, "planned": 8} and results["sweeps"] == {"eta": {"proposed": 0.5}}
+    assert [entry["system"] for entry in results["paper"]] == ["conventional_mtl"] * 4 + ["proposed"] * 4
+    assert set(results["claims"]) == {""} and results["alpha_dependence"] is None
+    values = [read_results(homes["sweep"], f"proposed-eta1-seed{seed}")["event"]["macro_f"] for seed in (0, 1)]
+    assert results["rows"][3]["event"]["macro_f"]["values"] == values
+    own = [read_results(homes["sweep"], f"proposed-seed{seed}")["event"]["macro_f"] for seed in (0, 1)]
+    entry = results["comparisons"][-1]
+    assert (entry["first"], entry["second"], entry["sweep"]) == ("proposed", "proposed", {"eta": 1.0})
+    assert entry["difference"]["mean"] == pytest.approx(np.mean(values) - np.mean(own))
+    assert "proposed with eta 1 differs from proposed" in entry["verdict"]
+
+
+def test_experiments_made_before_sweeps_existed_are_summarised(homes, tmp_path):
+    home = shutil.copytree(homes["figure2"], tmp_path / "home")
+    config = json.loads((home / "config.json").read_text())
+    del config["sweep"]
+    (home / "config.json").write_text(json.dumps(config))
+    assert summary.summarise_experiment(home) == summary.summarise_experiment(homes["figure2"])
 
 
 def test_folds_are_pooled_as_counts(homes):

@@ -145,3 +145,22 @@ def test_epochs_may_not_fall_below_those_trained(tmp_path, logged):
 def test_runs_at_once_may_change_between_calls(tmp_path):
     workdir_config.claim_workdir(tmp_path / "home", small_experiment(tmp_path, members_at_once=4))
     assert workdir_config.check_workdir(tmp_path / "home", small_experiment(tmp_path, members_at_once=2))
+
+
+def test_an_experiment_may_get_more_systems(tmp_path):
+    workdir_config.claim_workdir(tmp_path / "home", small_experiment(tmp_path))
+    more = {"proposed": {}, "other": {"eta": 1.0}}
+    assert workdir_config.check_workdir(tmp_path / "home", small_experiment(tmp_path, systems=more))
+    for systems in ({"other": {"eta": 1.0}}, {"proposed": {"eta": 1.0}}):
+        with pytest.raises(InputError, match=r"systems was \{'proposed': \{\}\} and is"):
+            workdir_config.check_workdir(tmp_path / "home", small_experiment(tmp_path, systems=systems))
+
+
+def test_an_experiment_made_before_sweeps_existed_goes_on(tmp_path):
+    workdir_config.claim_workdir(tmp_path / "home", small_experiment(tmp_path))
+    stored = json.loads((tmp_path / "home" / "config.json").read_text())
+    assert stored.pop("sweep") == {"eta": [], "gamma": [], "zeta": []}
+    (tmp_path / "home" / "config.json").write_text(json.dumps(stored))
+    assert workdir_config.check_workdir(tmp_path / "home", small_experiment(tmp_path))
+    with pytest.raises(InputError, match=r"sweep was .* and is"):
+        workdir_config.check_workdir(tmp_path / "home", small_experiment(tmp_path, sweep={"eta": (1.0,)}))

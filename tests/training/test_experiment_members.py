@@ -1,8 +1,12 @@
 """The runs of an experiment and how they are grouped."""
 
-import pytest
+import sys
 
-from configs import figure2, table4
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from configs import ablations, figure2, table4
 from mfl_jax.errors import InputError
 from mfl_jax.training import experiment_members
 from support.small import SEEDS, small_experiment
@@ -19,7 +23,8 @@ def test_the_papers_table_has_forty_runs():
 
 def test_the_papers_figure_has_a_run_per_alpha():
     members = experiment_members.expand_members(figure2.get_config())
-    assert len(members) == 2 * 5 * 10 and "proposed-alpha0.1-seed3" in {member.name for member in members}
+    names = {member.name for member in members}
+    assert len(members) == len(names) == (2 * 5 + 2) * 10 and {"proposed-alpha0.1-seed3", "cnn_asc-alpha1-seed3"} <= names
 
 
 def test_cross_validation_groups_the_runs_by_fold(tmp_path):
@@ -27,9 +32,64 @@ def test_cross_validation_groups_the_runs_by_fold(tmp_path):
     assert [member.fold for member in members] == [1] * SEEDS + [2] * SEEDS + [3] * SEEDS + [4] * SEEDS
 
 
+def test_names_without_variants_have_no_values(tmp_path):
+    members = experiment_members.expand_members(small_experiment(tmp_path, seeds=1))
+    assert [member.name for member in members] == ["proposed-seed0"]
+
+
+def test_each_swept_field_is_varied_alone_in_the_group_of_its_system(tmp_path):
+    systems = {
+        "conventional_mtl": {"eta": 0.0, "gamma": 0.0, "zeta": 0.0},
+        "proposed": {},
+        "scenes": {"tasks": ("scene",)},
+        "plain_events": {"tasks": ("event",), "gamma": 0.0, "zeta": 0.0},
+    }
+    config = small_experiment(tmp_path, systems=systems, seeds=1, sweep={"eta": (0, 0.5, 1), "zeta": (0.25,)})
+    members = experiment_members.expand_members(config)
+    got = {member.name: (member.config.eta, member.config.gamma, member.config.zeta) for member in members}
+    assert got == {
+        "conventional_mtl-seed0": (0.0, 0.0, 0.0),
+        "proposed-seed0": (0.5, 1.0, 0.0625),
+        "proposed-eta0-seed0": (0.0, 1.0, 0.0625),
+        "proposed-eta1-seed0": (1.0, 1.0, 0.0625),
+        "proposed-zeta0.25-seed0": (0.5, 1.0, 0.25),
+        "scenes-seed0": (0.5, 1.0, 0.0625),
+        "scenes-eta0-seed0": (0.0, 1.0, 0.0625),
+        "scenes-eta1-seed0": (1.0, 1.0, 0.0625),
+        "plain_events-seed0": (0.5, 0.0, 0.0),
+    }
+    groups = {member.group for member in members if member.system in ("conventional_mtl", "proposed")}
+    assert len(groups) == 1 and len(got) == len(members)
+
+
+@pytest.mark.parametrize(("text", "names"), [("(0, 0.5, 1)", ["", "eta0-", "eta1-"]), ("0.25", ["", "eta0.25-"]), ("()", [""])])
+def test_a_sweep_is_set_on_the_command_line(tmp_path, monkeypatch, text, names):
+    values = flags.FlagValues()
+    monkeypatch.setattr("sys.argv", ["experiment", f"--config.sweep.eta={text}", "--config.seeds=1"])
+    config_flags.DEFINE_config_dict("config", small_experiment(tmp_path), flag_values=values)
+    values(sys.argv)
+    members = experiment_members.expand_members(values.config)
+    assert [member.name for member in members] == [f"proposed-{name}seed0" for name in names]
+
+
+def test_an_ablation_has_the_eta_of_the_papers_text():
+    config = ablations.get_config()
+    assert config.systems.proposed_eta1.to_dict() == {**config.systems.proposed.to_dict(), "eta": 1.0}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"alphas": (0.1, -1.0)}, r"config.alphas is \(0.1, -1.0\); must be finite numbers >= 0"),
+        ({"alphas": (0.1, 0.1)}, "each once"),
+        ({"sweep": {"eta": (0.5, float("nan"))}}, r"config.sweep.eta is \(0.5, nan\); must be finite"),
+        ({"sweep": {"zeta": ("a",)}}, "config.sweep.zeta is .*; must be finite"),
+        ({"sweep": {"gamma": (True,)}}, "config.sweep.gamma is .*; must be finite"),
+        ({"sweep": {"gamma": (1, 1.0000001)}}, "different in six digits"),
+        ({"sweep": {"beta": (1.0,)}}, "config.sweep.beta: not a field to sweep; those are eta, gamma, zeta"),
+        ({"sweep": {"eta": (1.0,)}, "alphas": (0.1,)}, "config.alphas and config.sweep.eta are both set"),
+        ({"sweep": {"eta": (1.0,)}, "systems": {"mine": {"tasks": ("event",)}}}, "no system has the scene task and a focal loss"),
+        ({"sweep": {"eta": (1.0,)}, "systems": {"mine": {"eta": 0.0, "gamma": 0.0, "zeta": 0.0}}}, "and a focal loss"),
         ({"seeds": 0}, "config.seeds is 0"),
         ({"members_at_once": -1}, "config.members_at_once is -1"),
         ({"validation": "fold1"}, "reports the last epoch"),

@@ -1,0 +1,60 @@
+"""What the figures of an experiment show, read from their axes."""
+
+import pytest
+
+from mfl_jax.reporting import figure_choice, summary
+
+
+def choose(home):
+    results = summary.summarise_experiment(home)
+    return results, figure_choice.choose_figures(results, figure_choice.read_records(home))
+
+
+def read_lines(ax):
+    """Label -> places and values of the line."""
+    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.get_lines()}
+
+
+def means(results, system, task, name):
+    """Swept value, None for the system's own -> mean."""
+    rows = [row for row in results["rows"] if row["system"] == system]
+    return {(row["sweep"] or {}).get("eta", row["alpha"]): row[task][name]["mean"] for row in rows}
+
+
+def test_scores_against_a_swept_field(homes):
+    results, chosen = choose(homes["sweep"])
+    assert set(chosen) == {"sweep_eta", "focal_weights", "learning_curves", "event_scores", "scene_confusion"}
+    figure = chosen["sweep_eta"].draw()
+    for ax, (task, name) in zip(figure.axes, summary.SCORES, strict=True):
+        assert ax.get_xscale() == "linear"  # 0 is among the values
+        lines = read_lines(ax)
+        got = means(results, "proposed", task, name)
+        assert lines["Proposed (multi-focal)"] == ([0, 0.5, 1], [got[0.0], got[None], got[1.0]])
+        mean = means(results, "conventional_mtl", task, name)[None]
+        assert lines["Conventional MTL"] == ([0, 1], [mean, mean])
+        assert len(lines) == len(ax.collections) == 2  # each with a band
+
+
+def test_scores_against_alpha_have_systems_without_it_as_lines(homes):
+    results, chosen = choose(homes["figure2"])
+    figure = chosen["figure2"].draw()
+    for ax, (task, name) in zip(figure.axes, summary.SCORES, strict=True):
+        assert ax.get_xscale() == "log"
+        lines = read_lines(ax)
+        got = means(results, "proposed", task, name)
+        assert lines["Proposed (multi-focal)"] == ([0.01, 1], [got[0.01], got[1.0]])
+        assert ("CNN (scenes only)" in lines) == (task == "scene")
+        if task == "scene":
+            assert lines["CNN (scenes only)"][1] == [means(results, "cnn_asc", task, name)[None]] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("figure2", {"CNN (scenes only)", "Conventional MTL, alpha 0.01", "Proposed (multi-focal), alpha 1"}),
+        ("sweep", {"Conventional MTL", "Proposed (multi-focal)", "Proposed (multi-focal), eta 0"}),
+    ],
+)
+def test_curves_are_named_by_their_variant(homes, name, labels):
+    _, chosen = choose(homes[name])
+    assert labels <= set(read_lines(chosen["learning_curves"].draw().axes[0]))
