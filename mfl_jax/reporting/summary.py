@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from mfl_jax import metrics
+from mfl_jax.data.folds import FOLDS
 from mfl_jax.errors import InputError
 from mfl_jax.reporting import paper, statistics
 from mfl_jax.runtime import workdir_config
@@ -23,7 +24,6 @@ SCORES = {
 }
 """The four scores of the paper's Table IV: (task, key in results.json) -> title."""
 PROPOSED, CONVENTIONAL = "proposed", "conventional_mtl"
-FOLDS = 4
 
 Row = dict[str, Any]
 """A row of the tables, as `build_row` returns it."""

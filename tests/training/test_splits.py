@@ -37,7 +37,7 @@ class FewClips:
 @pytest.mark.parametrize(
     ("folds", "validation", "message"),
     [
-        ((1, 2), "fold3", "no development recording is in that fold"),
+        ((1, 2), "fold3", "no development recording is in that fold; folds with recordings: 1, 2"),
         ((3, 3), "fold3", "no clips to train on"),
         ((), "none", "no clips"),
     ],
