@@ -16,7 +16,8 @@ import dataclasses
 from typing import ClassVar
 
 from mfl_jax.data import label_list
-from mfl_jax.data.builder import FOLDS, SPLITS, AnnotatedRecordings, AudioConfig
+from mfl_jax.data.builder import SPLITS, AnnotatedRecordings, AudioConfig
+from mfl_jax.data.folds import FOLDS
 
 SCENES = ("city_center", "home", "office", "residential_area")
 EVENTS = (
@@ -70,11 +71,11 @@ class Builder(AnnotatedRecordings):
         """Returns the published lists of the recordings that each fold holds out."""
         return {f"fold{fold}": self._fold_list(fold, "evaluation") for fold in range(1, FOLDS + 1)}
 
-    def assign_folds(self, development):
+    def assign_folds(self, development, frames):
         """Returns the published folds; assigns folds as the base class does if the folder `crossvaridation` is missing."""
         files = self.find_fold_lists()
         if not any(file.is_file() for file in files.values()):
-            return super().assign_folds(development)
+            return super().assign_folds(development, frames)
         return {
             recording.path: fold
             for fold, file in enumerate(files.values(), 1)

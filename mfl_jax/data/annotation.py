@@ -30,11 +30,13 @@ class Recording:
       path: relative to the folder of the recordings.
       scene: label of its only scene; empty in a list of events alone.
       events: in the order of the list.
+      group: location, session or device, whose recordings are all in one fold; empty for none.
     """
 
     path: str
     scene: str
     events: tuple[Event, ...]
+    group: str = ""
 
 
 def events_to_frames(

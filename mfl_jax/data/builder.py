@@ -1,6 +1,5 @@
 """Base class of the TFDS builders in `datasets/`: prepares a data set from recordings and their label lists."""
 
-import collections
 import dataclasses
 import errno
 import functools
@@ -15,7 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder, example_serializer, file_adapters, hashing
 from tensorflow_datasets.core.utils import shard_utils
 
-from mfl_jax.data import beam_pipeline, clip_cutting, label_list, source_check, spectrogram_cache
+from mfl_jax.data import beam_pipeline, clip_cutting, folds, label_list, source_check, spectrogram_cache
 from mfl_jax.data.annotation import Recording
 from mfl_jax.data.clip_cutting import Clip
 from mfl_jax.data.mel_spectrogram import MelConfig
@@ -28,7 +27,6 @@ SPECTROGRAMS = ".spectrograms"
 """Folder of cached spectrograms and plans next to the versions of a data set; removed when preparation completes."""
 FORMAT = file_adapters.FileFormat.ARRAY_RECORD
 SPLITS = ("development", "evaluation")
-FOLDS = 4
 
 
 @dataclasses.dataclass(eq=False)
@@ -187,14 +185,9 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         """Returns the lists, by name, that `assign_folds` reads; they may be missing."""
         return {}
 
-    def assign_folds(self, development: Sequence[Recording]) -> dict[str, int]:
-        """Returns the fold of each development recording, by path; distributes each scene evenly, in the order of paths."""
-        folds: dict[str, int] = {}
-        scene_counts: collections.Counter[str] = collections.Counter()
-        for recording in sorted(development, key=lambda recording: recording.path):
-            folds[recording.path] = scene_counts[recording.scene] % FOLDS + 1
-            scene_counts[recording.scene] += 1
-        return folds
+    def assign_folds(self, development: Sequence[Recording], frames: Mapping[str, int]) -> dict[str, int]:
+        """Returns the fold of each development recording, by path; see `folds.assign_folds`."""
+        return folds.assign_folds(development, frames)
 
     @property
     def recordings(self) -> dict[str, list[Recording]]:
@@ -241,6 +234,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
                 split: [[r.path, r.scene, [[e.onset_s, e.offset_s, e.label] for e in r.events]] for r in self.recordings[split]]
                 for split in SPLITS
             },
+            **self._describe_groups(),
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -249,15 +243,21 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
             metadata=tfds.core.MetadataDict(metadata),
         )
 
+    def _describe_groups(self) -> dict[str, Any]:
+        """Returns the groups of each split, by path, as metadata; nothing if the label lists name none."""
+        groups = {split: {r.path: r.group for r in self.recordings[split] if r.group} for split in SPLITS}
+        return {"groups": groups} if any(groups.values()) else {}
+
     def _compute_fingerprint(self, spectrograms: Mapping[str, Spectrogram]) -> str:
-        """Hashes the label lists, the settings and all samples."""
+        """Hashes the label lists, the settings and all samples. Without groups the hash is that of versions that had none."""
         scenes, events = self._collect_labels()
         config = self.builder_config
         content = {
             "events": events,
             "mel": dataclasses.asdict(config.mel),
-            "recordings": {split: [dataclasses.astuple(r) for r in self.recordings[split]] for split in SPLITS},
+            "recordings": {split: [dataclasses.astuple(r)[:3] for r in self.recordings[split]] for split in SPLITS},
             "audio": {split: [spectrograms[r.path].sha256 for r in self.recordings[split]] for split in SPLITS},
+            **self._describe_groups(),
         }
         return hashlib.sha256(json.dumps([scenes, config.clip_frames, content]).encode()).hexdigest()
 
@@ -265,6 +265,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         del dl_manager  # nothing is downloaded
         clip_cutting.check_recordings(self._list_recordings(), self.root)
         self._warn_of_classes_in_one_split()
+        self._warn_of_groups_in_both_splits()
         folder = pathlib.Path(self.data_path.parent, SPECTROGRAMS)
         folder.mkdir(exist_ok=True)
         spectrograms = self._compute_spectrograms(folder)
@@ -308,6 +309,28 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
                 f"byte for byte: {join_first(shared)}; scores will be too high"
             )
 
+    def _warn_of_groups_in_both_splits(self) -> None:
+        """Names groups, such as locations, that are to be learnt and scored."""
+        development, evaluation = ({recording.group for recording in self.recordings[split]} - {""} for split in SPLITS)
+        if shared := sorted(development & evaluation):
+            warn(
+                f"{self.name}/{self.builder_config.name}: {len(shared)} groups have recordings in both development and "
+                f"evaluation: {join_first(shared)}; scores will be too high"
+            )
+
+    def _assign_folds(self, spectrograms: Mapping[str, Spectrogram]) -> dict[str, int]:
+        """Returns the fold of each development recording, by path; warns if groups are too few to fill the folds."""
+        development = self.recordings["development"]
+        assigned = self.assign_folds(development, {r.path: spectrograms[r.path].frames for r in development})
+        empty = [str(fold) for fold in range(1, folds.FOLDS + 1) if fold not in assigned.values()]
+        if empty and any(recording.group for recording in development):
+            warn(
+                f"{self.name}/{self.builder_config.name}: {folds.FOLDS} folds need {folds.FOLDS} groups, but development has "
+                f"{len(folds.list_groups(development))}; nothing is in fold {', '.join(empty)}, so config.folds and "
+                "config.validation of an empty fold will be refused"
+            )
+        return assigned
+
     def _compute_spectrograms(self, folder: pathlib.Path) -> dict[str, Spectrogram]:
         """Returns the spectrogram of each recording, by path; computes those that are not cached."""
         recordings = self._list_recordings()
@@ -336,7 +359,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
     def _plan_clips(self, split: str, spectrograms: Mapping[str, Spectrogram]) -> list[Clip]:
         """Plans the clips of a split; prints a warning for each kind of anomaly."""
         config = self.builder_config
-        folds = self.assign_folds(self.recordings[split]) if split == "development" else {}
+        assigned = self._assign_folds(spectrograms) if split == "development" else {}
         anomalies = clip_cutting.Anomalies()
         clips: list[Clip] = []
         for recording in self.recordings[split]:
@@ -346,7 +369,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
                 mel=config.mel,
                 clip_frames=config.clip_frames,
                 anomalies=anomalies,
-                fold=folds.get(recording.path, 0),
+                fold=assigned.get(recording.path, 0),
             )
         for line in anomalies.lines():
             warn(f"{self.name}, {split}: {line}")

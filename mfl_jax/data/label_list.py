@@ -7,6 +7,9 @@ A label list is a tab-separated UTF-8 text with the header
 and one row per event. `path` is relative to the folder of the recordings; times are seconds from the start of the recording. A
 recording without events has one row whose last three fields are empty. In a list of events alone, every scene_label is empty.
 
+A further column `group` is optional: a location, a session or a device, the same in all rows of a recording. `folds` keeps the
+recordings of a group together.
+
 Labels and paths that look the same are the same, however they are spelled: see `spelling`. `event_rows` says how fields are
 quoted.
 """
@@ -18,9 +21,11 @@ from collections.abc import Mapping, Sequence
 from mfl_jax.data import event_rows, spelling
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.data.event_rows import Row
-from mfl_jax.errors import InputError
+from mfl_jax.errors import InputError, warn
 
 COLUMNS = ("path", "scene_label", "event_start_time", "event_end_time", "event_label")
+GROUP = "group"
+"""The optional column."""
 
 
 def read_label_list(
@@ -49,7 +54,7 @@ def read_label_list(
       InputError: names the file, the row (the header is row 1) and the value at fault.
     """
     header, rows = _read_table(pathlib.Path(file))
-    first_rows: dict[str, tuple[str, Row]] = {}
+    first_rows: dict[str, tuple[str, str, Row]] = {}
     recording_events: dict[str, list[Event]] = {}
     for row in rows:
         if len(row.fields) != len(header):
@@ -61,22 +66,31 @@ def read_label_list(
             scene = _spell_label(scene, scenes, "scene", row)
         elif scenes is not None:
             raise InputError(f"{row.place}: the scene_label is empty")
-        first_scene, first_row = first_rows.setdefault(path, (scene, row))
-        if scene != first_scene:
-            raise InputError(
-                f"{row.place}: {path} has the scene {scene!r} here and {first_scene!r} in row {first_row.number}; "
-                "a recording has one scene"
-            )
+        group = spelling.normalise_label(fields.get(GROUP, ""))
+        first_scene, first_group, first_row = first_rows.setdefault(path, (scene, group, row))
+        _check_equal("scene", scene, first_scene, path, row, first_row)
+        _check_equal("group", group, first_group, path, row, first_row)
         known_events = recording_events.setdefault(path, [])
         onset, offset, label = (fields[column] for column in COLUMNS[2:])
         if onset or offset or label:
             label = (renamed or {}).get(spelling.normalise_label(label), label)
             label = _spell_label(label, events, "event", row) if label else label
             known_events.append(event_rows.parse_event(onset, offset, label, row, columns=COLUMNS[2:]))
-    unlabelled = [row for scene, row in first_rows.values() if not scene]
+    unlabelled = [row for scene, _, row in first_rows.values() if not scene]
     if 0 < len(unlabelled) < len(first_rows):
         raise InputError(f"{unlabelled[0].place}: the scene_label is empty; name a scene in every row, or in none")
-    return [Recording(_real_path(path, root), scene, tuple(recording_events[path])) for path, (scene, _) in first_rows.items()]
+    return [
+        Recording(_real_path(path, root), scene, tuple(recording_events[path]), group)
+        for path, (scene, group, _) in first_rows.items()
+    ]
+
+
+def _check_equal(kind: str, value: str, first_value: str, path: str, row: Row, first_row: Row) -> None:
+    if value != first_value:
+        raise InputError(
+            f"{row.place}: {path} has the {kind} {value!r} here and {first_value!r} in row {first_row.number}; "
+            f"a recording has one {kind}"
+        )
 
 
 def _real_path(path: str, root: pathlib.Path | None) -> str:
@@ -96,8 +110,10 @@ def _read_table(file: pathlib.Path) -> tuple[list[str], list[Row]]:
             f"{rows[0].place}: no column {', '.join(map(repr, missing))}; the header is {header}, but must have, "
             f"separated by tabs: {needed}"
         )
-    if repeated := [column for column in COLUMNS if header.count(column) > 1]:
+    if repeated := [column for column in (*COLUMNS, GROUP) if header.count(column) > 1]:
         raise InputError(f"{rows[0].place}: the column {repeated[0]!r} occurs more than once")
+    if similar := [column for column in header if column != GROUP and column.lower().removesuffix("s") == GROUP]:
+        warn(f"{rows[0].place}: the column {similar[0]!r} is not used; the column of groups is called {GROUP!r}")
     if len(rows) == 1:
         raise InputError(f"{file}: the label list has a header but no rows")
     return header, rows[1:]

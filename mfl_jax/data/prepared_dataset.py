@@ -43,7 +43,7 @@ class Dataset:
     fingerprint: str
 
     def recordings(self, split: str) -> list[Recording]:
-        """Returns the recordings of a split with their events, in the order of the label list.
+        """Returns the recordings of a split with their events and groups, in the order of the label list.
 
         Raises:
           InputError: the data set was prepared by an older version that did not store them.
@@ -54,8 +54,9 @@ class Dataset:
         metadata = tfds.builder_from_directory(self.directory).info.metadata
         if "recordings" not in metadata:
             raise InputError(f"{self.directory}: prepared by an older version, without label lists; delete it and prepare again")
+        groups = metadata.get("groups", {}).get(split, {})
         return [
-            Recording(path, scene, tuple(Event(onset, offset, label) for onset, offset, label in events))
+            Recording(path, scene, tuple(Event(onset, offset, label) for onset, offset, label in events), groups.get(path, ""))
             for path, scene, events in metadata["recordings"][split]
         ]
 

@@ -104,8 +104,9 @@ def find_difference(before: Sequence[Recording], now: Sequence[Recording]) -> st
     for recording in now:
         if (old := former.get(recording.path)) is None:
             return f"which now lists {recording.path}"
-        if recording.scene != old.scene:
-            return f"where the scene of {recording.path} was {old.scene!r} and is {recording.scene!r}"
+        for kind in ("scene", "group"):
+            if (value := getattr(recording, kind)) != (old_value := getattr(old, kind)):
+                return f"where the {kind} of {recording.path} was {old_value!r} and is {value!r}"
         counts, old_counts = (collections.Counter(map(_describe_event, r.events)) for r in (recording, old))
         if added := counts - old_counts:
             event = next(event for event in recording.events if _describe_event(event) in added)

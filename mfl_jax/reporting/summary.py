@@ -10,13 +10,12 @@ import jax
 import numpy as np
 
 from mfl_jax import metrics
+from mfl_jax.data.folds import FOLDS
 from mfl_jax.errors import InputError
 from mfl_jax.reporting import alpha_dependence, paper, statistics, verdicts
 from mfl_jax.reporting.paper import CONVENTIONAL, PROPOSED, SCORES
 from mfl_jax.runtime import workdir_config
 from mfl_jax.training import experiment_variants
-
-FOLDS = 4
 
 Row = dict[str, Any]
 """A row of the tables, as `build_row` returns it."""

@@ -66,6 +66,7 @@ def _tabulate_overall(scores: Mapping[str, Any], kinds: Sequence[str]) -> rich.t
         table.add_row(name, *(_format_number(scores[kind][key]) for kind in kinds))
     best = [scores[kind].get("best") or {} for kind in kinds]
     if any(best):
+        table.caption = "best: at thresholds chosen on these very recordings"
         for key, name in BEST.items():
             table.add_row(name, *(_format_number(values.get(key)) for values in best))
     return table

@@ -1,9 +1,9 @@
 """Chooses post-processing rules for each event on held-out recordings, which are used neither for training nor for scoring."""
 
-import dataclasses
-import math
+import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import rich.console
@@ -17,104 +17,12 @@ from mfl_jax.inference import postprocessing, trained_model
 from mfl_jax.inference.postprocessing import Rule
 from mfl_jax.inference.trained_model import TrainedModel
 from mfl_jax.runtime import storage, workdir_config
-from mfl_jax.scoring import clip_scores
+from mfl_jax.scoring import clip_scores, cross_fit
+from mfl_jax.scoring.rule_search import RuleCounts, choose_rule, compute_f
 from mfl_jax.training.splits import split_development
 
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
-MEDIANS_S = (0.0, 0.1, 0.22, 0.46, 0.94)
-LOW_SHARES = (None, 0.8, 0.6, 0.4)
-"""Low thresholds of the hysteresis, as shares of the threshold."""
-GAPS_S = (0.0, 0.1, 0.2, 0.4, 0.8)
-DURATIONS_S = (0.0, 0.1, 0.2, 0.4, 0.8)
-SEGMENT_S = 1.0
-TOLERANCE = 1e-12
-"""Differences of F below this are rounding errors."""
-
-STAGES: tuple[Callable[[Rule], list[dict]], ...] = (
-    lambda rule: [{"median_s": m, "threshold": t, "low_threshold": None} for m in MEDIANS_S for t in THRESHOLDS],
-    lambda rule: [{"low_threshold": share and round(share * rule.threshold, 4)} for share in LOW_SHARES],
-    lambda rule: [{"max_gap_s": gap} for gap in GAPS_S],
-    lambda rule: [{"min_duration_s": duration} for duration in DURATIONS_S],
-)
-"""Stages of the search: each lists the changes to try on the best rule so far."""
-
-
-def _to_segments(active: np.ndarray, hop_s: float) -> np.ndarray:
-    """Marks the one-second segments of a recording that an active frame overlaps: bool [shape=(T,)] -> bool."""
-    tolerance = 1e-9  # a second is not a whole number of hops in floating point
-    segments = np.zeros(math.ceil(len(active) * hop_s / SEGMENT_S - tolerance), bool)
-    for first, last in postprocessing.find_runs(active):
-        segments[int(first * hop_s / SEGMENT_S + tolerance) : math.ceil(last * hop_s / SEGMENT_S - tolerance)] = True
-    return segments
-
-
-def compute_f_score(detected: Sequence[np.ndarray], active: Sequence[np.ndarray], score: str, hop_s: float) -> float:
-    """Computes the F-score of one event over recordings.
-
-    Args:
-      detected: one array per recording, bool [shape=(T,)].
-      active: the labels, likewise.
-      score: `frame` or `segment` (of a second).
-      hop_s: seconds per frame.
-
-    Returns:
-      2 TP / (2 TP + FP + FN), 0 for 0/0.
-    """
-    if score == "segment":
-        detected, active = ([_to_segments(frames, hop_s) for frames in side] for side in (detected, active))
-    hits = sum(int((d & a).sum()) for d, a in zip(detected, active, strict=True))
-    total = sum(int(d.sum()) + int(a.sum()) for d, a in zip(detected, active, strict=True))
-    return 2 * hits / total if total else 0.0
-
-
-def choose_rule(
-    scores: Sequence[np.ndarray], active: Sequence[np.ndarray], *, start: Rule, score: str, hop_s: float
-) -> tuple[Rule, float, float]:
-    """Chooses the rule of one event.
-
-    Tries all thresholds with each median filter, then hysteresis, gaps and shortest durations, each on top of the best rule so
-    far. A step that does not raise the score is not used.
-
-    Args:
-      scores: one array per recording, float32 [shape=(T,)].
-      active: the labels, bool [shape=(T,)].
-      start: the rule to begin with, which an event without labels keeps.
-      score: as for `compute_f_score`.
-      hop_s: seconds per frame.
-
-    Returns:
-      The rule, and the F-scores of `start` and of the rule.
-    """
-    filtered: dict[float, list[np.ndarray]] = {}
-
-    def score_rule(rule: Rule) -> float:
-        if rule.median_s not in filtered:
-            filtered[rule.median_s] = [postprocessing.median_filter(s, rule, hop_s) for s in scores]
-        detected = [_detect_frames(recording, rule, hop_s) for recording in filtered[rule.median_s]]
-        return compute_f_score(detected, active, score, hop_s)
-
-    before = best_f = score_rule(start)
-    best = start
-    if not any(frames.any() for frames in active):
-        return start, before, before
-    for list_changes in STAGES:
-        candidates = [dataclasses.replace(best, **changes) for changes in list_changes(best)]
-        f_scores = [score_rule(rule) for rule in candidates]
-        if max(f_scores) > best_f + TOLERANCE:
-            best_f = max(f_scores)
-            # Of equally good rules take those with the shortest median filter, and of these the one in the middle.
-            good = [rule for rule, f in zip(candidates, f_scores, strict=True) if f > best_f - TOLERANCE]
-            good = [rule for rule in good if rule.median_s == good[0].median_s]
-            best = good[len(good) // 2]
-    return best, before, best_f
-
-
-def _detect_frames(filtered: np.ndarray, rule: Rule, hop_s: float) -> np.ndarray:
-    """Marks the frames of the events in filtered scores: [shape=(T,)] -> bool [shape=(T,)]."""
-    frames = np.zeros(len(filtered), bool)
-    for first, last in postprocessing.find_event_runs(filtered, rule, hop_s):
-        frames[first:last] = True
-    return frames
+CHOSEN_ON = "on the recordings it was chosen on, so it is too high"
+CHECKPOINT_CHOSEN_ON = "the best checkpoint was chosen on all of them, so it may still be a little too high"
 
 
 def tune(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.Console | None = None) -> dict[str, Rule]:
@@ -136,19 +44,56 @@ def tune(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.
     model = _load_model(config, dataset, workdir)
     clips = dataset.read("development")
     _, held_out = split_development(clips, config.validation)
-    recordings = list(clip_scores.compute_recording_probabilities(model, clips, held_out).values())
-    start, rules, f_scores = Rule(threshold=config.threshold), {}, {}
+    recordings = clip_scores.compute_recording_probabilities(model, clips, held_out)
+    parts, missing = _divide(dataset, {path: len(labels) for path, (_, labels) in recordings.items()})
+    start, rules = Rule(threshold=config.threshold), {}
+    counts: dict[str, dict[str, np.ndarray]] = {"before": {}, "after": {}, "cross_fitted": {}}
     for column, label in enumerate(rich.progress.track(model.events, "tuning", console=rich.console.Console(stderr=True))):
-        scores = [np.ascontiguousarray(probabilities[:, column]) for probabilities, _ in recordings]
-        active = [np.ascontiguousarray(labels[:, column]) for _, labels in recordings]
-        rules[label], before, after = choose_rule(scores, active, start=start, score=config.tune, hop_s=model.mel.hop_s)
-        f_scores[label] = {"f_before": 100 * before, "f_after": 100 * after}
+        scores = [np.ascontiguousarray(probabilities[:, column]) for probabilities, _ in recordings.values()]
+        active = [np.ascontiguousarray(labels[:, column]) for _, labels in recordings.values()]
+        count = RuleCounts(scores, active, config.tune, model.mel.hop_s)
+        rules[label] = choose_rule(count, start)
+        counts["before"][label], counts["after"][label] = count(start).sum(0), count(rules[label]).sum(0)
+        if parts is not None:
+            choose = functools.partial(choose_rule, count, start)
+            counts["cross_fitted"][label] = cross_fit.pool_counts(parts, choose, count)
     file = workdir / postprocessing.RULES_FILE
     about = {"score": config.tune, "validation": config.validation, "step": model.step, "recordings": len(recordings)}
-    storage.atomic_write(file, postprocessing.rules_to_json(rules, **about, held_out=f_scores))
-    _print_rules(console, rules, f_scores, about)
+    figures = _summarise(counts, parts, missing)
+    storage.atomic_write(file, postprocessing.rules_to_json(rules, **about, **figures))
+    _print_rules(console, rules, figures, about)
     console.print(f"written: {file}", soft_wrap=True, highlight=False, markup=False)
     return rules
+
+
+def _divide(dataset: Dataset, frames: Mapping[str, int]) -> tuple[np.ndarray | None, str]:
+    """Divides the held-out recordings, path -> frames, as `cross_fit.divide_recordings`."""
+    try:
+        listed = {recording.path: recording for recording in dataset.recordings("development")}
+    except InputError as error:  # an older version prepared the data set
+        return None, str(error)
+    return cross_fit.divide_recordings([listed[path] for path in frames], frames)
+
+
+def _summarise(counts: Mapping[str, Mapping[str, np.ndarray]], parts: np.ndarray | None, missing: str) -> dict[str, Any]:
+    """Computes F in percent, of each event and over all; these are keys of `postprocessing.json`."""
+    f = {way: {label: 100 * compute_f(count) for label, count in by_label.items()} for way, by_label in counts.items()}
+    total = {
+        way: {"micro_f": 100 * compute_f(np.array([*by_label.values()])), "macro_f": float(np.mean([*f[way].values()]))}
+        for way, by_label in counts.items()
+        if by_label
+    }
+    figures: dict[str, Any] = {
+        "chosen_on": f"F after tuning is {CHOSEN_ON}",
+        "held_out": {label: {"f_before": f["before"][label], "f_after": f["after"][label]} for label in f["after"]},
+        "held_out_total": {way: total[way] for way in ("before", "after")},
+        "cross_fitted": None,
+    }
+    if parts is None:
+        return figures | {"cross_fitted_missing": missing}
+    sizes = [int((parts == part).sum()) for part in np.unique(parts)]
+    about = {"class_f": f["cross_fitted"], "recordings": sizes, "checkpoint": CHECKPOINT_CHOSEN_ON}
+    return figures | {"cross_fitted": total["cross_fitted"] | about}
 
 
 def _load_model(config, dataset: Dataset, workdir: pathlib.Path) -> TrainedModel:
@@ -167,15 +112,26 @@ def _load_model(config, dataset: Dataset, workdir: pathlib.Path) -> TrainedModel
     return model
 
 
-def _print_rules(
-    console: rich.console.Console, rules: Mapping[str, Rule], f_scores: Mapping[str, Mapping[str, float]], about: Mapping
-) -> None:
+def _print_rules(console: rich.console.Console, rules: Mapping[str, Rule], figures: Mapping[str, Any], about: Mapping) -> None:
     table = rich.table.Table(title=f"F of {about['score']}s in {about['recordings']} held-out recordings, percent")
-    for column in ("event", "before", "after", "threshold", "low", "median", "gap", "shortest"):
+    for column in ("event", "before", "after", "cross-fitted", "threshold", "low", "median", "gap", "shortest"):
         table.add_column(column, justify="left" if column == "event" else "right")
+    cross_fitted, total = figures["cross_fitted"], figures["held_out_total"]
     for label, rule in rules.items():
         times = (f"{value:g} s" if value else "" for value in (rule.median_s, rule.max_gap_s, rule.min_duration_s))
-        before, after = f_scores[label]["f_before"], f_scores[label]["f_after"]
         low = "" if rule.low_threshold is None else f"{rule.low_threshold:g}"
-        table.add_row(rich.markup.escape(label), f"{before:.2f}", f"{after:.2f}", f"{rule.threshold:g}", low, *times)
+        before_after = (f"{f:.2f}" for f in figures["held_out"][label].values())
+        honest = f"{cross_fitted['class_f'][label]:.2f}" if cross_fitted else ""
+        table.add_row(rich.markup.escape(label), *before_after, honest, f"{rule.threshold:g}", low, *times)
+    table.add_section()
+    for key, name in (("micro_f", "all, micro F"), ("macro_f", "all, macro F")):
+        honest = f"{cross_fitted[key]:.2f}" if cross_fitted else ""
+        table.add_row(name, *(f"{total[way][key]:.2f}" for way in ("before", "after")), honest)
     console.print(table)
+    lines = [f"after: {CHOSEN_ON}"]
+    if cross_fitted:
+        lines.append(f"cross-fitted: each quarter of the recordings with rules chosen on the others; {CHECKPOINT_CHOSEN_ON}")
+    else:
+        lines.append(f"no cross-fitted F: {figures['cross_fitted_missing']}")
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)

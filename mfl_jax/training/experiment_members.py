@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ml_collections import ConfigDict
 
-from mfl_jax.data.builder import FOLDS
+from mfl_jax.data.folds import FOLDS
 from mfl_jax.errors import InputError
 from mfl_jax.training import config_checks, experiment_variants
 from mfl_jax.training.run_group import Member

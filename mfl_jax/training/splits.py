@@ -24,7 +24,11 @@ def split_development(clips: Clips, validation: str) -> tuple[np.ndarray, np.nda
         in_fold = clips.fold == int(validation.removeprefix("fold"))
         training, held_out = numbers[~in_fold], numbers[in_fold]
         if not len(held_out):
-            raise InputError(f"config.validation is {validation!r}, but no development recording is in that fold")
+            filled = ", ".join(map(str, np.unique(clips.fold[clips.fold > 0]))) or "none"
+            raise InputError(
+                f"{validation} is to be held out (config.validation or config.folds), but no development recording is in that "
+                f"fold; folds with recordings: {filled}"
+            )
     if not len(training):
         raise InputError("there are no clips to train on")
     return training, held_out

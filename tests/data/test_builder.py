@@ -1,5 +1,8 @@
 """The base class of the builders: examples, folds, fingerprints, and errors in recordings and label lists."""
 
+import dataclasses
+import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -9,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from mfl_jax.data import annotation, label_list, mel_spectrogram, prepare
 from mfl_jax.errors import InputError
+from mfl_jax.training.splits import split_development
 from support.small import (
     AUDIO,
     CLIP_FRAMES,
@@ -157,6 +161,84 @@ def test_recordings_of_both_splits_are_named(tmp_path, capsys):
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "byte for byte" in line]
     assert line.startswith("warning: annotated_audio/small: 1 recordings of development are also in evaluation")
     assert "audio/development_0.wav and audio/evaluation_1.wav" in line
+
+
+def group_recordings(root, split, groups):
+    """Adds a column of groups to a label list: recording 0 is in the first group, and so on."""
+    file = root / "meta" / f"meta_{split}.txt"
+    header, *rows = file.read_text().splitlines()
+    numbers = [int(row.split(".wav")[0].rsplit("_", 1)[1]) for row in rows]
+    rows = [f"{row}\t{groups[number]}\n" for row, number in zip(rows, numbers, strict=True)]
+    file.write_text(f"{header}\tgroup\n{''.join(rows)}")
+
+
+def read_folds(dataset):
+    clips = dataset.read("development")
+    folds = {(str(path), int(fold)) for path, fold in zip(clips.recording, clips.fold, strict=True)}
+    assert len(folds) == len(set(clips.recording))
+    return dict(sorted(folds))
+
+
+def test_recordings_of_one_group_are_in_one_fold(recordings, prepared, tmp_path, capsys):
+    root = shutil.copytree(recordings, tmp_path / "recordings")
+    group_recordings(root, "development", ["a", "a", "b", "", "c", "c", "", "a"])
+    group_recordings(root, "evaluation", ["x", "", "y", "b"])
+    dataset = prepare_small(tmp_path / "data", root)
+    # Three recordings of `a`, then two of `c`, then `b`, 3 and 6, each without a group: one fold each, and the last, the calm
+    # recording 6, joins the busy recording 3.
+    assert list(read_folds(dataset).values()) == [1, 1, 3, 4, 2, 2, 4, 1]
+    assert [recording.group for recording in dataset.recordings("evaluation")] == ["x", "", "y", "b"]
+    assert dataset.fingerprint != prepared.fingerprint
+    expected = "1 groups have recordings in both development and evaluation: b; scores will be too high"
+    assert f"warning: annotated_audio/small: {expected}\n" in capsys.readouterr().err
+
+
+def test_an_empty_column_of_groups_changes_nothing(recordings, prepared, tmp_path, capsys):
+    root = shutil.copytree(recordings, tmp_path / "recordings")
+    group_recordings(root, "development", [""] * 8)
+    dataset = prepare_small(tmp_path / "data", root)
+    assert read_folds(dataset) == read_folds(prepared) and dataset.fingerprint == prepared.fingerprint
+    assert "groups" not in capsys.readouterr().err
+    assert "groups" not in (dataset.directory / "metadata.json").read_text()
+
+
+def test_too_few_groups_for_the_folds_are_named(tmp_path, capsys):
+    root = write_few(tmp_path)
+    prepare_small(tmp_path / "plain", root)
+    assert "folds" not in capsys.readouterr().err  # folds may never be used
+    group_recordings(root, "development", ["a", "b"])
+    dataset = prepare_small(tmp_path / "data", root)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "folds" in line]
+    assert line.startswith(
+        "warning: annotated_audio/small: 4 folds need 4 groups, but development has 2; nothing is in fold 3, 4, "
+    )
+    with pytest.raises(InputError, match=r"fold3 is to be held out .* folds with recordings: 1, 2"):
+        split_development(dataset.read("development"), "fold3")
+
+
+def test_the_fingerprint_without_groups_is_that_of_earlier_versions(prepared):
+    """The formula of the versions that had no groups."""
+    sources, listed = prepared.sources(), {}
+    for split in ("development", "evaluation"):
+        rows: dict[str, int] = {}
+        listed[split] = prepared.recordings(split)
+        number = 1
+        for recording in listed[split]:
+            for _ in recording.events:
+                number += 1
+                rows.setdefault(recording.path, number)
+        listed[split] = [
+            [r.path, r.scene, [[e.onset_s, e.offset_s, e.label, rows[r.path] + index] for index, e in enumerate(r.events)]]
+            for r in listed[split]
+        ]
+    content = {
+        "events": list(prepared.events),
+        "mel": dataclasses.asdict(MEL),
+        "recordings": listed,
+        "audio": {split: [sources["recordings"][path][1] for path, *_ in listed[split]] for split in listed},
+    }
+    text = json.dumps([list(prepared.scenes), CLIP_FRAMES, content])
+    assert prepared.fingerprint == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("content", [b"", b"text instead of audio", None])

@@ -64,6 +64,39 @@ def test_a_row_with_empty_event_fields_is_a_recording_without_events(tmp_path):
     assert got == [Recording("quiet.wav", "home", ()), Recording("a.wav", "home", (Event(1.0, 2.0, "fan", 3),))]
 
 
+GROUPED = (
+    HEADER[:-1] + "\tgroup\n"
+    "a.wav\thome\t0\t1\tfan\tKüche  1\nb.wav\thome\t\t\t\t\nc.wav\thome\t\t\t\tKu\u0308che 1\na.wav\thome\t1\t2\tfan\tKüche 1\n"
+)
+
+
+def test_groups_are_read_and_spelled_alike(tmp_path):
+    got = label_list.read_label_list(write(tmp_path, GROUPED))
+    assert [(recording.path, recording.group) for recording in got] == [("a.wav", "Küche 1"), ("b.wav", ""), ("c.wav", "Küche 1")]
+    assert {recording.group for recording in label_list.read_label_list(write(tmp_path, LIST))} == {""}
+
+
+@pytest.mark.parametrize("other", ["Hof", ""])
+def test_two_groups_of_one_recording_are_refused(tmp_path, other):
+    message = error_message(write(tmp_path, GROUPED + f"a.wav\thome\t3\t4\tfan\t{other}\n"))
+    assert ", row 6: a.wav has the group " in message and message.endswith(
+        f"{other!r} here and 'Küche 1' in row 2; a recording has one group"
+    )
+
+
+@pytest.mark.parametrize("name", ["Group", "groups", "GROUPS"])
+def test_a_column_that_may_be_meant_as_groups_is_named(tmp_path, capsys, name):
+    path = write(tmp_path, GROUPED.replace("group", name))
+    assert {recording.group for recording in label_list.read_label_list(path)} == {""}
+    expected = f"warning: {path}, row 1: the column '{name}' is not used; the column of groups is called 'group'\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_two_columns_of_groups_are_refused(tmp_path):
+    content = HEADER[:-1] + "\tgroup\tgroup\na.wav\thome\t0\t1\tfan\tx\ty\n"
+    assert "row 1: the column 'group' occurs more than once" in error_message(write(tmp_path, content))
+
+
 @pytest.mark.parametrize("label", ["the \"door\" 'bang'", '"the ""door"" \'bang\'"'], ids=["plain", "as Excel writes it"])
 def test_unicode_and_quotes_are_kept(tmp_path, label):
     path = write(tmp_path, HEADER + f'Küche/音 1.wav\t"Café, bar"\t0\t1\t{label}\n')

@@ -1,5 +1,6 @@
 """A prepared data set and the recordings and label lists that it is compared with."""
 
+import itertools
 import json
 import os
 import shutil
@@ -115,6 +116,26 @@ def test_a_corrected_label_is_named_with_its_row(copy):
     assert f"{file}, row 2: {event}; " in refuse(copy)
 
 
+def add_groups(file, *groups):
+    """Adds a column of groups; those of rows without one are empty."""
+    header, *rows = file.read_text().splitlines()
+    rows = [f"{row}\t{group}" for row, group in itertools.zip_longest(rows, groups, fillvalue="")]
+    file.write_text("\n".join([f"{header}\tgroup", *rows]) + "\n")
+
+
+def test_groups_that_are_added_or_changed_are_named(copy):
+    file = copy / "recordings/meta/meta_development.txt"
+    add_groups(file)
+    open_copy(copy)  # no group, no difference
+    replace(file, "high\t\n", "high\tyard\n")
+    replace(file, "low\t\n", "low\tyard\n")
+    assert f"{file}, where the group of audio/development_0.wav was '' and is 'yard'; " in refuse(copy)
+    shutil.rmtree(copy / "data/annotated_audio/small/1.0.0")
+    assert [recording.group for recording in open_copy(copy).recordings("development")] == ["yard", ""]
+    file.write_text(file.read_text().replace("yard", "hall"))
+    assert "where the group of audio/development_0.wav was 'yard' and is 'hall'; " in refuse(copy)
+
+
 def test_recordings_that_are_replaced_are_named(copy):
     """Same size, other samples; and another size."""
     audio = copy / "recordings/audio"
@@ -218,6 +239,8 @@ def test_differences_of_label_lists():
     assert difference(before[0]) == "which no longer lists b.wav"
     assert difference(*before, Recording("c.wav", "home", ())) == "which now lists c.wav"
     assert difference(before[0], Recording("b.wav", "park", ())) == "where the scene of b.wav was 'home' and is 'park'"
+    grouped = Recording("b.wav", "home", (), "kitchen")
+    assert difference(before[0], grouped) == "where the group of b.wav was '' and is 'kitchen'"
     assert difference(Recording("a.wav", "street", (car,)), before[1]) == "where a.wav no longer has 'car' from 0.5 to 1.2 s"
     row = "row 3: a.wav did not have 'bus' from 0.5 to 1.2 s"
     assert difference(Recording("a.wav", "street", (car, car, bus)), before[1]) == row

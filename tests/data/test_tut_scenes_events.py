@@ -101,5 +101,5 @@ def test_the_published_lists_are_accepted(module, shared_dir):
     )
     recordings = builder.recordings
     assert {split: len(listed) for split, listed in recordings.items()} == {"development": 112, "evaluation": 136}
-    folds = builder.assign_folds(recordings["development"])
+    folds = builder.assign_folds(recordings["development"], {})
     assert set(folds) == {recording.path for recording in recordings["development"]} and set(folds.values()) == {1, 2, 3, 4}

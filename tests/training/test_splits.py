@@ -37,7 +37,7 @@ class FewClips:
 @pytest.mark.parametrize(
     ("folds", "validation", "message"),
     [
-        ((1, 2), "fold3", "no development recording is in that fold"),
+        ((1, 2), "fold3", "no development recording is in that fold; folds with recordings: 1, 2"),
         ((3, 3), "fold3", "no clips to train on"),
         ((), "none", "no clips"),
     ],
@@ -56,3 +56,10 @@ def test_a_member_is_scored_on_its_fold_or_on_the_evaluation_split(small_data, c
     training, scored, numbers, name = splits.numbers(2)
     assert scored is clips and set(clips.fold[numbers]) == {2} and 2 not in clips.fold[training]
     assert name == "fold 2 of development"
+
+
+def test_an_empty_fold_of_an_experiment_is_refused(small_data):
+    splits = Splits(small_data[1], FewClips(1, 2, 3), FewClips(0))
+    assert splits.numbers(3)[0].tolist() == [0, 1]
+    with pytest.raises(InputError, match=r"^fold4 is to be held out \(config\.validation or config\.folds\), but no .* 1, 2, 3$"):
+        splits.numbers(4)
