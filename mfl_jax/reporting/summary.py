@@ -12,8 +12,9 @@ import numpy as np
 
 from mfl_jax import metrics
 from mfl_jax.errors import InputError
-from mfl_jax.reporting import paper, statistics
+from mfl_jax.reporting import paper, recording_bootstrap, statistics
 from mfl_jax.runtime import workdir_config
+from mfl_jax.training import recording_counts
 
 SCORES = {
     ("scene", "micro_f"): "scene micro F",
@@ -30,7 +31,10 @@ Row = dict[str, Any]
 
 
 def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
-    """Reads the results.json of every finished run of an experiment, each with its config under `config`.
+    """Reads the results.json of every finished run of an experiment.
+
+    Returns:
+      Each with its config under `config`, and its counts by recording, or None, under `recordings`.
 
     Raises:
       InputError: no run is finished.
@@ -38,20 +42,25 @@ def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
     runs = []
     for file in sorted(home.glob("members/*/results.json")):
         results = json.loads(file.read_text(encoding="utf-8"))
-        runs.append({**results, "config": workdir_config.read_config(file.parent / "config.json")})
+        counts = recording_counts.read_counts(file.parent, results)
+        runs.append({**results, "config": workdir_config.read_config(file.parent / "config.json"), "recordings": counts})
     if not runs:
         raise InputError(f"{home}: no finished run; run python -m mfl_jax.experiment first")
     return runs
 
 
 def pool_folds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the scores of one seed: of its one run, or in cross-validation of the summed counts of its folds."""
+    """Returns the scores of one seed: of its one run, or in cross-validation of the summed counts of its folds.
+
+    Its counts by recording, or None, are under `recordings`.
+    """
+    recordings = {"recordings": recording_counts.join_recordings([run["recordings"] for run in runs])}
     if len(runs) == 1:
-        return {task: runs[0][task] for task in ("scene", "event") if task in runs[0]}
+        return {task: runs[0][task] for task in ("scene", "event") if task in runs[0]} | recordings
     ratios = {"scene": metrics.scene_ratios, "event": metrics.frame_ratios}
     counts = [jax.tree.map(np.asarray, run["counts"], is_leaf=lambda leaf: isinstance(leaf, list)) for run in runs]
     total = jax.tree.map(lambda *parts: sum(parts), *counts)
-    return {task: ratios[task](total[task]) for task in total}
+    return {task: ratios[task](total[task]) for task in total} | recordings
 
 
 def build_row(system: str, alpha: float | None, seeds: Mapping[int, Mapping[str, Any]]) -> Row:
@@ -63,12 +72,13 @@ def build_row(system: str, alpha: float | None, seeds: Mapping[int, Mapping[str,
       seeds: seed -> its scores, as `pool_folds` returns them.
 
     Returns:
-      {"system", "alpha", "seeds", "scene": {"micro_f": {"n", "mean", "std", "interval", "values"}, "macro_f", "class_f",
-      "confusion"}, "event": {"micro_f", "macro_f", "error_rate", "class_f"}}; `class_f` holds the mean of each class,
-      `confusion` the sum over seeds.
+      {"system", "alpha", "seeds", "scene": {"micro_f": {"n", "mean", "std", "interval", "values", "recordings_interval"},
+      "macro_f", "class_f", "confusion"}, "event": {"micro_f", "macro_f", "error_rate", "class_f"}, "redrawn"}; `class_f` holds
+      the mean of each class, `confusion` the sum over seeds, `redrawn` what `recording_bootstrap.redraw_seeds` returns.
     """
     row: Row = {"system": system, "alpha": alpha, "seeds": sorted(seeds)}
     ordered = [seeds[seed] for seed in sorted(seeds)]
+    row["redrawn"] = recording_bootstrap.redraw_seeds([scores["recordings"] for scores in ordered])
     for task in ("scene", "event"):
         if task not in ordered[0]:
             continue
@@ -76,7 +86,9 @@ def build_row(system: str, alpha: float | None, seeds: Mapping[int, Mapping[str,
         for name in ("micro_f", "macro_f", "error_rate"):
             values = [scores[task].get(name) for scores in ordered]
             if None not in values:
-                row[task][name] = {**dataclasses.asdict(statistics.summarise_repeats(values)), "values": values}
+                interval = recording_bootstrap.mean_interval(row["redrawn"], (task, name))
+                repeats = dataclasses.asdict(statistics.summarise_repeats(values))
+                row[task][name] = {**repeats, "values": values, "recordings_interval": interval}
         if task == "scene":
             row[task]["confusion"] = np.sum([scores[task]["confusion"] for scores in ordered], axis=0).tolist()
     return row
@@ -92,13 +104,17 @@ def compare_rows(first: Row, second: Row) -> list[dict[str, Any]]:
     for (task, name), title in SCORES.items():
         if task not in first or task not in second or not seeds:
             continue
-        values = [[row[task][name]["values"][row["seeds"].index(seed)] for seed in seeds] for row in (first, second)]
+        at_first, at_second = ([row["seeds"].index(seed) for seed in seeds] for row in (first, second))
+        values = [[row[task][name]["values"][i] for i in at] for row, at in ((first, at_first), (second, at_second))]
         comparison = statistics.compare_pairs(*values)
         verdict = statistics.state_verdict(comparison, first=first["system"], second=second["system"], score=title)
         entries.append(
             {
                 "first": first["system"], "second": second["system"], "alpha": first["alpha"], "task": task, "score": name,
                 **dataclasses.asdict(comparison), "verdict": verdict,
+                "recordings_interval": recording_bootstrap.difference_interval(
+                    (first["redrawn"], second["redrawn"]), (task, name), (at_first, at_second)
+                ),
             }
         )  # fmt: skip
     corrected = statistics.correct_holm([entry["p_t"] for entry in entries])
@@ -144,12 +160,15 @@ def summarise_experiment(home: pathlib.Path) -> dict[str, Any]:
     if not rows:
         raise InputError(f"{home}: no seed has all of its folds yet")
     comparisons = _compare_with_others(rows, list(config["systems"]))
+    for row in rows:
+        del row["redrawn"]
     return {
         "experiment": config["name"],
         "dataset": config["dataset"],
         "split": "development, four folds pooled" if config["folds"] else "evaluation",
         "runs": {"complete": len(runs), "planned": _count_planned_runs(config)},
         "rows": rows,
+        "recordings_note": recording_bootstrap.note_missing(rows, folds=bool(config["folds"])),
         "comparisons": comparisons,
         "claims": _judge_claims(comparisons, by_alpha=bool(config["alphas"])),
         "floors": data["floors"],

@@ -53,7 +53,14 @@ def compare(*differences):
     """Comparisons of the proposed with the conventional system that differ by these values, one list per score."""
     rows = []
     for system, factor in (("proposed", 1.0), ("conventional_mtl", 0.0)):
-        row = {"system": system, "alpha": None, "seeds": list(range(len(differences[0]))), "scene": {}, "event": {}}
+        row = {
+            "system": system,
+            "alpha": None,
+            "seeds": list(range(len(differences[0]))),
+            "scene": {},
+            "event": {},
+            "redrawn": None,
+        }
         for (task, score), values in zip(summary.SCORES, differences, strict=True):
             row[task][score] = {"values": [factor * value for value in values]}
         rows.append(row)
