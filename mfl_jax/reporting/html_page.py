@@ -35,8 +35,8 @@ NOTES = {
     "intervals": "The interval over seeds says how much the mean would vary with other random seeds on the same recordings; the "
     "interval over recordings (bootstrap) says how much it would vary with other recordings and the same trained networks. The "
     "verdicts and the claim are about seeds.",
-    "comparisons": "Run by run on the same seeds, first minus second, in points. The 95 % interval is over seeds. p (Holm) is p (t) "
-    "corrected for the number of scores of one pair of systems; the others are not corrected. g is Hedges' effect size.",
+    "comparisons": "Run by run on the same seeds, first minus second, in points. The 95 % interval is over seeds. p (Holm) is "
+    "p (t) corrected for the number of scores of one pair of systems; the others are not corrected. g is Hedges' effect size.",
 }
 """Name of a table -> the paragraph below it."""
 

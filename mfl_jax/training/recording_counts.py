@@ -4,6 +4,7 @@ import io
 import pathlib
 import zipfile
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -74,7 +75,8 @@ def join_recordings(parts: Sequence[Counts | None]) -> Counts | None:
 def write_counts(folder: pathlib.Path, counts: Counts) -> None:
     """Writes the counts of a run into its work directory atomically."""
     content = io.BytesIO()
-    np.savez_compressed(content, **counts)
+    arrays: dict[str, Any] = {**counts}
+    np.savez_compressed(content, **arrays)
     storage.atomic_write(folder / FILE, content.getvalue())
 
 
