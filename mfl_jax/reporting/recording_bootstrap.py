@@ -130,7 +130,7 @@ def note_missing(rows: Sequence[Mapping[str, Any]], *, folds: bool) -> str:
     remedy = (
         "only training again writes it for the runs of a cross-validation"
         if folds
-        else "mfl_jax.main --mode=evaluate --workdir=members/NAME writes it, and mfl_jax.report the report"
+        else "python -m mfl_jax.main --mode=evaluate --workdir=.../members/NAME writes it (docs/experiments.md)"
     )
     return (
         f"There is no interval over recordings for {systems}. It needs two recordings or more, and for each run a {FILE} that "
