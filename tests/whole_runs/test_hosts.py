@@ -219,6 +219,8 @@ def test_a_signal_to_one_host_stops_all_and_one_process_goes_on(prepared, alone)
     (longer,) = succeed(1, *command(prepared, alone, epochs=epochs)) if epochs > 3 else ("",)
     assert "resumes after step 15" in longer or epochs <= 3
     assert_same_run(workdir, alone)
+    succeed(2, *command(prepared, workdir, epochs=epochs), "--mode=evaluate")
+    assert_same_run(workdir, alone)
     history = [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
     assert [(start["hosts"], start["devices"], start["from_step"]) for start in history] == [(2, 4, 0), (1, 2, stopped)]
 
