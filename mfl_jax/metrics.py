@@ -68,14 +68,14 @@ def scene_counts(predicted: Array, scenes: Array, clip_mask: Array | None = None
     return {"confusion": (true[:, :, None] & guess[:, None, :]).sum(0)}
 
 
-def _percent_f(tp, fp, fn) -> np.ndarray:
-    """F-scores in percent, 0 for 0/0."""
+def percent_f(tp: ArrayLike, fp: ArrayLike, fn: ArrayLike) -> np.ndarray:
+    """Returns F-scores in percent, 0 for 0/0 [shape of the counts]."""
     tp, fp, fn = (np.asarray(count, np.float64) for count in (tp, fp, fn))
-    return 100.0 * _ratio(2 * tp, 2 * tp + fp + fn)
+    return 100.0 * ratio(2 * tp, 2 * tp + fp + fn)
 
 
-def _ratio(part, total) -> np.ndarray:
-    """part / total, 0 for 0/0."""
+def ratio(part: ArrayLike, total: ArrayLike) -> np.ndarray:
+    """Returns part / total, 0 for 0/0 [shape of the counts]."""
     return np.divide(part, total, out=np.zeros(np.shape(total)), where=np.asarray(total) > 0)
 
 
@@ -87,15 +87,15 @@ def frame_ratios(counts: Mapping[str, Any]) -> dict[str, Any]:
       the number of active events, None if no event is active.
     """
     tp, fp, fn = (np.asarray(counts[key], np.int64) for key in ("tp", "fp", "fn"))
-    class_f = _percent_f(tp, fp, fn)
+    class_f = percent_f(tp, fp, fn)
     errors = sum(int(counts[key]) for key in ("substitutions", "deletions", "insertions"))
     active = int(counts["active"])
     return {
-        "micro_f": float(_percent_f(tp.sum(), fp.sum(), fn.sum())),
+        "micro_f": float(percent_f(tp.sum(), fp.sum(), fn.sum())),
         "macro_f": float(class_f.mean()),
         "error_rate": errors / active if active else None,
-        "precision": float(100.0 * _ratio(tp.sum(), (tp + fp).sum())),
-        "recall": float(100.0 * _ratio(tp.sum(), (tp + fn).sum())),
+        "precision": float(100.0 * ratio(tp.sum(), (tp + fp).sum())),
+        "recall": float(100.0 * ratio(tp.sum(), (tp + fn).sum())),
         "class_f": class_f.tolist(),
     }
 
@@ -108,9 +108,9 @@ def scene_ratios(counts: Mapping[str, Any]) -> dict[str, Any]:
     """
     confusion = np.asarray(counts["confusion"], np.int64)
     tp = np.diagonal(confusion)
-    class_f = _percent_f(tp, confusion.sum(0) - tp, confusion.sum(1) - tp)
+    class_f = percent_f(tp, confusion.sum(0) - tp, confusion.sum(1) - tp)
     return {
-        "micro_f": float(100.0 * _ratio(tp.sum(), confusion.sum())),
+        "micro_f": float(100.0 * ratio(tp.sum(), confusion.sum())),
         "macro_f": float(class_f.mean()),
         "confusion": confusion.tolist(),
         "class_f": class_f.tolist(),

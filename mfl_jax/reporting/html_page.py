@@ -23,6 +23,7 @@ figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption { f
 """
 HEADINGS = {
     "table4": "Scores (Table IV)",
+    "intervals": "Two confidence intervals",
     "comparisons": "Paired comparisons",
     "alpha_dependence": "Dependence on alpha, points",
     "table5": "F of events (Table V), percent",
@@ -33,8 +34,11 @@ NOTES = {
     "table4": "Means over runs with different seeds, ± half of the 95 % confidence interval. The floors are scores of answers "
     "that ignore the audio; a system below its floor is worse than those. The paper's results were measured on the TUT "
     "recordings and are comparable only with results on the same data.",
-    "comparisons": "Run by run on the same seeds, first minus second, in points. p (Holm) is p (t) corrected for the number of "
-    "scores of one pair of systems; the others are not corrected. g is Hedges' effect size.",
+    "intervals": "The interval over seeds says how much the mean would vary with other random seeds on the same recordings; the "
+    "interval over recordings (bootstrap) says how much it would vary with other recordings and the same trained networks. The "
+    "verdicts and the claim are about seeds.",
+    "comparisons": "Run by run on the same seeds, first minus second, in points. The 95 % interval is over seeds. p (Holm) is "
+    "p (t) corrected for the number of scores of one pair of systems; the others are not corrected. g is Hedges' effect size.",
     "alpha_dependence": "Spread: highest minus lowest score over alpha of each seed; mean over seeds, ± half of the 95 % "
     "confidence interval. It includes the noise of single runs, so it is not 0 even where alpha does not matter. Differences are "
     "paired by seeds, with 95 % confidence interval and p corrected for the scores of one line (Holm). The best alpha of the "
@@ -65,6 +69,8 @@ def build_page(results: Mapping[str, Any], tables: Mapping[str, Table], figures:
             parts += [f"<h2>{heading}</h2>", build_html_table(tables[name])]
         if name in NOTES:
             parts.append(f"<p>{NOTES[name]}</p>")
+        if name == "intervals" and results["recordings_note"]:
+            parts.append(f"<p>{html.escape(results['recordings_note'])}</p>")
         if name == "comparisons" and results["comparisons"]:
             verdicts = (
                 entry["verdict"] + ("" if entry["alpha"] is None else f"; alpha = {entry['alpha']:g}")

@@ -12,10 +12,10 @@ import numpy as np
 from mfl_jax import metrics
 from mfl_jax.data.folds import FOLDS
 from mfl_jax.errors import InputError
-from mfl_jax.reporting import alpha_dependence, paper, statistics, verdicts
+from mfl_jax.reporting import alpha_dependence, paper, recording_bootstrap, statistics, verdicts
 from mfl_jax.reporting.paper import CONVENTIONAL, PROPOSED, SCORES
 from mfl_jax.runtime import workdir_config
-from mfl_jax.training import experiment_variants
+from mfl_jax.training import experiment_variants, recording_counts
 
 Row = dict[str, Any]
 """A row of the tables, as `build_row` returns it."""
@@ -29,7 +29,10 @@ def build_key(system: str, alpha: float | None, sweep: Mapping[str, float] | Non
 
 
 def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
-    """Reads the results.json of every finished run of an experiment, each with its config under `config`.
+    """Reads the results.json of every finished run of an experiment.
+
+    Returns:
+      Each with its config under `config`, and its counts by recording, or None, under `recordings`.
 
     Raises:
       InputError: no run is finished.
@@ -37,20 +40,25 @@ def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
     runs = []
     for file in sorted(home.glob("members/*/results.json")):
         results = json.loads(file.read_text(encoding="utf-8"))
-        runs.append({**results, "config": workdir_config.read_config(file.parent / "config.json")})
+        counts = recording_counts.read_counts(file.parent, results)
+        runs.append({**results, "config": workdir_config.read_config(file.parent / "config.json"), "recordings": counts})
     if not runs:
         raise InputError(f"{home}: no finished run; run python -m mfl_jax.experiment first")
     return runs
 
 
 def pool_folds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the scores of one seed: of its one run, or in cross-validation of the summed counts of its folds."""
+    """Returns the scores of one seed: of its one run, or in cross-validation of the summed counts of its folds.
+
+    Its counts by recording, or None, are under `recordings`.
+    """
+    recordings = {"recordings": recording_counts.join_recordings([run["recordings"] for run in runs])}
     if len(runs) == 1:
-        return {task: runs[0][task] for task in ("scene", "event") if task in runs[0]}
+        return {task: runs[0][task] for task in ("scene", "event") if task in runs[0]} | recordings
     ratios = {"scene": metrics.scene_ratios, "event": metrics.frame_ratios}
     counts = [jax.tree.map(np.asarray, run["counts"], is_leaf=lambda leaf: isinstance(leaf, list)) for run in runs]
     total = jax.tree.map(lambda *parts: sum(parts), *counts)
-    return {task: ratios[task](total[task]) for task in total}
+    return {task: ratios[task](total[task]) for task in total} | recordings
 
 
 def build_row(
@@ -65,12 +73,14 @@ def build_row(
       sweep: the focal parameter that the experiment sweeps and its value, if that is not the system's own.
 
     Returns:
-      {"system", "alpha", "sweep", "seeds", "scene": {"micro_f": {"n", "mean", "std", "interval", "values"}, "macro_f", "class_f",
-      "confusion"}, "event": {"micro_f", "macro_f", "error_rate", "class_f"}}; `class_f` holds the mean of each class,
-      `confusion` the sum over seeds.
+      {"system", "alpha", "sweep", "seeds", "scene": {"micro_f": {"n", "mean", "std", "interval", "values",
+      "recordings_interval"}, "macro_f", "class_f", "confusion"}, "event": {"micro_f", "macro_f", "error_rate", "class_f"},
+      "redrawn"}; `class_f` holds the mean of each class, `confusion` the sum over seeds, `redrawn` what
+      `recording_bootstrap.redraw_seeds` returns.
     """
     row: Row = {"system": system, "alpha": alpha, "sweep": sweep, "seeds": sorted(seeds)}
     ordered = [seeds[seed] for seed in sorted(seeds)]
+    row["redrawn"] = recording_bootstrap.redraw_seeds([scores["recordings"] for scores in ordered])
     for task in ("scene", "event"):
         if task not in ordered[0]:
             continue
@@ -78,7 +88,9 @@ def build_row(
         for name in ("micro_f", "macro_f", "error_rate"):
             values = [scores[task].get(name) for scores in ordered]
             if None not in values:
-                row[task][name] = {**dataclasses.asdict(statistics.summarise_repeats(values)), "values": values}
+                interval = recording_bootstrap.mean_interval(row["redrawn"], (task, name))
+                repeats = dataclasses.asdict(statistics.summarise_repeats(values))
+                row[task][name] = {**repeats, "values": values, "recordings_interval": interval}
         if task == "scene":
             row[task]["confusion"] = np.sum([scores[task]["confusion"] for scores in ordered], axis=0).tolist()
     return row
@@ -94,13 +106,17 @@ def compare_rows(first: Row, second: Row) -> list[dict[str, Any]]:
     for (task, name), title in SCORES.items():
         if task not in first or task not in second or not seeds:
             continue
-        values = [[row[task][name]["values"][row["seeds"].index(seed)] for seed in seeds] for row in (first, second)]
+        at_first, at_second = ([row["seeds"].index(seed) for seed in seeds] for row in (first, second))
+        values = [[row[task][name]["values"][i] for i in at] for row, at in ((first, at_first), (second, at_second))]
         comparison = statistics.compare_pairs(*values)
         verdict = statistics.state_verdict(comparison, first=_name_row(first), second=second["system"], score=title)
         entries.append(
             {
                 "first": first["system"], "second": second["system"], "alpha": first["alpha"], "sweep": first["sweep"],
                 "task": task, "score": name, **dataclasses.asdict(comparison), "verdict": verdict,
+                "recordings_interval": recording_bootstrap.difference_interval(
+                    (first["redrawn"], second["redrawn"]), (task, name), (at_first, at_second)
+                ),
             }
         )  # fmt: skip
     corrected = statistics.correct_holm([entry["p_t"] for entry in entries])
@@ -136,12 +152,15 @@ def summarise_experiment(home: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{home}: no seed has all of its folds yet")
     comparisons = _compare_with_others(rows, list(config["systems"])) + _compare_sweeps(rows)
     alpha = alpha_dependence.summarise_alpha_dependence(rows, config["alphas"])
+    for row in rows:
+        del row["redrawn"]
     return {
         "experiment": config["name"],
         "dataset": config["dataset"],
         "split": "development, four folds pooled" if config["folds"] else "evaluation",
         "runs": {"complete": len(runs), "planned": _count_planned_runs(config)},
         "rows": rows,
+        "recordings_note": recording_bootstrap.note_missing(rows, folds=bool(config["folds"])),
         "comparisons": comparisons,
         "claims": _judge_claims(comparisons, by_alpha=bool(config["alphas"])) | alpha_dependence.judge_alpha_claims(alpha),
         "alpha_dependence": alpha,

@@ -52,6 +52,22 @@ def build_table_iv(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def build_interval_table(results: Mapping[str, Any]) -> Table:
+    """Means with their two 95 % confidence intervals, over seeds and over recordings; empty cells where there is none."""
+    titles = {score: f"{title} [%]" for score, title in SCORES.items()} | {("event", "error_rate"): "event error rate"}
+    table = [["System", "Score", "Mean", "95 % over seeds", "95 % over recordings"]]
+    for row in results["rows"]:
+        for (task, name), title in titles.items():
+            if (summary := row.get(task, {}).get(name)) is not None:
+                intervals = [_format_interval(summary[key], "") for key in ("interval", "recordings_interval")]
+                table.append([format_system(row["system"], row["alpha"]), title, f"{summary['mean']:.2f}", *intervals])
+    return table
+
+
+def _format_interval(interval: Sequence[float] | None, sign: str) -> str:
+    return "" if interval is None else f"{interval[0]:{sign}.2f} to {interval[1]:{sign}.2f}"
+
+
 def _list_floors(floors: Mapping[str, Any]) -> Table:
     """Rows of Table IV for the floors."""
     titles = {
@@ -106,10 +122,9 @@ def build_table_i(results: Mapping[str, Any]) -> Table:
 def build_comparison_table(results: Mapping[str, Any]) -> Table:
     """Paired differences, first minus second system, in points."""
     tests = ["p (t)", "p (Holm)", "p (signed ranks)", "Effect size g"]
-    table = [["First", "Second", "Score", "Pairs", "Difference", "95 % interval", *tests]]
+    table = [["First", "Second", "Score", "Pairs", "Difference", "95 % interval", "95 % over recordings", *tests]]
     for entry in results["comparisons"]:
         difference = entry["difference"]
-        interval = difference["interval"]
         figures = (entry["p_t"], entry["p_holm"], entry["p_wilcoxon"], entry["effect_size"])
         table.append(
             [
@@ -118,7 +133,8 @@ def build_comparison_table(results: Mapping[str, Any]) -> Table:
                 SCORES[entry["task"], entry["score"]],
                 str(difference["n"]),
                 f"{difference['mean']:+.2f}",
-                "" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}",
+                _format_interval(difference["interval"], "+"),
+                _format_interval(entry["recordings_interval"], "+"),
                 *("" if value is None else f"{value:.2g}" for value in figures),
             ]
         )

@@ -52,6 +52,7 @@ def build_tables(results: Mapping[str, Any]) -> dict[str, tables.Table]:
     """Builds the tables of the report; Table V only if a system detects events, that of alpha only if that varies."""
     built = {
         "table4": tables.build_table_iv(results),
+        "intervals": tables.build_interval_table(results),
         "comparisons": tables.build_comparison_table(results),
         "table1": tables.build_table_i(results),
     }
@@ -89,7 +90,7 @@ def _to_svg(figure: Figure) -> str:
 
 
 def print_scores(results: Mapping[str, Any], console: rich.console.Console) -> None:
-    """Prints the scores, their floors and the claim, in 80 columns."""
+    """Prints the scores, their floors, the claim, and which scores lack an interval, in 80 columns."""
     title = f"{results['experiment']} on {results['dataset']}, {results['split']}, percent"
     table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, padding=0)
     table.add_column("")
@@ -106,3 +107,5 @@ def print_scores(results: Mapping[str, Any], console: rich.console.Console) -> N
     console.print(table)
     for claim in html_page.format_claims(results["claims"]):
         console.print(claim, highlight=False, soft_wrap=True)
+    if results["recordings_note"]:
+        console.print(results["recordings_note"], highlight=False, soft_wrap=True)

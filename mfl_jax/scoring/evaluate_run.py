@@ -1,5 +1,7 @@
-"""Evaluates a trained run: from its checkpoint to scores, their floors, and results.json."""
+"""Evaluates a trained run: from its checkpoint to scores, their floors, results.json and the counts by recording."""
 
+import contextlib
+import json
 import pathlib
 from typing import Any
 
@@ -12,7 +14,7 @@ from mfl_jax.inference import postprocessing, trained_model
 from mfl_jax.inference.trained_model import TrainedModel
 from mfl_jax.runtime import parallel, workdir_config, workdir_lock
 from mfl_jax.scoring import clip_scores, event_scores, floor_scores, score_tables
-from mfl_jax.training import config_checks, evaluation
+from mfl_jax.training import config_checks, evaluation, recording_counts
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.setup import build_run
 
@@ -20,7 +22,7 @@ from mfl_jax.training.setup import build_run
 def evaluate_run(
     config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.Console | None = None
 ) -> dict[str, Any] | None:
-    """Scores a trained run on the evaluation split and writes results.json.
+    """Scores a trained run on the evaluation split and writes results.json and `recording_counts.FILE`.
 
     Uses the last checkpoint, as in the paper; with `validation`, the best one on the held-out fold.
 
@@ -34,19 +36,24 @@ def evaluate_run(
       The contents of results.json; None on all hosts but the first, which writes it.
 
     Raises:
-      InputError: there is no checkpoint, its classes differ from those of the data set, or the system has no events to score.
+      InputError: there is no checkpoint, its classes differ from those of the data set, or the system has no events to score;
+        or the run is part of a cross-validation, whose scores this would replace.
     """
     folder = "checkpoints" if config.validation == "none" else "best"
     if not workdir_config.check_workdir(workdir, config) or not (workdir / folder).is_dir():
         raise InputError(f"{workdir}: no checkpoint to evaluate; train first (--mode=train)")
     kinds = config_checks.requested_event_scores(config)
+    membership = _read_membership(workdir)
     run = build_run(config, dataset)
     with workdir_lock.lock_workdir(workdir):
-        results = _score_frames_and_clips(config, dataset, workdir / folder, run)
-        if results is None:
+        scored = _score_frames_and_clips(config, dataset, workdir / folder, run)
+        if scored is None:
             return None
+        results, counts = scored
+        results |= membership
         if kinds:
             results["event_scores"] = score_events(config, dataset, workdir, kinds)
+        recording_counts.write_counts(workdir, counts)
         evaluation.write_results(workdir / "results.json", results)
     console = console or rich.console.Console()
     score_tables.print_results(results, console)
@@ -56,8 +63,27 @@ def evaluate_run(
     return results
 
 
-def _score_frames_and_clips(config, dataset: Dataset, folder: pathlib.Path, run) -> dict[str, Any] | None:
-    """Computes the paper's scores of the newest checkpoint in a folder; None on all hosts but the first."""
+def _read_membership(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns what results.json says of the run's place in an experiment, whose report needs it; nothing for other runs."""
+    file = workdir / "results.json"
+    before = {}
+    with contextlib.suppress(FileNotFoundError, ValueError):  # one that is not readable is replaced
+        before = json.loads(file.read_text(encoding="utf-8"))
+    if before.get("fold"):
+        raise InputError(
+            f"{file} holds the scores on {before['split']} for a cross-validation; --mode=evaluate would replace them by scores "
+            "on the evaluation split. Evaluate a copy of the folder without results.json"
+        )
+    return {key: before[key] for key in ("member", "fold") if key in before}
+
+
+def _score_frames_and_clips(
+    config, dataset: Dataset, folder: pathlib.Path, run
+) -> tuple[dict[str, Any], recording_counts.Counts] | None:
+    """Computes the paper's scores of the newest checkpoint in a folder, and the counts by recording.
+
+    Returns None on all hosts but the first.
+    """
     with Checkpoints(folder, keep=2, together=True) as checkpoints:
         if (resumed := checkpoints.resume(run.initial)) is None:
             raise InputError(f"{folder.parent}: no checkpoint to evaluate; train first (--mode=train)")
@@ -72,12 +98,13 @@ def _score_frames_and_clips(config, dataset: Dataset, folder: pathlib.Path, run)
         return None
     floors = floor_scores.compute_floors(clips, numbers, dataset.scenes, dataset.events)
     which = "last" if folder.name == "checkpoints" else "best"
-    return evaluation.build_results(
+    results = evaluation.build_results(
         config, dataset, sums, floors,
         split="evaluation",
         checkpoint={"which": which, "step": int(state.step), "epoch": metadata["epoch"]},
         devices=run.devices,
     )  # fmt: skip
+    return results, recording_counts.count_recordings(sums["by_clip"], clips)
 
 
 def score_events(config, dataset: Dataset, workdir: pathlib.Path, kinds: list[str]) -> dict[str, Any]:

@@ -26,13 +26,20 @@ def accumulate_counts(
       clips, numbers, batch_size, rows: as in `batching.read_batches`.
 
     Returns:
-      The sums, on the host, in int64 and float64 so that counts never overflow.
+      The sums, on the host, in int64 and float64 so that counts never overflow; and `by_clip`, the counts of each clip (see
+      `steps.eval_step`), with a `number` of -1 for rows that only fill a batch up.
     """
     total: dict = {}
-    for batch in read_batches(clips, numbers, batch_size, rows=rows):
+    by_clip = []
+    for start, batch in zip(range(0, len(numbers), batch_size), read_batches(clips, numbers, batch_size, rows=rows), strict=True):
+        of_rows = numbers[start : start + batch_size][rows or slice(None)]
+        padding = (0, len(batch["clip_mask"]) - len(of_rows))
+        batch = batch | {"number": np.pad(of_rows, padding, constant_values=-1).astype(np.int32)}
         sums = jax.tree.map(_widen, jax.device_get(step(state, batch, scalars)))
+        by_clip.append(sums.pop("by_clip"))
         total = jax.tree.map(np.add, total, sums) if total else sums
-    return total
+    clip_axis = np.ndim(total["clips"])  # behind the axes of runs, if the step is of several
+    return total | {"by_clip": jax.tree.map(lambda *parts: np.concatenate(parts, clip_axis), *by_clip)}
 
 
 def _widen(count) -> np.ndarray:

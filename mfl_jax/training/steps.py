@@ -75,6 +75,18 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
     return sums
 
 
+def _clip_counts(scene_logits, event_logits, batch, *, threshold: float) -> dict:
+    """Counts clip by clip what `batch_sums` counts; `number` of the batch tells which clips."""
+    counts: dict[str, Any] = {"number": batch["number"]}
+    if scene_logits is not None:
+        answers = scene_logits.argmax(-1)[:, None] == jnp.arange(scene_logits.shape[-1])
+        counts["scene"] = {"true": batch["scene"], "answers": answers.astype(jnp.int32)}
+    if event_logits is not None:
+        valid = frame_mask(batch["valid_frames"], event_logits.shape[1])
+        counts["event"] = jax.vmap(metrics.frame_counts)(jax.nn.sigmoid(event_logits) >= threshold, batch["events"], valid)
+    return counts
+
+
 def _loss_denominators(sums: dict) -> dict:
     """Selects the counts that the loss is divided by, which must be those of the global batch."""
     counts = {"clips": sums["clips"]}
@@ -186,11 +198,20 @@ def train_step(
 
 
 def eval_step(state: TrainState, batch: dict, scalars: dict, *, graphdef, threshold: float, axis_name: str | None) -> dict:
-    """Computes the `batch_sums` of a global batch with the running batch statistics; arguments as in `train_step`."""
+    """Computes the `batch_sums` of a global batch with the running batch statistics; arguments as in `train_step`.
+
+    If the batch has `number` int [shape=(B,)], the number of each clip, the result has `by_clip` too: `number` and the counts of
+    each clip of the global batch, in the order of the devices, which on several hosts need not be the order of the clips.
+    """
     params = task_balance.select_network_params(state.params)
     logits = infer(params, state.batch_stats, state.feature_stats, batch, graphdef=graphdef)
     sums = batch_sums(*logits, batch, scalars, threshold=threshold)
-    return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    if axis_name is not None:
+        sums = jax.lax.psum(sums, axis_name)
+    if "number" in batch:
+        by_clip = _clip_counts(*logits, batch, threshold=threshold)
+        sums["by_clip"] = by_clip if axis_name is None else jax.lax.all_gather(by_clip, axis_name, tiled=True)
+    return sums
 
 
 def zero_sums(tasks: tuple[str, ...], scenes: int, events: int) -> dict:

@@ -60,6 +60,7 @@ def compare(*differences):
             "seeds": list(range(len(differences[0]))),
             "scene": {},
             "event": {},
+            "redrawn": None,
         }
         for (task, score), values in zip(summary.SCORES, differences, strict=True):
             row[task][score] = {"values": [factor * value for value in values]}

@@ -12,7 +12,17 @@ import pytest
 from mfl_jax.network import batch_norm
 from mfl_jax.runtime import parallel
 from mfl_jax.training import setup, steps
-from support.same_batch import after_twenty_steps, batches, build, gradients, moved_apart, rows_of, without_sums, worst_leaf
+from support.same_batch import (
+    CLIPS,
+    after_twenty_steps,
+    batches,
+    build,
+    gradients,
+    moved_apart,
+    rows_of,
+    without_sums,
+    worst_leaf,
+)
 
 pytestmark = pytest.mark.lightly_optimised
 
@@ -79,8 +89,16 @@ def test_the_comparison_notices_a_missing_sum_over_devices(single, tmp_path, mod
 
 def test_evaluation_agrees(single, eight):
     built, state, batch = single[0], single[2][0], next(batches(1))
-    got = eight.eval_step(state, rows_of(eight, batch), eight.scalars)
-    want = built.eval_step(state, batch, built.scalars)
+    padding = parallel.padded_batch_size(CLIPS, DEVICES) - CLIPS
+    numbers = np.arange(CLIPS, dtype=np.int32)
+    of_rows = {"number": np.pad(numbers, (0, padding), constant_values=-1)}
+    got = eight.eval_step(state, rows_of(eight, batch) | of_rows, eight.scalars)
+    want = built.eval_step(state, batch | {"number": numbers}, built.scalars)
+    by_clip = jax.tree.map(lambda leaf: leaf[:CLIPS], got.pop("by_clip"))
+    jax.tree.map(np.testing.assert_array_equal, by_clip, want.pop("by_clip"))
+    assert by_clip["number"].tolist() == numbers.tolist()
+    for name, count in got["event"]["counts"].items():
+        np.testing.assert_array_equal(by_clip["event"][name].sum(0), count)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 

@@ -11,7 +11,7 @@ from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.runtime import workdir_config
 from mfl_jax.scoring import data_summary, floor_scores
-from mfl_jax.training import epoch_log, evaluation, experiment_members
+from mfl_jax.training import epoch_log, evaluation, experiment_members, recording_counts
 from mfl_jax.training.splits import Splits
 from support.small import small_config
 
@@ -36,8 +36,10 @@ def write_finished_experiment(config, dataset: Dataset, home: pathlib.Path) -> p
         folder = home / "members" / member.name
         workdir_config.claim_workdir(folder, member.config)
         _, clips, numbers, split = splits.numbers(member.fold)
+        sums = _count_random_answers(clips, numbers, member.config, dataset, rng)
+        recording_counts.write_counts(folder, recording_counts.count_recordings(sums["by_clip"], clips))
         results = evaluation.build_results(
-            member.config, dataset, _count_random_answers(clips, numbers, member.config, dataset, rng),
+            member.config, dataset, sums,
             floor_scores.compute_floors(clips, numbers, dataset.scenes, dataset.events),
             split=split, checkpoint={"which": "last", "step": 10, "epoch": config.epochs}, devices=jax.devices()[:1],
         )  # fmt: skip
@@ -49,13 +51,16 @@ def write_finished_experiment(config, dataset: Dataset, home: pathlib.Path) -> p
 def _count_random_answers(clips, numbers, config, dataset, rng) -> dict:
     """Sums as `evaluation.accumulate_counts` returns them; three of four frames are detected right."""
     (batch,) = read_batches(clips, numbers, len(numbers))
-    sums = {"clips": len(numbers)}
+    sums = {"clips": len(numbers), "by_clip": {"number": numbers}}
     if "scene" in config.tasks:
         answers, classes = rng.integers(0, len(dataset.scenes), len(numbers)), len(dataset.scenes)
+        sums["by_clip"]["scene"] = {"true": batch["scene"], "answers": np.eye(classes, dtype=int)[answers]}
         sums["scene"] = {"counts": metrics.scene_counts(answers, batch["scene"], batch["clip_mask"], classes=classes)}
     if "event" in config.tasks:
         detected = batch["events"] ^ (rng.random(batch["events"].shape) < 0.25)
         valid = frame_mask(batch["valid_frames"], detected.shape[1])
+        by_clip = [metrics.frame_counts(*clip) for clip in zip(detected, batch["events"], valid, strict=True)]
+        sums["by_clip"]["event"] = jax.tree.map(lambda *clips: np.stack(clips), *by_clip)
         sums["event"] = {"counts": metrics.frame_counts(detected, batch["events"], valid)}
     return sums
 

@@ -14,7 +14,7 @@ from mfl_jax.data import batching
 from mfl_jax.errors import InputError
 from mfl_jax.scoring import evaluate_run
 from mfl_jax.training import checkpoints as checkpointing
-from mfl_jax.training import loop
+from mfl_jax.training import loop, recording_counts
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.epoch_log import validation_score
 from support.small import merged, small_config
@@ -97,6 +97,16 @@ def test_a_run_learns_and_writes_its_files(whole_run):
     assert np.sum(results["scene"]["confusion"]) == results["clips"] == 12
     assert set(results["floors"]["event"]) == {"all_off", "always_on", "oracle_scene"}
     assert not list(whole_run.glob("*.part*"))
+
+
+def test_the_counts_of_the_recordings_add_up_to_those_of_the_run(whole_run):
+    results = json.loads((whole_run / "results.json").read_text())
+    counts = recording_counts.read_counts(whole_run, results)
+    assert recording_counts.sum_recordings(counts) == results["counts"]
+    assert counts["recording"].tolist() == [f"audio/evaluation_{number}.wav" for number in range(4)]
+    assert (
+        counts["answers"].sum(1).tolist() == [3] * 4 and [results["scenes"][n] for n in counts["scene"]] == ["calm", "busy"] * 2
+    )
 
 
 def test_tensorboard_files_hold_the_figures_of_metrics_jsonl(whole_run):

@@ -12,7 +12,7 @@ from benchmarks import workload
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import parallel
 from mfl_jax.scoring import evaluate_run, floor_scores
-from mfl_jax.training import device_memory, experiment_members, loop, run_group, setup
+from mfl_jax.training import device_memory, experiment_members, loop, recording_counts, run_group, setup
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.splits import Splits
@@ -83,6 +83,10 @@ def test_a_member_equals_the_run_trained_alone(small_data, at_once, tmp_path, in
     for task in ("scene", "event"):
         assert grouped[task]["micro_f"] == pytest.approx(results[task]["micro_f"], abs=1.0)
     assert grouped["floors"] == results["floors"] and grouped["clips"] == results["clips"]
+    counts, alone = recording_counts.read_counts(folder, grouped), recording_counts.read_counts(tmp_path / "alone", results)
+    assert recording_counts.sum_recordings(counts) == grouped["counts"]
+    for name in ("recording", "scene", "active"):
+        np.testing.assert_array_equal(counts[name], alone[name])
 
 
 @pytest.mark.ci_only
@@ -127,6 +131,12 @@ def test_a_member_can_be_evaluated_like_any_run(small_data, at_once, tmp_path):
     again = evaluate_run.evaluate_run(group[0].config, dataset, tmp_path / "copy")
     for task in ("scene", "event"):
         assert again[task]["micro_f"] == pytest.approx(before[task]["micro_f"], abs=0.5)
+    # The report of the experiment needs these.
+    assert (again["member"], again["fold"]) == (before["member"], before["fold"]) == (group[0].name, 0)
+    assert recording_counts.read_counts(tmp_path / "copy", again) is not None
+    (tmp_path / "copy" / "results.json").write_text(json.dumps({**before, "fold": 2, "split": "fold 2 of development"}))
+    with pytest.raises(InputError, match=r"results\.json holds the scores on fold 2 of development for a cross-validation"):
+        evaluate_run.evaluate_run(group[0].config, dataset, tmp_path / "copy")
 
 
 @pytest.mark.ci_only
@@ -139,6 +149,9 @@ def test_members_over_several_devices(small_data, at_once, tmp_path):
     for member in group:
         for ours, theirs in zip(read_records(member.folder(tmp_path)), read_records(member.folder(home)), strict=True):
             assert ours["train"]["loss"] == pytest.approx(theirs["train"]["loss"], rel=1e-3)
+        results = json.loads((member.folder(tmp_path) / "results.json").read_text())
+        counts = recording_counts.read_counts(member.folder(tmp_path), results)
+        assert recording_counts.sum_recordings(counts) == results["counts"]
 
 
 class StopAfter(threading.Event):

@@ -14,6 +14,7 @@ import pytest
 
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import hosts
+from mfl_jax.training import recording_counts
 from mfl_jax.training.checkpoints import Checkpoints
 from support import ROOT
 from support.same_batch import after_twenty_steps, batches, build, gradients
@@ -179,6 +180,8 @@ def assert_same_run(workdir, alone):
     assert results["clips"] == expected["clips"] == 12  # padding of the last batch neither loses nor repeats clips
     assert results["floors"] == expected["floors"]
     assert np.sum(results["scene"]["confusion"]) == 12
+    counts = recording_counts.read_counts(workdir, results)  # their sums are those of results.json
+    assert counts["answers"].sum(1).tolist() == [3] * 4
     assert results["event"]["micro_f"] == pytest.approx(expected["event"]["micro_f"], abs=1)
     stats, expected = newest(workdir)[0]["feature_stats"], newest(alone)[0]["feature_stats"]
     np.testing.assert_allclose(stats["mean"], expected["mean"], rtol=1e-6)
@@ -215,6 +218,8 @@ def test_a_signal_to_one_host_stops_all_and_one_process_goes_on(prepared, alone)
     assert json.loads((workdir / "results.json").read_text())["checkpoint"]["step"] == epochs * 5
     (longer,) = succeed(1, *command(prepared, alone, epochs=epochs)) if epochs > 3 else ("",)
     assert "resumes after step 15" in longer or epochs <= 3
+    assert_same_run(workdir, alone)
+    succeed(2, *command(prepared, workdir, epochs=epochs), "--mode=evaluate")
     assert_same_run(workdir, alone)
     history = [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
     assert [(start["hosts"], start["devices"], start["from_step"]) for start in history] == [(2, 4, 0), (1, 2, stopped)]
