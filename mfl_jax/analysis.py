@@ -23,8 +23,8 @@ def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation")
         `scene`: the true scene;
         `predicted_scene`: the most probable scene;
         `scene_right`: whether they agree;
-        `scene_counts`: whether the clip counts in scene scores: not if it is too short (`config.min_clip_share` of the run);
         `scene_probability`: probability of the true scene;
+        `scene_counts`: whether the clip counts in scene scores: not if it is too short (`config.min_clip_share` of the run);
         `event_f`: micro F of the frames at the threshold of the run, in percent; NaN if no event is active or detected;
         `missed_s`, `false_s`: dictionaries from event to seconds of missed and false detections, without events that have none.
 

@@ -13,7 +13,7 @@ from mfl_jax.training.run_group import Member
 EXPERIMENT_FIELDS = ("systems", "seeds", "alphas", "sweep", "folds", "members_at_once")
 """The fields that an experiment's config has beyond those of a run."""
 DATA_FIELDS = ("dataset", "data_dir", "manual_dir", "beam", "audio", "min_clip_share")
-"""The fields that decide on which clips runs are trained and scored: the same for all systems, which are compared clip by clip."""
+"""Fields that decide on which clips runs are trained and scored. They are the same for all systems, which are compared."""
 
 
 def expand_members(config: ConfigDict) -> list[Member]:

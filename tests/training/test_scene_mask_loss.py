@@ -9,6 +9,8 @@ import pytest
 
 from mfl_jax.training import steps
 
+pytestmark = pytest.mark.lightly_optimised
+
 SCENES, EVENTS, FRAMES = 3, 2, 5
 PLAIN = {"alpha": 2.0, "beta": 1.0, "gamma": 0.0, "zeta": 0.0, "eta": 0.0}
 
@@ -39,22 +41,31 @@ def linear_network(monkeypatch):
     monkeypatch.setattr(steps, "apply_network", apply_network)
 
 
+@functools.cache
+def compile_gradients(reduction, devices):
+    """Compiles `steps.loss_and_gradients` of the linear network; on several devices, which `vmap` stands in for."""
+
+    def function(params, batch, axis_name):
+        return steps.loss_and_gradients(
+            params, {}, {}, batch, PLAIN, graphdef=None, reduction=reduction, threshold=0.5, axis_name=axis_name
+        )  # fmt: skip
+
+    if devices == 1:
+        return jax.jit(functools.partial(function, axis_name=None))
+    each = functools.partial(function, axis_name="device")
+    return jax.jit(jax.vmap(each, in_axes=(None, 0), out_axes=None, axis_name="device"))
+
+
 def loss_and_gradients(batch, reduction, devices):
-    """The loss, gradients and sums of a batch split over devices, which `vmap` stands in for."""
+    """The loss, gradients and sums of a batch that is split over devices."""
     clips = len(batch["scene"])
     params = {"scene": jnp.float32(1), "event": jnp.float32(1), "offsets": jnp.zeros((clips, SCENES))}
     batch = {**batch, "clip": np.arange(clips)}
-    function = functools.partial(steps.loss_and_gradients, params, {}, {}, graphdef=None, reduction=reduction, threshold=0.5)
-    if devices == 1:
-        loss, gradients, _, sums = function(batch, PLAIN, axis_name=None)
-        return jax.device_get((loss, gradients, sums))
-    padding = -clips % devices
-    split = {
-        key: np.pad(value, [(0, padding)] + [(0, 0)] * (value.ndim - 1)).reshape(devices, -1, *value.shape[1:])
-        for key, value in batch.items()
-    }
-    every = jax.vmap(lambda part: function(part, PLAIN, axis_name="device"), axis_name="device")(split)
-    loss, gradients, _, sums = jax.tree.map(lambda leaf: leaf[0], jax.device_get(every))
+    if devices > 1:
+        rows = [(0, -clips % devices)]
+        batch = {key: np.pad(value, rows + [(0, 0)] * (value.ndim - 1)) for key, value in batch.items()}
+        batch = {key: value.reshape(devices, -1, *value.shape[1:]) for key, value in batch.items()}
+    loss, gradients, _, sums = jax.device_get(compile_gradients(reduction, devices)(params, batch))
     return loss, gradients, sums
 
 
