@@ -151,7 +151,7 @@ def test_model_of_one_task_has_the_columns_of_that_task(tabled, task):
     single_task = merged(model, **{"events" if task == "scene" else "scenes": ()})
     stub = ConstantModel(single_task, [0.5, 0.5])
     table = analysis.clip_table(stub, dataset)
-    scene_columns = {"scene", "predicted_scene", "scene_right", "scene_probability"}
+    scene_columns = {"scene", "predicted_scene", "scene_right", "scene_probability", "scene_counts"}
     event_columns = {"event_f", "missed_s", "false_s"}
     assert set(table.columns) == set(both.columns) - (event_columns if task == "scene" else scene_columns)
     assert len(table) == 12

@@ -39,7 +39,7 @@ def count_activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) 
       events: number of events, E.
     """
     scenes = max(scenes, 1)
-    counts = Activity(*(np.zeros(scenes, np.int64) for _ in range(3)), active=np.zeros((scenes, events), np.int64))
+    counts = Activity(*(np.zeros(shape, np.int64) for shape in (scenes, scenes, scenes, (scenes, events))))
     for batch in read_batches(clips, numbers, CLIPS_AT_ONCE):
         valid = _mask_frames(batch)
         np.add.at(counts.clips, batch["scene"], batch["clip_mask"])
