@@ -28,9 +28,10 @@ from mfl_jax.training import loop, setup
 class Streamed(prepared_dataset.Dataset):
     """A data set that is never held in memory, as one that is too large."""
 
-    def read(self, split):
+    def read(self, split, *, min_clip_share=0.0):
         """Opens a split on the disk."""
-        return prepared_dataset.Clips(tfds.builder_from_directory(self.directory).as_data_source(split), in_memory_bytes=0)
+        source = tfds.builder_from_directory(self.directory).as_data_source(split)
+        return prepared_dataset.Clips(source, in_memory_bytes=0, min_clip_share=min_clip_share)
 
 
 class Clock(rich.console.Console):

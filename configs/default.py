@@ -18,6 +18,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.manual_dir = ""  # recordings and label lists, needed until the data set is prepared, compared with it afterwards
     config.beam = ""  # empty: prepare with this machine's threads; or options of an Apache Beam pipeline (datasets/README.md)
     config.validation = "none"  # none: report the last epoch, as in the paper; fold1 ... fold4: the best on that held-out fold
+    # Scenes are trained and scored on clips of which this share is audio, and on the first clip of every recording; 0: on all.
+    config.min_clip_share = 0.1
     # Spectrograms of annotated_audio; the other builders set their own. See MelConfig in mfl_jax/data/mel_spectrogram.py.
     config.audio = ml_collections.ConfigDict()
     config.audio.clip_s = 10.0  # seconds

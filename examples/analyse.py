@@ -38,7 +38,7 @@ print("scenes of the first clip:", {name: round(float(value), 3) for name, value
 table = analysis.clip_table(model, dataset)
 columns = ["recording", "clip_start_s", "scene", "predicted_scene", "scene_probability", "event_f"]
 print(table.sort_values("scene_probability")[columns].head(5).to_string())
-print(f"scenes: {100 * table.scene_right.mean():.2f} % of the clips correct")
+print(f"scenes: {100 * table.scene_right[table.scene_counts].mean():.2f} % of the clips correct")
 missed_s = pd.DataFrame(table.missed_s.tolist()).sum().sort_values(ascending=False)
 print("seconds missed, by event:", missed_s.round(1).to_dict())
 

@@ -24,6 +24,7 @@ def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation")
         `predicted_scene`: the most probable scene;
         `scene_right`: whether they agree;
         `scene_probability`: probability of the true scene;
+        `scene_counts`: whether the clip counts in scene scores: not if it is too short (`config.min_clip_share` of the run);
         `event_f`: micro F of the frames at the threshold of the run, in percent; NaN if no event is active or detected;
         `missed_s`, `false_s`: dictionaries from event to seconds of missed and false detections, without events that have none.
 
@@ -31,7 +32,7 @@ def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation")
       InputError: the model was trained on other classes or spectrograms, or the split does not exist.
     """
     clip_scores.check_classes(model, dataset)
-    clips = dataset.read(split)
+    clips = dataset.read(split, min_clip_share=model.config.min_clip_share)
     hop_s, rows = model.mel.hop_s, []
     for number, labels, scene, event in clip_scores.compute_clip_probabilities(model, clips, np.arange(len(clips))):
         row = {
@@ -40,7 +41,7 @@ def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation")
             "duration_s": labels["valid_frames"] * hop_s,
         }
         if scene is not None:
-            row |= _compare_scene(model, labels["scene"], scene)
+            row |= _compare_scene(model, labels["scene"], scene) | {"scene_counts": labels["scene_mask"]}
         if event is not None:
             row |= _compare_events(model, labels["events"], event)
         rows.append(row)

@@ -46,7 +46,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
     from mfl_jax.runtime import history, parallel, workdir_config, workdir_lock
     from mfl_jax.scoring import data_summary, floor_scores
     from mfl_jax.training import experiment_members, experiment_run, setup
-    from mfl_jax.training.splits import Splits
+    from mfl_jax.training.splits import read_splits
 
     workdir_config.check_workdir(workdir, config)
     members = experiment_members.expand_members(config)
@@ -59,7 +59,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
     console = console or rich.console.Console(quiet=not first)
     if config.note:
         console.print(config.note, soft_wrap=True, highlight=False)
-    splits = Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
+    splits = read_splits(dataset, config.min_clip_share)
     parts = _plan_parts(config, members, dataset, devices)
     _print_plan(config, parts, devices, console)
 

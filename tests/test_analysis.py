@@ -1,9 +1,11 @@
 """The table of clips, against the counts of evaluation."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from ml_collections import FrozenConfigDict
 
 import mfl_jax
 from mfl_jax.data import prepared_dataset
@@ -30,8 +32,8 @@ def tabled(trained_run, evaluated_run):
 def test_one_row_per_clip_in_the_order_of_recordings(tabled):
     table = tabled[0]
     assert list(table.columns) == [
-        "recording", "clip_start_s", "duration_s", "scene", "predicted_scene", "scene_right", "scene_probability", "event_f",
-        "missed_s", "false_s",
+        "recording", "clip_start_s", "duration_s", "scene", "predicted_scene", "scene_right", "scene_probability",
+        "scene_counts", "event_f", "missed_s", "false_s",
     ]  # fmt: skip
     expected = [(f"audio/evaluation_{number}.wav", start) for number in range(4) for start in (0.0, 1.0, 2.0)]
     assert list(zip(table.recording, table.clip_start_s, strict=True)) == expected
@@ -49,6 +51,16 @@ def test_scenes_add_up_to_the_scores_of_evaluation(tabled):
     assert list(table.scene) == ["calm"] * 3 + ["busy"] * 3 + ["calm"] * 3 + ["busy"] * 3
     # With two scenes, the answer is right if the true scene has more than half.
     assert list(table.scene_right) == list(table.scene_probability > 0.5)
+
+
+def test_clips_too_short_for_a_scene_are_marked(tabled):
+    from mfl_jax import analysis
+
+    table, _, model, dataset = tabled
+    assert table.scene_counts.all()
+    config = FrozenConfigDict({**model.config.to_dict(), "min_clip_share": 0.61})
+    again = analysis.clip_table(dataclasses.replace(model, config=config), dataset)
+    assert list(again.scene_counts) == [True, True, False] * 4
 
 
 def test_seconds_add_up_to_the_counts_of_evaluation(tabled):
@@ -139,7 +151,7 @@ def test_model_of_one_task_has_the_columns_of_that_task(tabled, task):
     single_task = merged(model, **{"events" if task == "scene" else "scenes": ()})
     stub = ConstantModel(single_task, [0.5, 0.5])
     table = analysis.clip_table(stub, dataset)
-    scene_columns = {"scene", "predicted_scene", "scene_right", "scene_probability"}
+    scene_columns = {"scene", "predicted_scene", "scene_right", "scene_probability", "scene_counts"}
     event_columns = {"event_f", "missed_s", "false_s"}
     assert set(table.columns) == set(both.columns) - (event_columns if task == "scene" else scene_columns)
     assert len(table) == 12

@@ -13,7 +13,7 @@ from benchmarks.accelerator import blocks, noise_clips, stand_ins
 from benchmarks.accelerator.setting import Setting
 from mfl_jax.runtime import parallel
 from mfl_jax.training import run_group, setup
-from mfl_jax.training.splits import Splits
+from mfl_jax.training.splits import read_splits
 
 
 def measure(setting: Setting) -> Iterator[dict]:
@@ -64,7 +64,7 @@ def _bare_step(setting, configs):
 def _train(setting, configs, steps) -> tuple[float, float]:
     """Trains and scores a group; returns the seconds of an epoch and those of all of it."""
     dataset = noise_clips.make(setting)
-    splits = Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
+    splits = read_splits(dataset, configs[0].min_clip_share)
     members = [run_group.Member(f"seed_{config.seed}", "proposed", config, 0) for config in configs]
     reports: list[float] = []
     started = time.perf_counter()

@@ -26,9 +26,9 @@ class _Examples:
 class NoiseClips(Dataset):
     """A data set whose splits are noise."""
 
-    def read(self, split: str) -> Clips:
+    def read(self, split: str, *, min_clip_share: float = 0.0) -> Clips:
         """Makes the clips of a split, the same ones at every call."""
-        return Clips(_Examples(self, self.clips[split]))
+        return Clips(_Examples(self, self.clips[split]), min_clip_share=min_clip_share)
 
 
 def make(setting: Setting) -> NoiseClips:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.data.mel_spectrogram import MelConfig
+from mfl_jax.data.scene_mask import scene_mask
 from mfl_jax.errors import InputError
 
 IN_MEMORY_BYTES = 8 << 30
@@ -76,8 +77,12 @@ class Dataset:
         if split not in self.clips:
             raise InputError(f"{self.directory}: there is no split {split!r}, only {', '.join(self.clips)}")
 
-    def read(self, split: str) -> "Clips":
+    def read(self, split: str, *, min_clip_share: float = 0.0) -> "Clips":
         """Opens a split, `development` or `evaluation`.
+
+        Args:
+          split: its name.
+          min_clip_share: `config.min_clip_share`: least share of valid frames of a clip whose scene counts.
 
         Raises:
           InputError: there is no such split, or a spectrogram is not finite.
@@ -85,7 +90,8 @@ class Dataset:
         import tensorflow_datasets as tfds
 
         self._check_split(split)
-        return Clips(tfds.builder_from_directory(self.directory).as_data_source(split), name=str(self.directory))
+        source = tfds.builder_from_directory(self.directory).as_data_source(split)
+        return Clips(source, name=str(self.directory), min_clip_share=min_clip_share)
 
 
 def find_directory(dataset: str, data_dir: str | pathlib.Path) -> pathlib.Path | None:
@@ -157,9 +163,17 @@ class Clips:
       fold: int [shape=(n,)], cross-validation fold that holds the recording of each clip out; 0 for none.
       recording: str [shape=(n,)], path of the recording of each clip.
       clip_start_s: float64 [shape=(n,)], start of each clip in its recording.
+      scene_mask: bool [shape=(n,)], whether the scene of each clip counts.
     """
 
-    def __init__(self, source: Any, in_memory_bytes: int = IN_MEMORY_BYTES, *, name: str = "the data set"):
+    def __init__(
+        self,
+        source: Any,
+        in_memory_bytes: int = IN_MEMORY_BYTES,
+        *,
+        name: str = "the data set",
+        min_clip_share: float = 0.0,
+    ):
         """Reads the clips if they fit into memory, and checks that all spectrograms are finite.
 
         Older versions prepared recordings whose power overflows. One such clip makes every loss NaN.
@@ -168,19 +182,27 @@ class Clips:
           source: a random-access data source of TFDS.
           in_memory_bytes: keep splits up to this size in memory.
           name: of the data set, for error messages.
+          min_clip_share: as in `Dataset.read`.
 
         Raises:
           InputError: a spectrogram is not finite.
         """
         self._source, self._name = source, name
         self._arrays: dict[str, np.ndarray] | None = None
+        clip_frames = 0
         if len(source):
-            clip_bytes = sum(array.nbytes for array in self._read([0]).values())
+            first = self._read([0])
+            clip_frames, clip_bytes = first["log_mel"].shape[1], sum(array.nbytes for array in first.values())
             if clip_bytes * len(source) <= in_memory_bytes:
                 self._arrays = self._read(range(len(source)))
                 for start in range(0, len(source), READ_AT_ONCE):
                     self._check_finite({key: array[start : start + READ_AT_ONCE] for key, array in self._arrays.items()})
-        self.fold, self.recording, self.clip_start_s = self._read_origins()
+        self.fold, self.recording, self.clip_start_s, valid_frames = self._read_origins()
+        self.scene_mask = scene_mask(
+            valid_frames, self.clip_start_s, clip_frames=clip_frames, min_clip_share=min_clip_share
+        )  # fmt: skip
+        if self._arrays is not None:
+            self._arrays["scene_mask"] = self.scene_mask
 
     def __len__(self) -> int:
         return len(self._source)
@@ -199,16 +221,17 @@ class Clips:
         }
 
     def _read_origins(self) -> list[np.ndarray]:
-        """Returns `ORIGIN_FIELDS` of all clips; removes them from the arrays in memory."""
+        """Returns `ORIGIN_FIELDS` and `valid_frames` of all clips; removes the former from the arrays in memory."""
         if self._arrays is not None:
-            return [self._arrays.pop(field) for field in ORIGIN_FIELDS]
+            return [*(self._arrays.pop(field) for field in ORIGIN_FIELDS), self._arrays["valid_frames"]]
+        fields = (*ORIGIN_FIELDS, "valid_frames")
         count = len(self)
         parts = []
         for start in range(0, count, READ_AT_ONCE):
             arrays = self._read(range(start, min(start + READ_AT_ONCE, count)))
             self._check_finite(arrays)
-            parts.append([arrays[field] for field in ORIGIN_FIELDS])
-        return [np.concatenate(field) for field in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * len(ORIGIN_FIELDS)
+            parts.append([arrays[field] for field in fields])
+        return [np.concatenate(field) for field in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * len(fields)
 
     def _check_finite(self, arrays: dict[str, np.ndarray]) -> None:
         finite = np.isfinite(arrays["log_mel"]).all((1, 2))
@@ -226,9 +249,10 @@ class Clips:
         return self._arrays
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns `log_mel`, `events`, `scene` and `valid_frames` of the clips at the given indices, possibly none."""
+        """Returns `log_mel`, `events`, `scene`, `valid_frames` and `scene_mask` of clips, possibly none."""
         if not len(indices):
             return {field: array[:0] for field, array in self.take(np.zeros(1, int)).items()}
         if self._arrays is not None:
             return {field: array[indices] for field, array in self._arrays.items()}
-        return {field: array for field, array in self._read(indices).items() if field not in ORIGIN_FIELDS}
+        arrays = {field: array for field, array in self._read(indices).items() if field not in ORIGIN_FIELDS}
+        return arrays | {"scene_mask": self.scene_mask[indices]}

@@ -119,6 +119,8 @@ def _format_scores(model: TrainedModel, results: Mapping | None) -> str:
         floors = results["floors"][task].items()
         rows += [(f"{task}: {FLOORS.get((task, kind), kind)}", *_format_percent(floor)) for kind, floor in floors]
     split = f"{results['clips']} clips of the {results['split']} split of `{results['dataset']}`"
+    if (counted := results.get("scene_clips", results["clips"])) < results["clips"]:
+        split += f" (scenes: {counted} of them; the others are too short)"
     return (
         f"## Scores\n\nMeasured on {split}, in percent. Scenes are scored clip by clip, events frame by frame at a threshold of "
         f"{_number(results['threshold'])}. The other rows are floors: the scores of answers that ignore the audio.\n\n"

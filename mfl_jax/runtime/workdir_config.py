@@ -21,8 +21,10 @@ MAY_CHANGE = (
 """Fields that may change between two calls on one work directory: where the data are, which devices compute how much at once, how
 long to train, and how to score the trained network. `epochs` may not fall below the epochs that are trained already.
 """
-KEPT_FIELDS = ("mask_padding", "balance_learning_rate")
-"""Fields that keep the value of the work directory, because a command of today has another default than older runs."""
+KEPT_FIELDS = ("mask_padding", "balance_learning_rate", "min_clip_share")
+"""Fields that keep their value in `ADDED_FIELDS` where a work directory has that one, because a command of today has another
+default than older runs. Any other change of them is refused.
+"""
 ADDED_FIELDS: dict[str, Any] = {
     "balance": "fixed",
     "balance_learning_rate": 0.0,
@@ -34,6 +36,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "accelerator": "auto",
     "keep_every": 0,
     "mask_padding": False,
+    "min_clip_share": 0.0,
 }
 """Config fields added since the first release, each with the value that reproduces runs made before the field existed.
 
@@ -101,7 +104,7 @@ def missing_fields(stored: Mapping, current: Mapping) -> list[str]:
 
 
 def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
-    """Checks that a work directory belongs to this config, up to the fields in `MAY_CHANGE`; sets those in `KEPT_FIELDS`.
+    """Checks that a work directory belongs to this config, up to the fields in `MAY_CHANGE`; sets `KEPT_FIELDS` of older runs.
 
     An experiment may have more systems than its work directory.
 
@@ -119,7 +122,7 @@ def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
     if missing := missing_fields(stored, current):
         raise missing_field_error(workdir, missing[0])
     for field in KEPT_FIELDS:
-        if field in current and stored[field] != current[field]:
+        if field in current and stored[field] == ADDED_FIELDS[field] != current[field]:
             logging.warning("%s: config.%s stays %r, as in the run so far", workdir, field, stored[field])
             config[field] = current[field] = stored[field]
     fields = sorted({*stored, *current} - set(MAY_CHANGE))

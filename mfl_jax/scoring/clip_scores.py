@@ -18,7 +18,8 @@ class ClipProbabilities(NamedTuple):
 
     Attributes:
       number: of the clip in its split.
-      labels: `scene` (an int), `events` bool [shape=(valid frames, E)] and `valid_frames`.
+      labels: `scene` (an int), `events` bool [shape=(valid frames, E)], `valid_frames`, and `scene_mask`, whether the scene
+        counts.
       scene: float32 [shape=(S,)]; None if the model was not trained on scenes.
       event: float32 [shape=(valid frames, E)]; None if the model was not trained on events.
     """
@@ -46,9 +47,13 @@ def compute_clip_probabilities(model: TrainedModel, clips: Clips, numbers: np.nd
         scene, event = jax.device_get(model.probabilities(inputs))
         for row in np.flatnonzero(batch["clip_mask"]):
             valid = int(batch["valid_frames"][row])
+            labels = {
+                "scene": int(batch["scene"][row]), "events": batch["events"][row, :valid],
+                "valid_frames": valid, "scene_mask": bool(batch["scene_mask"][row]),
+            }  # fmt: skip
             yield ClipProbabilities(
                 number=int(next(remaining)),
-                labels={"scene": int(batch["scene"][row]), "events": batch["events"][row, :valid], "valid_frames": valid},
+                labels=labels,
                 scene=None if scene is None else scene[row],
                 event=None if event is None else event[row, :valid],
             )

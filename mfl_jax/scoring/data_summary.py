@@ -40,12 +40,16 @@ def write_data_summary(dataset: Dataset, development: Clips, evaluation: Clips, 
 
 
 def _summarise_split(dataset: Dataset, clips: Clips) -> dict[str, Any]:
-    """Returns for each scene its clips, seconds, and the seconds of each event; without scenes, for all clips together."""
+    """Returns for each scene its clips, those that count for scenes, its seconds, and the seconds of each event.
+
+    Without scenes, for all clips together.
+    """
     counts = floor_scores.count_activity(clips, np.arange(len(clips)), len(dataset.scenes), len(dataset.events))
-    scene_clips, frames, active = (count.tolist() for count in counts)
+    clip_counts, scene_clips, frames, active = (count.tolist() for count in counts)
     hop_s = dataset.mel.hop_s
     return {
-        "clips": scene_clips,
+        "clips": clip_counts,
+        "scene_clips": scene_clips,
         "seconds": [count * hop_s for count in frames],
         "active_seconds": [[count * hop_s for count in row] for row in active],
     }

@@ -91,7 +91,7 @@ def _score_frames_and_clips(
     for kind in ("scenes", "events"):
         if tuple(metadata[kind]) != getattr(dataset, kind):
             raise InputError(f"{folder.parent} was trained on other {kind} than {dataset.directory} has")
-    clips = dataset.read("evaluation")
+    clips = dataset.read("evaluation", min_clip_share=config.min_clip_share)
     numbers = np.arange(len(clips))
     sums = evaluation.accumulate_counts(run.eval_step, state, run.scalars, clips, numbers, config.batch_size, run.rows)
     if not parallel.is_first_host():

@@ -1,6 +1,6 @@
 """Floors: the scores of systems that ignore the audio, shown next to every result."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,7 +13,23 @@ from mfl_jax.frame_mask import frame_mask
 CLIPS_AT_ONCE = 64
 
 
-def count_activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class Activity(NamedTuple):
+    """Counts of each scene, int64.
+
+    Attributes:
+      clips: its clips [shape=(S,)].
+      scene_clips: those that count for scenes [shape=(S,)].
+      frames: its valid frames [shape=(S,)].
+      active: the valid frames in which each event is active [shape=(S, E)].
+    """
+
+    clips: np.ndarray
+    scene_clips: np.ndarray
+    frames: np.ndarray
+    active: np.ndarray
+
+
+def count_activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) -> Activity:
     """Counts clips and frames of each scene. A data set without scenes is counted as one scene.
 
     Args:
@@ -21,19 +37,16 @@ def count_activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) 
       numbers: the clips to count.
       scenes: number of scenes, S; 0 counts as 1.
       events: number of events, E.
-
-    Returns:
-      For each scene its clips [shape=(S,)], its valid frames [shape=(S,)], and the valid frames in which each event is active
-      [shape=(S, E)], int64.
     """
     scenes = max(scenes, 1)
-    scene, frames, active = np.zeros(scenes, np.int64), np.zeros(scenes, np.int64), np.zeros((scenes, events), np.int64)
+    counts = Activity(*(np.zeros(shape, np.int64) for shape in (scenes, scenes, scenes, (scenes, events))))
     for batch in read_batches(clips, numbers, CLIPS_AT_ONCE):
         valid = _mask_frames(batch)
-        np.add.at(scene, batch["scene"], batch["clip_mask"])
-        np.add.at(frames, batch["scene"], valid.sum(1))
-        np.add.at(active, batch["scene"], (batch["events"] & valid[..., None]).sum(1))
-    return scene, frames, active
+        np.add.at(counts.clips, batch["scene"], batch["clip_mask"])
+        np.add.at(counts.scene_clips, batch["scene"], batch["scene_mask"])
+        np.add.at(counts.frames, batch["scene"], valid.sum(1))
+        np.add.at(counts.active, batch["scene"], (batch["events"] & valid[..., None]).sum(1))
+    return counts
 
 
 def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], events: tuple[str, ...]) -> dict[str, Any]:
@@ -51,16 +64,16 @@ def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], e
       most frames of that scene (`detected` names them). Without scenes, `scene` and `oracle_scene` are missing; without events,
       `event`.
     """
-    scene, frames, active = count_activity(clips, numbers, len(scenes), len(events))
+    counts = count_activity(clips, numbers, len(scenes), len(events))
     floors: dict[str, Any] = {}
     if scenes:
-        majority = int(scene.argmax())
+        majority = int(counts.scene_clips.argmax())
         confusion = np.zeros((len(scenes), len(scenes)), np.int64)
-        confusion[:, majority] = scene
+        confusion[:, majority] = counts.scene_clips
         ratios = metrics.scene_ratios({"confusion": confusion})
         floors["scene"] = {"majority": {"answer": scenes[majority], "micro_f": ratios["micro_f"], "macro_f": ratios["macro_f"]}}
     if events:
-        usual = active * 2 > frames[:, None]
+        usual = counts.active * 2 > counts.frames[:, None]
         floors["event"] = {
             "all_off": _score_fixed_answers(clips, numbers, np.zeros_like(usual)),
             "always_on": _score_fixed_answers(clips, numbers, np.ones_like(usual)),

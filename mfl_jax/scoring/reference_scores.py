@@ -11,6 +11,7 @@ import numpy as np
 from mfl_jax import metrics
 from mfl_jax.data import annotation, label_list
 from mfl_jax.data.annotation import Recording
+from mfl_jax.data.scene_mask import scene_mask
 from mfl_jax.inference import postprocessing
 from mfl_jax.inference.prediction import Prediction
 from mfl_jax.inference.trained_model import TrainedModel
@@ -20,7 +21,7 @@ from mfl_jax.inference.trained_model import TrainedModel
 class ReferenceScores:
     """Sums counts over recordings, in two ways; `scores` returns the ratios.
 
-    `clips`, as `--mode=evaluate` counts: clips without overlap, one threshold, one scene per clip.
+    `clips`, as `--mode=evaluate` counts: clips without overlap, one threshold, one scene per clip that is long enough.
     `recordings`, as predicted: overlapping windows, post-processing, one scene per recording.
 
     Attributes:
@@ -58,7 +59,15 @@ class ReferenceScores:
     def _add_scenes(self, prediction: Prediction, scene: int) -> None:
         self._add_scene_answers("recordings", prediction.scene[None], scene)
         if prediction.clip_scores is not None:
-            self._add_scene_answers("clips", prediction.window_scenes[prediction.clips], scene)
+            self._add_scene_answers("clips", prediction.window_scenes[self._find_scene_clips(prediction)], scene)
+
+    def _find_scene_clips(self, prediction: Prediction) -> np.ndarray:
+        """Returns the indices of the windows that are clips whose scene counts."""
+        start_s, clip_frames = prediction.window_start_s[prediction.clips], self.model.clip_frames
+        first = np.round(start_s / prediction.hop_s).astype(int)
+        valid_frames = np.minimum(len(prediction.frame_scores) - first, clip_frames)
+        share = self.model.config.min_clip_share
+        return prediction.clips[scene_mask(valid_frames, start_s, clip_frames=clip_frames, min_clip_share=share)]
 
     def _add_scene_answers(self, way: str, probabilities: np.ndarray, scene: int) -> None:
         true = np.full(len(probabilities), scene)

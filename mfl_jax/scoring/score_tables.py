@@ -23,6 +23,8 @@ def print_results(results: Mapping[str, Any], console: rich.console.Console | No
     for column in ("", "score", "floor", "answers of the floor"):
         table.add_column(column, justify="left" if column in ("", "answers of the floor") else "right")
     if "scene" in results:
+        if (counted := results.get("scene_clips", results["clips"])) < results["clips"]:
+            table.caption = f"scenes are scored on {counted} of {results['clips']} clips; the others are too short"
         _add_floors(table, results, "scene", {"majority": f"always {results['floors']['scene']['majority']['answer']}"})
     if "event" in results:
         kinds = {"always_on": "every event always", "all_off": "no event ever"}

@@ -76,6 +76,7 @@ def build_results(
         "dataset": config.dataset,
         "split": split,
         "clips": int(sums["clips"]),
+        **({"scene_clips": int(sums["scene"]["clips"])} if "scene" in sums else {}),
         **score_counts(sums),
         "floors": {task: lowest[task] for task in config.tasks},
         "counts": {

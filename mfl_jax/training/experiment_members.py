@@ -12,6 +12,8 @@ from mfl_jax.training.run_group import Member
 
 EXPERIMENT_FIELDS = ("systems", "seeds", "alphas", "sweep", "folds", "members_at_once")
 """The fields that an experiment's config has beyond those of a run."""
+DATA_FIELDS = ("dataset", "data_dir", "manual_dir", "beam", "audio", "min_clip_share")
+"""Fields that decide on which clips runs are trained and scored. They are the same for all systems, which are compared."""
 
 
 def expand_members(config: ConfigDict) -> list[Member]:
@@ -44,6 +46,11 @@ def _expand_system(config: ConfigDict, system: str) -> Iterator[Member]:
     fields = {field: value for field, value in config.to_dict().items() if field not in EXPERIMENT_FIELDS}
     if unknown := sorted(set(changes) - set(fields)):
         raise InputError(f"config.systems.{system} sets {unknown[0]!r}, which is not a config field")
+    for field in DATA_FIELDS:
+        if field in changes and changes[field] != config[field]:
+            raise InputError(
+                f"config.systems.{system} sets {field!r}, but all systems of an experiment have the same data; set config.{field}"
+            )
     base = {**fields, **changes.to_dict(), "name": system, "note": ""}
     for variant in experiment_variants.list_variants(config, system):
         for fold in range(1, FOLDS + 1) if config.folds else [0]:

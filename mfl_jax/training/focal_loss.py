@@ -134,10 +134,10 @@ def multi_focal_loss(
     Args:
       scene: sums of a batch; None if the scene task is not trained.
       event: sums of a batch; None if the event task is not trained.
-      clips: number of clips in the batch.
+      clips: number of clips in the batch. Short clips may count in it and not in `scene["clips"]`.
       alpha: weight of the SCENE loss.
       beta: weight of the EVENT loss.
-      reduction: `mean` divides the scene loss by the clips and the event loss by the unmasked (frame, event) cells. `sum` uses
+      reduction: `mean` divides the scene loss by its clips and the event loss by the unmasked (frame, event) cells. `sum` uses
         Eqs. 5 and 6 as printed, a sum over frames and events, averaged over the clips of the batch.
 
     Returns:
@@ -145,11 +145,10 @@ def multi_focal_loss(
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
-    clips = jnp.maximum(clips, 1.0)
     loss = jnp.float32(0.0)
     if scene is not None:
-        loss += alpha * scene["loss"] / clips
+        loss += alpha * scene["loss"] / jnp.maximum(scene["clips"], 1.0)
     if event is not None:
         cells = jnp.maximum(event["active"] + event["inactive"], 1.0)
-        loss += beta * event["loss"] / (cells if reduction == "mean" else clips)
+        loss += beta * event["loss"] / (cells if reduction == "mean" else jnp.maximum(clips, 1.0))
     return loss

@@ -56,9 +56,9 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
     run = build_run(config, dataset)
     identity = json.dumps([workdir_config.to_plain_dict(config), dataset.fingerprint], sort_keys=True)
     parallel.check_hosts_agree(identity, "has another config or other data; give all the same command and the same data set as")
-    clips = dataset.read("development")
+    clips = dataset.read("development", min_clip_share=config.min_clip_share)
     training, held_out = split_development(clips, config.validation)
-    _print_plan(run, len(training), console)
+    _print_plan(run, clips.scene_mask[training], console)
     with contextlib.ExitStack() as stack:
         stack.enter_context(workdir_lock.lock_workdir(workdir))
         stop = stack.enter_context(stop_requests())
@@ -73,10 +73,13 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
         return job.run_epochs(state, stop)
 
 
-def _print_plan(run: Run, clips: int, console: rich.console.Console) -> None:
+def _print_plan(run: Run, scene_mask: np.ndarray, console: rich.console.Console) -> None:
+    """Prints what is trained; `scene_mask` bool [shape=(n,)] is that of the clips to train on."""
     config, devices, hosts = run.config, run.devices, parallel.host_count()
+    clips, scene_clips = len(scene_mask), int(scene_mask.sum())
+    for_scenes = f" ({scene_clips} for scenes)" if "scene" in config.tasks and scene_clips < clips else ""
     console.print(
-        f"{config.name}: {clips} clips to train on, {-(-clips // config.batch_size)} steps an epoch; "
+        f"{config.name}: {clips} clips to train on{for_scenes}, {-(-clips // config.batch_size)} steps an epoch; "
         f"batch of {config.batch_size} on {len(devices)} {devices[0].device_kind} device(s)"
         f"{f' of {hosts} hosts' if hosts > 1 else ''}, {run.padded_size // len(devices)} on each",
         soft_wrap=True,

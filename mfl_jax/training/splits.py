@@ -57,3 +57,9 @@ class Splits:
             return training, self.evaluation, np.arange(len(self.evaluation)), "evaluation"
         training, held_out = split_development(self.development, f"fold{fold}")
         return training, self.development, held_out, f"fold {fold} of development"
+
+
+def read_splits(dataset: Dataset, min_clip_share: float) -> Splits:
+    """Opens both splits of a data set; `min_clip_share` is that of the config."""
+    development, evaluation = (dataset.read(split, min_clip_share=min_clip_share) for split in ("development", "evaluation"))
+    return Splits(dataset, development, evaluation)

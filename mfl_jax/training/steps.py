@@ -1,7 +1,8 @@
 """One training step and one evaluation step: pure functions of pytrees.
 
 A batch is a dictionary of `log_mel` float [shape=(B, T, M)], `events` bool [shape=(B, T, E)], `scene` int [shape=(B,)],
-`valid_frames` int [shape=(B,)] and `clip_mask` bool [shape=(B,)], which is False for padding clips.
+`valid_frames` int [shape=(B,)], `clip_mask` bool [shape=(B,)], which is False for padding clips, and `scene_mask` bool
+[shape=(B,)], which is False for clips too short for their scene to count (`config.min_clip_share`).
 """
 
 import dataclasses
@@ -60,9 +61,10 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
     clip_mask = batch["clip_mask"]
     sums: dict[str, Any] = {"clips": jnp.sum(clip_mask, dtype=jnp.float32)}
     if scene_logits is not None:
+        counted = clip_mask & batch["scene_mask"]  # a padding clip has the scene mask of the clip that fills its row
         sums["scene"] = {
-            **focal_loss.scene_sums(scene_logits, batch["scene"], clip_mask, eta=scalars["eta"]),
-            "counts": metrics.scene_counts(scene_logits.argmax(-1), batch["scene"], clip_mask, classes=scene_logits.shape[-1]),
+            **focal_loss.scene_sums(scene_logits, batch["scene"], counted, eta=scalars["eta"]),
+            "counts": metrics.scene_counts(scene_logits.argmax(-1), batch["scene"], counted, classes=scene_logits.shape[-1]),
         }
     if event_logits is not None:
         frames = event_logits.shape[1]
@@ -79,7 +81,7 @@ def _clip_counts(scene_logits, event_logits, batch, *, threshold: float) -> dict
     """Counts clip by clip what `batch_sums` counts; `number` of the batch tells which clips."""
     counts: dict[str, Any] = {"number": batch["number"]}
     if scene_logits is not None:
-        answers = scene_logits.argmax(-1)[:, None] == jnp.arange(scene_logits.shape[-1])
+        answers = (scene_logits.argmax(-1)[:, None] == jnp.arange(scene_logits.shape[-1])) & batch["scene_mask"][:, None]
         counts["scene"] = {"true": batch["scene"], "answers": answers.astype(jnp.int32)}
     if event_logits is not None:
         valid = frame_mask(batch["valid_frames"], event_logits.shape[1])
@@ -90,6 +92,8 @@ def _clip_counts(scene_logits, event_logits, batch, *, threshold: float) -> dict
 def _loss_denominators(sums: dict) -> dict:
     """Selects the counts that the loss is divided by, which must be those of the global batch."""
     counts = {"clips": sums["clips"]}
+    if "scene" in sums:
+        counts["scene_clips"] = sums["scene"]["clips"]
     if "event" in sums:
         counts["active"], counts["inactive"] = sums["event"]["active"], sums["event"]["inactive"]
     return counts
@@ -128,6 +132,7 @@ def loss_and_gradients(
         global_counts = _loss_denominators(sums)
         if axis_name is not None:
             global_counts = jax.lax.psum(global_counts, axis_name)
+        scene = {**sums["scene"], "clips": global_counts["scene_clips"]} if "scene" in sums else None
         event = {**sums["event"], **{k: global_counts[k] for k in ("active", "inactive")}} if "event" in sums else None
         alpha, beta, penalty = scalars["alpha"], scalars["beta"], 0.0
         if task_balance.LOG_VARIANCES in params:
@@ -136,7 +141,7 @@ def loss_and_gradients(
             if axis_name is not None:
                 penalty /= jax.lax.axis_size(axis_name)  # each device's share of a term that is added once
         loss = focal_loss.multi_focal_loss(
-            sums.get("scene"), event, global_counts["clips"], alpha=alpha, beta=beta, reduction=reduction
+            scene, event, global_counts["clips"], alpha=alpha, beta=beta, reduction=reduction
         )  # fmt: skip
         return loss + penalty, (new_stats, sums)
 
@@ -223,6 +228,7 @@ def zero_sums(tasks: tuple[str, ...], scenes: int, events: int) -> dict:
             "events": jnp.zeros((1, 1, events), bool),
             "valid_frames": jnp.zeros(1, jnp.int32),
             "clip_mask": jnp.zeros(1, bool),
+            "scene_mask": jnp.zeros(1, bool),
         }
         scene_logits = jnp.zeros((1, scenes)) if "scene" in tasks else None
         event_logits = jnp.zeros((1, 1, events)) if "event" in tasks else None

@@ -114,18 +114,30 @@ def test_fields_that_do_not_affect_training_may_change(tmp_path, change):
         workdir_config.check_workdir(tmp_path / "run", small_config(tmp_path, threshold=0.4, **change))
 
 
-def test_a_kept_field_stays_as_in_the_run_so_far(tmp_path, caplog):
+@pytest.mark.parametrize(("field", "older", "newer"), [("mask_padding", False, True), ("min_clip_share", 0.0, 0.1)])
+def test_a_kept_field_stays_as_in_an_older_run(tmp_path, caplog, field, older, newer):
     config = default.get_config()
+    assert config[field] == newer
     workdir_config.claim_workdir(tmp_path, config)
     stored = json.loads((tmp_path / "config.json").read_text())
-    del stored["mask_padding"]  # as in a run made before the field existed
+    del stored[field]  # as in a run made before the field existed
     (tmp_path / "config.json").write_text(json.dumps(stored))
     for _ in range(2):
         config = default.get_config()
         with caplog.at_level("WARNING", "absl"):
             workdir_config.claim_workdir(tmp_path, config)
-        assert config.mask_padding is False and "config.mask_padding stays False" in caplog.text
-        assert json.loads((tmp_path / "config.json").read_text())["mask_padding"] is False
+        assert config[field] == older and f"config.{field} stays {older}" in caplog.text
+        assert json.loads((tmp_path / "config.json").read_text())[field] == older
+
+
+@pytest.mark.parametrize(
+    ("field", "values"), [("mask_padding", (True, False)), ("min_clip_share", (0.1, 0.0)), ("min_clip_share", (0.1, 0.3))]
+)
+def test_another_change_of_a_kept_field_is_refused(tmp_path, field, values):
+    before, after = (small_config(tmp_path, **{field: value}) for value in values)
+    workdir_config.claim_workdir(tmp_path, before)
+    with pytest.raises(InputError, match=f"{field} was {values[0]} and is {values[1]}"):
+        workdir_config.check_workdir(tmp_path, after)
 
 
 @pytest.mark.parametrize("logged", [0, 2, 3])

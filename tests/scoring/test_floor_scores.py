@@ -7,7 +7,7 @@ from mfl_jax.data import annotation, label_list, prepare, prepared_dataset
 from mfl_jax.scoring import floor_scores
 
 
-def make_clips(**arrays) -> prepared_dataset.Clips:
+def make_clips(min_clip_share=0.0, start_s=0.0, **arrays) -> prepared_dataset.Clips:
     """Returns clips with the given arrays, as if read from a prepared data set."""
 
     class Source:
@@ -15,10 +15,10 @@ def make_clips(**arrays) -> prepared_dataset.Clips:
             return len(arrays["scene"])
 
         def __getitems__(self, indices):
-            origin = {"fold": 0, "recording": "a.wav", "clip_start_s": 0.0}
+            origin = {"fold": 0, "recording": "a.wav", "clip_start_s": start_s}
             return [{field: array[index] for field, array in arrays.items()} | origin for index in indices]
 
-    return prepared_dataset.Clips(Source())
+    return prepared_dataset.Clips(Source(), min_clip_share=min_clip_share)
 
 
 def test_floors_of_three_clips():
@@ -37,6 +37,21 @@ def test_floors_of_three_clips():
     assert event["oracle_scene"]["micro_f"] == pytest.approx(100 * 2 * 3 / (2 * 3 + 1 + 1))
 
 
+def test_short_clips_have_frames_but_no_scene():
+    """Two of three clips of scene `a` are short: most of those that count are of `b`, most frames still of `a`."""
+    events = np.zeros((5, 4, 1), bool)
+    events[:3, 0] = True
+    clips = make_clips(
+        0.5, 10.0, log_mel=np.zeros((5, 4, 1), np.float32), events=events,
+        scene=np.array([0, 0, 0, 1, 1]), valid_frames=np.array([1, 1, 4, 2, 4]),
+    )  # fmt: skip
+    counts = floor_scores.count_activity(clips, np.arange(5), 2, 1)
+    assert [count.tolist() for count in counts] == [[3, 2], [1, 2], [6, 6], [[3], [0]]]
+    floors = floor_scores.compute_floors(clips, np.arange(5), ("a", "b"), ("x",))
+    assert floors["scene"]["majority"] == {"answer": "b", "micro_f": pytest.approx(200 / 3), "macro_f": pytest.approx(40)}
+    assert floors["event"]["always_on"]["micro_f"] == pytest.approx(100 * 2 * 3 / (2 * 3 + 9))
+
+
 def test_floors_of_one_task_alone():
     """Without scenes nobody knows the true one; without events there is nothing to detect."""
     events = np.zeros((2, 4, 1), bool)
@@ -47,7 +62,7 @@ def test_floors_of_one_task_alone():
     assert floors.keys() == {"event"} and floors["event"].keys() == {"all_off", "always_on"}
     assert floors["event"]["always_on"]["micro_f"] == pytest.approx(100 * 2 * 3 / (2 * 3 + 3))  # 6 valid frames, 3 active
     counts = floor_scores.count_activity(clips, np.arange(2), 0, 1)
-    assert [count.tolist() for count in counts] == [[2], [6], [[3]]]
+    assert [count.tolist() for count in counts] == [[2], [2], [6], [[3]]]
     clips = make_clips(events=events[..., :0], scene=np.array([1, 1]), **arrays)
     floors = floor_scores.compute_floors(clips, np.arange(2), ("a", "b"), ())
     assert floors == {"scene": {"majority": {"answer": "b", "micro_f": 100.0, "macro_f": 50.0}}}

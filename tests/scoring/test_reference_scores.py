@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import sklearn.metrics
+from ml_collections import FrozenConfigDict
 
 import mfl_jax
 from mfl_jax.data import annotation, label_list, prepared_dataset
@@ -75,6 +76,30 @@ def test_clips_score_as_in_evaluation_at_any_overlap(evaluated, overlap):
     assert_same_scores(scores["clips"]["event"], results["event"])
     assert np.sum(scores["clips"]["scene"]["confusion"]) == results["clips"] == 12
     assert np.sum(scores["recordings"]["scene"]["confusion"]) == 4
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_short_clips_have_no_scene_here_and_in_evaluation(evaluated, evaluated_run, trained_run, tmp_path, overlap):
+    """The last clip of each recording has 30 of 50 frames; its frames still count for events."""
+    workdir, root = shutil.copytree(evaluated_run, tmp_path / "run"), trained_run[1]
+    stored = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps({**stored, "min_clip_share": 0.61}))
+    config = small_config(root, epochs=stored["epochs"], min_clip_share=0.61)
+    dataset = prepared_dataset.open_dataset("annotated_audio/small", root / "data")
+    results = evaluate_run.evaluate_run(config, dataset, workdir)
+    model, before, sources, labels = evaluated
+    assert (before["clips"], before["scene_clips"], results["clips"], results["scene_clips"]) == (12, 12, 12, 8)
+    confusion = np.zeros((2, 2), int)
+    clips = dataset.read("evaluation")
+    for clip in clip_scores.compute_clip_probabilities(model, clips, np.flatnonzero(clips.clip_start_s < 1.5)):
+        confusion[clip.labels["scene"], clip.scene.argmax()] += 1
+    assert results["scene"]["confusion"] == results["counts"]["scene"]["confusion"] == confusion.tolist()
+    assert results["scene"]["confusion"] != before["scene"]["confusion"]
+    assert results["event"] == before["event"] and results["counts"]["event"] == before["counts"]["event"]
+    strict = dataclasses.replace(model, config=FrozenConfigDict(config))
+    scores, _ = score_predictions((strict, results, sources, labels), overlap=overlap, rules={})
+    assert_same_scores(scores["clips"]["scene"], results["scene"])
+    assert_same_scores(scores["clips"]["event"], results["event"])
 
 
 def test_recordings_without_overlap_and_rules_score_as_in_evaluation(evaluated):

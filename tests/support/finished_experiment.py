@@ -12,7 +12,7 @@ from mfl_jax.frame_mask import frame_mask
 from mfl_jax.runtime import workdir_config
 from mfl_jax.scoring import data_summary, floor_scores
 from mfl_jax.training import epoch_log, evaluation, experiment_members, recording_counts
-from mfl_jax.training.splits import Splits
+from mfl_jax.training.splits import read_splits
 from support.small import small_config
 
 
@@ -28,7 +28,7 @@ def shrink_experiment(config, tmp: pathlib.Path, **fields):
 
 def write_finished_experiment(config, dataset: Dataset, home: pathlib.Path) -> pathlib.Path:
     """Writes configs, data.json, and for each run results.json and metrics.jsonl, with random answers."""
-    splits = Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
+    splits = read_splits(dataset, config.min_clip_share)
     workdir_config.claim_workdir(home, config)
     data_summary.write_data_summary(dataset, splits.development, splits.evaluation, folds=config.folds, workdir=home)
     rng = np.random.default_rng(0)
@@ -54,8 +54,10 @@ def _count_random_answers(clips, numbers, config, dataset, rng) -> dict:
     sums = {"clips": len(numbers), "by_clip": {"number": numbers}}
     if "scene" in config.tasks:
         answers, classes = rng.integers(0, len(dataset.scenes), len(numbers)), len(dataset.scenes)
-        sums["by_clip"]["scene"] = {"true": batch["scene"], "answers": np.eye(classes, dtype=int)[answers]}
-        sums["scene"] = {"counts": metrics.scene_counts(answers, batch["scene"], batch["clip_mask"], classes=classes)}
+        counts = metrics.scene_counts(answers, batch["scene"], batch["scene_mask"], classes=classes)
+        sums["scene"] = {"clips": batch["scene_mask"].sum(), "counts": counts}
+        rows = np.eye(classes, dtype=int)[answers] * batch["scene_mask"][:, None]
+        sums["by_clip"]["scene"] = {"true": batch["scene"], "answers": rows}
     if "event" in config.tasks:
         detected = batch["events"] ^ (rng.random(batch["events"].shape) < 0.25)
         valid = frame_mask(batch["valid_frames"], detected.shape[1])

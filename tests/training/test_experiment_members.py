@@ -96,6 +96,8 @@ def test_an_ablation_has_the_eta_of_the_papers_text():
         ({"systems": {}}, "needs at least one system"),
         ({"systems": {"mine": {"etta": 1.0}}}, "config.systems.mine sets 'etta'"),
         ({"systems": {"mine": {"eta": -1.0}}}, "config.eta is -1.0"),
+        ({"systems": {"mine": {"min_clip_share": 0.2}}}, "config.systems.mine sets 'min_clip_share', .* the same data"),
+        ({"systems": {"mine": {"dataset": "soundscapes/full"}}}, "mine sets 'dataset', .*; set config.dataset"),
     ],
 )
 def test_invalid_fields_are_refused(tmp_path, fields, message):

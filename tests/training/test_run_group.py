@@ -15,7 +15,7 @@ from mfl_jax.scoring import evaluate_run, floor_scores
 from mfl_jax.training import device_memory, experiment_members, loop, recording_counts, run_group, setup
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
-from mfl_jax.training.splits import Splits
+from mfl_jax.training.splits import read_splits
 from support.small import small_experiment
 
 pytestmark = pytest.mark.lightly_optimised
@@ -28,12 +28,8 @@ def compute_floors(splits):
     return floor_scores.compute_floors(clips, np.arange(len(clips)), splits.dataset.scenes, splits.dataset.events)
 
 
-def read_splits(dataset):
-    return Splits(dataset, dataset.read("development"), dataset.read("evaluation"))
-
-
 def train(group, dataset, home, *, devices=1, stop=None, advance=lambda count: None):
-    splits = read_splits(dataset)
+    splits = read_splits(dataset, group[0].config.min_clip_share)
     setup.configure_process(group[0].config)
     return run_group.train_group(
         group, splits, home, devices=jax.local_devices()[:devices], stop=stop or threading.Event(),
@@ -94,7 +90,7 @@ def test_gradients_of_the_first_step_equal_those_of_the_run_alone(small_data):
     """Compares RAdam's first moment, which after one step is 0.1 times the gradient."""
     root, dataset = small_data
     group = experiment_members.expand_members(small_experiment(root))
-    splits = read_splits(dataset)
+    splits = read_splits(dataset, group[0].config.min_clip_share)
     setup.configure_process(group[0].config)
     starts = [setup.initial_state(member.config, dataset) for member in group]
     step, _ = setup.bind_steps(setup.step_settings(group[0].config, starts[0][0]))

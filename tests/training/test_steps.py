@@ -36,6 +36,7 @@ def training_batches():
             "events": active,
             "scene": scene.astype(np.int32),
             "valid_frames": rng.integers(60, frames + 1, 4).astype(np.int32),
+            "scene_mask": np.ones(4, bool),
             "clip_mask": np.arange(4) < (4, 3, 2)[number % 3],
         }
 

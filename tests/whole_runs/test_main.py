@@ -190,6 +190,7 @@ def test_five_steps_of_the_full_network_learn():
         "events": rng.random((2, 500, 25)) < 0.1,
         "scene": np.array([0, 3], np.int32),
         "valid_frames": np.array([500, 321], np.int32),
+        "scene_mask": np.ones(2, bool),
         "clip_mask": np.ones(2, bool),
     }
     state, losses = built.initial, []
