@@ -5,6 +5,7 @@ A batch is a dictionary of `log_mel` float [shape=(B, T, M)], `events` bool [sha
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -45,7 +46,7 @@ class TrainState:
 
 
 def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) -> dict:
-    """Computes the sums and counts behind losses, focal weights and scores.
+    """Computes the sums and counts behind losses, focal weights, loss multipliers and scores.
 
     Args:
       scene_logits: [shape=(B, S)], or None if the scene task is not trained.
@@ -241,13 +242,19 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
       reduction: of the loss.
 
     Returns:
-      {"scene": {"loss", "focal_weight", "micro_f", "macro_f"}, "event": {"loss", "focal_weight_active",
-      "focal_weight_inactive", "micro_f", "macro_f", "error_rate"}}, and after training "loss", the mean over batches.
-      A focal weight is the mean focal factor, which is 1 for plain CE and BCE. A mean over nothing is None.
+      {"scene": {"loss", "focal_weight", "loss_multiplier", "micro_f", "macro_f"}, "event": {"loss", "focal_weight_active",
+      "focal_weight_inactive", "loss_multiplier_active", "loss_multiplier_inactive", "micro_f", "macro_f", "error_rate"}}, and
+      after training "loss", the mean over batches.
+      A focal weight is the mean focal factor. A loss multiplier is the loss over the plain loss: the mean factor weighted by the
+      plain loss. Both are 1 for plain CE and BCE. A mean over nothing is None, and so is a multiplier of a plain loss of 0 or
+      of one not summed since the start of the epoch.
     """
 
     def mean(total, count):
         return float(total) / float(count) if float(count) else None
+
+    def multiplier(loss, plain):
+        return None if math.isnan(plain) else mean(loss, plain)
 
     figures = {}
     if "batches" in sums:
@@ -258,6 +265,7 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
         figures["scene"] = {
             "loss": mean(scene["loss"], scene["clips"]),
             "focal_weight": mean(scene["factor"], scene["clips"]),
+            "loss_multiplier": multiplier(scene["loss"], scene["plain_loss"]),
             "micro_f": ratios["micro_f"],
             "macro_f": ratios["macro_f"],
         }
@@ -269,6 +277,8 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
             "loss": mean(event["loss"], cells if reduction == "mean" else sums["clips"]),
             "focal_weight_active": mean(event["active_factor"], event["active"]),
             "focal_weight_inactive": mean(event["inactive_factor"], event["inactive"]),
+            "loss_multiplier_active": multiplier(event["active_loss"], event["active_plain_loss"]),
+            "loss_multiplier_inactive": multiplier(event["inactive_loss"], event["inactive_plain_loss"]),
             "micro_f": ratios["micro_f"],
             "macro_f": ratios["macro_f"],
             "error_rate": ratios["error_rate"],

@@ -85,7 +85,7 @@ def test_event_terms_and_gradients_equal_the_equation(dtype, limit, relative, ex
         def total(x, labels=labels):
             return focal_loss.event_focal_terms(x, labels, gamma=exponent, zeta=exponent)[0].sum()
 
-        value, factor = focal_loss.event_focal_terms(x, labels, gamma=exponent, zeta=exponent)
+        value, factor, _ = focal_loss.event_focal_terms(x, labels, gamma=exponent, zeta=exponent)
         gradient = jax.grad(total)(x)
         assert gradient.dtype == dtype
         exact = [mpmath.mpf(float(logit)) for logit in x[:, 0]]
@@ -103,7 +103,7 @@ def test_gamma_focuses_active_frames_and_zeta_inactive_ones(gamma, zeta):
     def total(x):
         return focal_loss.event_focal_terms(x[:, None], active[:, None], gamma=gamma, zeta=zeta)[0].sum()
 
-    value, factor = focal_loss.event_focal_terms(x[:, None], active[:, None], gamma=gamma, zeta=zeta)
+    value, factor, _ = focal_loss.event_focal_terms(x[:, None], active[:, None], gamma=gamma, zeta=zeta)
     g, z = mpmath.mpf(gamma), mpmath.mpf(zeta)
     cells = [(mpmath.mpf(float(logit)), bool(on), g, z) for logit, on in zip(x, active, strict=True)]
     assert_close(value, [printed_event_term(*cell) for cell in cells], 1e-5)
@@ -131,7 +131,7 @@ def test_scene_terms_and_gradients_equal_the_equation(dtype, limit, relative, et
         def total(x, scenes=scenes):
             return focal_loss.scene_focal_terms(x, scenes, eta=eta)[0].sum()
 
-        value, _ = focal_loss.scene_focal_terms(x, scenes, eta=eta)
+        value, *_ = focal_loss.scene_focal_terms(x, scenes, eta=eta)
         gradient = jax.grad(total)(x)
         exact = [[mpmath.mpf(float(logit)) for logit in row] for row in x]
         e = mpmath.mpf(eta)
@@ -144,14 +144,14 @@ def test_without_focus_the_terms_equal_the_cross_entropies():
     rng = np.random.default_rng(1)
     logits, scenes = rng.normal(0, 5, (50, 4)), rng.integers(0, 4, 50)
     plain = -np.log(np.exp(logits)[np.arange(50), scenes] / np.exp(logits).sum(1))
-    value, factor = focal_loss.scene_focal_terms(jnp.asarray(logits, jnp.float32), jnp.asarray(scenes), eta=0.0)
+    value, factor, _ = focal_loss.scene_focal_terms(jnp.asarray(logits, jnp.float32), jnp.asarray(scenes), eta=0.0)
     np.testing.assert_allclose(value, -np.log(_softmax(np.float32(logits).astype(np.float64))[np.arange(50), scenes]), rtol=1e-6)
     np.testing.assert_allclose(value, plain, rtol=1e-4)
     assert (np.asarray(factor) == 1).all()
     events, active = np.float32(rng.normal(0, 5, (50, 7))), rng.random((50, 7)) < 0.3
     exact = events.astype(np.float64)
     want = np.where(active, np.logaddexp(0, -exact), np.logaddexp(0, exact))
-    value, factor = focal_loss.event_focal_terms(jnp.asarray(events), jnp.asarray(active), gamma=0.0, zeta=0.0)
+    value, factor, _ = focal_loss.event_focal_terms(jnp.asarray(events), jnp.asarray(active), gamma=0.0, zeta=0.0)
     np.testing.assert_allclose(value, want, rtol=1e-6)
     assert (np.asarray(factor) == 1).all()
 
@@ -212,18 +212,22 @@ def test_masked_clips_and_frames_change_neither_value_nor_gradient():
 def test_sums_cover_the_unmasked_clips_and_frames():
     batch = some_batch(1)
     event = focal_loss.event_sums(batch["event_logits"], batch["active"], batch["frame_mask"], **FOCUS)
-    loss, factor = focal_loss.event_focal_terms(batch["event_logits"], batch["active"], **FOCUS)
+    loss, factor, plain = focal_loss.event_focal_terms(batch["event_logits"], batch["active"], **FOCUS)
     mask = np.broadcast_to(np.asarray(batch["frame_mask"])[..., None], batch["active"].shape)
     on, off = mask & np.asarray(batch["active"]), mask & ~np.asarray(batch["active"])
     assert (event["active"], event["inactive"]) == (on.sum(), off.sum())
     np.testing.assert_allclose(event["loss"], np.asarray(loss)[mask].sum(), rtol=1e-5)
     np.testing.assert_allclose(event["active_factor"], np.asarray(factor)[on].sum(), rtol=1e-5)
     np.testing.assert_allclose(event["inactive_factor"], np.asarray(factor)[off].sum(), rtol=1e-5)
+    for kind, terms in (("loss", loss), ("plain_loss", plain)):
+        np.testing.assert_allclose(event[f"active_{kind}"], np.asarray(terms)[on].sum(), rtol=1e-5)
+        np.testing.assert_allclose(event[f"inactive_{kind}"], np.asarray(terms)[off].sum(), rtol=1e-5)
     scene = focal_loss.scene_sums(batch["scene_logits"], batch["scenes"], batch["clip_mask"], eta=0.5)
-    loss, factor = focal_loss.scene_focal_terms(batch["scene_logits"], batch["scenes"], eta=0.5)
+    loss, factor, plain = focal_loss.scene_focal_terms(batch["scene_logits"], batch["scenes"], eta=0.5)
     assert scene["clips"] == 3
     np.testing.assert_allclose(scene["loss"], np.asarray(loss)[[0, 1, 3]].sum(), rtol=1e-6)
     np.testing.assert_allclose(scene["factor"], np.asarray(factor)[[0, 1, 3]].sum(), rtol=1e-6)
+    np.testing.assert_allclose(scene["plain_loss"], np.asarray(plain)[[0, 1, 3]].sum(), rtol=1e-6)
 
 
 def test_sums_of_parts_add_up():
@@ -279,6 +283,7 @@ def test_a_fully_masked_batch_has_loss_zero():
     scene = focal_loss.scene_sums(batch["scene_logits"], batch["scenes"], jnp.zeros(4, bool), eta=0.5)
     event = focal_loss.event_sums(batch["event_logits"], batch["active"], jnp.zeros((4, 6), bool), **FOCUS)
     assert focal_loss.multi_focal_loss(scene, event, scene["clips"], alpha=1.0, beta=1.0, reduction="mean") == 0
+    assert not any(jax.tree.leaves((scene, event)))
 
 
 def test_focusing_parameters_may_be_traced():
