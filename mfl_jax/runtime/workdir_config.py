@@ -34,6 +34,9 @@ ADDED_FIELDS: dict[str, Any] = {
     "accelerator": "auto",
     "keep_every": 0,
     "mask_padding": False,
+    "scene_weight": 1.0,
+    "active_weight": 1.0,
+    "inactive_weight": 1.0,
 }
 """Config fields added since the first release, each with the value that reproduces runs made before the field existed.
 

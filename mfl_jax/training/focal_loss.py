@@ -87,7 +87,9 @@ def event_focal_terms(logits: jax.Array, active: jax.Array, *, gamma: jax.Array 
     return _focal_terms(jnp.where(active, logits, -logits), jnp.where(active, gamma, zeta))
 
 
-def scene_sums(logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, eta: jax.Array | float) -> dict[str, jax.Array]:
+def scene_sums(
+    logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, eta: jax.Array | float, weight: jax.Array | float = 1.0
+) -> dict[str, jax.Array]:
     """Adds up the scene terms of the unmasked clips.
 
     Args:
@@ -95,6 +97,7 @@ def scene_sums(logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, et
       scenes: int [shape=(B,)].
       clip_mask: bool [shape=(B,)].
       eta: focusing parameter.
+      weight: multiplies `loss`.
 
     Returns:
       float32 scalars that add up over batches and devices: `loss`, `factor` and `plain_loss`, sums over clips; `clips`, the
@@ -102,7 +105,7 @@ def scene_sums(logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, et
     """
     terms = scene_focal_terms(logits, scenes, eta=eta)
     return {
-        "loss": jnp.sum(terms.loss, where=clip_mask),
+        "loss": weight * jnp.sum(terms.loss, where=clip_mask),
         "factor": jnp.sum(terms.factor, where=clip_mask),
         "plain_loss": jnp.sum(terms.plain, where=clip_mask),
         "clips": jnp.sum(clip_mask, dtype=jnp.float32),
@@ -110,7 +113,14 @@ def scene_sums(logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, et
 
 
 def event_sums(
-    logits: jax.Array, active: jax.Array, frame_mask: jax.Array, *, gamma: jax.Array | float, zeta: jax.Array | float
+    logits: jax.Array,
+    active: jax.Array,
+    frame_mask: jax.Array,
+    *,
+    gamma: jax.Array | float,
+    zeta: jax.Array | float,
+    active_weight: jax.Array | float = 1.0,
+    inactive_weight: jax.Array | float = 1.0,
 ) -> dict[str, jax.Array]:
     """Adds up the event terms of the unmasked frames.
 
@@ -119,6 +129,7 @@ def event_sums(
       active: bool [shape=(B, T, E)].
       frame_mask: bool [shape=(B, T)].
       gamma, zeta: focusing parameters.
+      active_weight, inactive_weight: multiply the losses of active and inactive cells.
 
     Returns:
       float32 scalars that add up over batches and devices: `loss`; for active and for inactive (frame, event) cells the sums
@@ -126,12 +137,13 @@ def event_sums(
       numbers of such cells.
     """
     terms = event_focal_terms(logits, active, gamma=gamma, zeta=zeta)
+    loss = jnp.where(active, active_weight, inactive_weight) * terms.loss
     on = active & frame_mask[..., None]
     off = ~active & frame_mask[..., None]
     return {
-        "loss": jnp.sum(terms.loss, where=frame_mask[..., None]),
-        "active_loss": jnp.sum(terms.loss, where=on),
-        "inactive_loss": jnp.sum(terms.loss, where=off),
+        "loss": jnp.sum(loss, where=frame_mask[..., None]),
+        "active_loss": jnp.sum(loss, where=on),
+        "inactive_loss": jnp.sum(loss, where=off),
         "active_factor": jnp.sum(terms.factor, where=on),
         "inactive_factor": jnp.sum(terms.factor, where=off),
         "active_plain_loss": jnp.sum(terms.plain, where=on),

@@ -18,7 +18,8 @@ from mfl_jax.network.forward import apply_network, infer
 from mfl_jax.training import focal_loss, task_balance
 from mfl_jax.training.optimiser import make_optimiser
 
-LOSS_SCALARS = ("alpha", "beta", "gamma", "zeta", "eta")
+EVENT_SCALARS = ("gamma", "zeta", "active_weight", "inactive_weight")
+LOSS_SCALARS = ("alpha", "beta", "eta", "scene_weight", *EVENT_SCALARS)
 """Config fields that a step takes as float32 scalars for the loss, so that changing them compiles nothing."""
 
 
@@ -52,7 +53,7 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
       scene_logits: [shape=(B, S)], or None if the scene task is not trained.
       event_logits: [shape=(B, T, E)], or None if the event task is not trained.
       batch: see the module's docstring.
-      scalars: float32 scalars; `eta`, `gamma` and `zeta` are used.
+      scalars: `LOSS_SCALARS`; `alpha` and `beta` are not used.
       threshold: an event is detected at this probability or above.
 
     Returns:
@@ -62,7 +63,7 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
     sums: dict[str, Any] = {"clips": jnp.sum(clip_mask, dtype=jnp.float32)}
     if scene_logits is not None:
         sums["scene"] = {
-            **focal_loss.scene_sums(scene_logits, batch["scene"], clip_mask, eta=scalars["eta"]),
+            **focal_loss.scene_sums(scene_logits, batch["scene"], clip_mask, eta=scalars["eta"], weight=scalars["scene_weight"]),
             "counts": metrics.scene_counts(scene_logits.argmax(-1), batch["scene"], clip_mask, classes=scene_logits.shape[-1]),
         }
     if event_logits is not None:
@@ -70,7 +71,7 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
         valid = frame_mask(batch["valid_frames"], frames) & clip_mask[:, None]
         detected = jax.nn.sigmoid(event_logits) >= threshold
         sums["event"] = {
-            **focal_loss.event_sums(event_logits, batch["events"], valid, gamma=scalars["gamma"], zeta=scalars["zeta"]),
+            **focal_loss.event_sums(event_logits, batch["events"], valid, **{name: scalars[name] for name in EVENT_SCALARS}),
             "counts": metrics.frame_counts(detected, batch["events"], valid),
         }
     return sums
@@ -245,9 +246,9 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
       {"scene": {"loss", "focal_weight", "loss_multiplier", "micro_f", "macro_f"}, "event": {"loss", "focal_weight_active",
       "focal_weight_inactive", "loss_multiplier_active", "loss_multiplier_inactive", "micro_f", "macro_f", "error_rate"}}, and
       after training "loss", the mean over batches.
-      A focal weight is the mean focal factor. A loss multiplier is the loss over the plain loss: the mean factor weighted by the
-      plain loss. Both are 1 for plain CE and BCE. A mean over nothing is None, and so is a multiplier of a plain loss of 0 or
-      of one not summed since the start of the epoch.
+      A focal weight is the mean focal factor. A loss multiplier is the loss over the plain loss, i.e. the mean factor weighted
+      by the plain loss, times the constant weight. Both are 1 for plain CE and BCE. A mean over nothing is None, and so is a
+      multiplier of a plain loss of 0 or of one not summed since the start of the epoch.
     """
 
     def mean(total, count):

@@ -31,10 +31,14 @@ def test_every_figure_is_drawn(reports, name, expected):
 def test_runs_logged_without_loss_multipliers_show_the_mean_factors(homes):
     results, records = summary.summarise_experiment(homes["table4"]), figure_choice.read_records(homes["table4"])
     chosen = figure_choice.choose_figures(results, records)["focal_weights"]
-    assert chosen.caption.startswith("Loss multiplier: ") and {ax.get_ylabel() for ax in chosen.draw().axes} == {"loss multiplier"}
+    assert chosen.caption.startswith("Loss multiplier: ") and {ax.get_ylabel() for ax in chosen.draw().axes} == {
+        "loss multiplier"
+    }
     del records["proposed", 0.001][1][0]["train"]["event"]["loss_multiplier_active"]
     chosen = figure_choice.choose_figures(results, records)["focal_weights"]
-    assert chosen.caption.startswith("Mean focal factor, each clip or frame counted equally. Some epochs were logged by a version ")
+    assert chosen.caption.startswith(
+        "Mean focal factor, each clip or frame counted equally. Some epochs were logged by a version "
+    )
     (ax, *_) = chosen.draw().axes
     assert ax.get_ylabel() == "mean focal factor"
     runs = [[record["train"]["event"]["focal_weight_active"] for record in run] for run in records["proposed", 0.001]]

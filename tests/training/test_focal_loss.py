@@ -266,6 +266,35 @@ def test_reductions_and_weights_by_hand():
         loss(scene, event, reduction="median")
 
 
+def test_constant_weights_and_their_gradients_by_hand():
+    batch = some_batch(6)
+    weights = {"active_weight": 0.7, "inactive_weight": 0.2}
+
+    @jax.jit
+    def loss(scene_logits, event_logits, scene_weight, event_weights):
+        scene = focal_loss.scene_sums(scene_logits, batch["scenes"], batch["clip_mask"], eta=0.0, weight=scene_weight)
+        event = focal_loss.event_sums(event_logits, batch["active"], batch["frame_mask"], gamma=0.0, zeta=0.0, **event_weights)
+        total = focal_loss.multi_focal_loss(scene, event, scene["clips"], alpha=0.5, beta=2.0, reduction="mean")
+        return total, (scene, event)
+
+    logits = batch["scene_logits"], batch["event_logits"]
+    (got, (scene, event)), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(*logits, 0.3, weights)
+    x, on = np.float64(logits[1]), np.asarray(batch["active"])
+    mask = np.broadcast_to(np.asarray(batch["frame_mask"])[..., None], on.shape)
+    y, weight = 1 / (1 + np.exp(-x)), np.where(on, 0.7, 0.2) * mask
+    y_true = _softmax(np.float64(logits[0]))[np.arange(4), batch["scenes"]][[0, 1, 3]]
+    plain = -np.where(on, np.log(y), np.log(1 - y))
+    assert float(got) == pytest.approx(0.5 * 0.3 * -np.log(y_true).sum() / 3 + 2 * (weight * plain).sum() / mask.sum(), rel=1e-5)
+    one_hot = np.eye(4)[np.asarray(batch["scenes"])]
+    scene_gradient = 0.5 * 0.3 * (_softmax(np.float64(logits[0])) - one_hot) * np.asarray(batch["clip_mask"])[:, None] / 3
+    np.testing.assert_allclose(gradients[0], scene_gradient, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(gradients[1], 2 * weight * (y - on) / mask.sum(), rtol=1e-5, atol=1e-8)
+    # The weights are loss multipliers.
+    assert float(scene["loss"] / scene["plain_loss"]) == pytest.approx(0.3)
+    ratios = [event[f"{kind}_loss"] / event[f"{kind}_plain_loss"] for kind in ("active", "inactive")]
+    assert list(map(float, ratios)) == pytest.approx([0.7, 0.2])
+
+
 def test_sum_is_mean_times_frames_times_events():
     """With the paper's 500 frames and 25 events, the reductions differ by a factor of 12,500 on the event loss."""
     rng = np.random.default_rng(3)

@@ -20,6 +20,7 @@ STEPS = 12
 LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-2, 0.9, 0.999, 1e-8
 FOCAL = {"eta": 0.5, "gamma": 1.0, "zeta": 0.0625}
 PLAIN = {"eta": 0.0, "gamma": 0.0, "zeta": 0.0}
+UNWEIGHTED = {"scene_weight": 1.0, "active_weight": 1.0, "inactive_weight": 1.0}
 
 
 def training_batches():
@@ -136,7 +137,7 @@ def train_both(peer, weights, reduction, *, align):
     (group,) = optimiser.param_groups
     ours, theirs = StepMeter(state.params), StepMeter(list(map(tensor_array, network.parameters())))
     record = {"losses": [], "factors": [], "branches": [ours.branches, theirs.branches]}
-    scalars = {key: jnp.float32(value) for key, value in {**weights, "learning_rate": LEARNING_RATE}.items()}
+    scalars = {key: jnp.float32(value) for key, value in {**weights, **UNWEIGHTED, "learning_rate": LEARNING_RATE}.items()}
     for number, batch in enumerate(training_batches(), 1):
         optimiser.zero_grad()
         expected = peer_loss(peer, network, batch, state.feature_stats, reduction=reduction, **weights)
@@ -204,7 +205,7 @@ def test_rectification_begins_at_step_six():
 @pytest.mark.ci_only
 def test_bfloat16_keeps_the_state_in_float32_and_stays_close():
     """bfloat16 has 8 bits, so losses agree to a few percent: ties in a pool choose another maximum."""
-    fields = {**FOCAL, "alpha": 1.0, "beta": 1.0, "learning_rate": LEARNING_RATE}
+    fields = {**FOCAL, **UNWEIGHTED, "alpha": 1.0, "beta": 1.0, "learning_rate": LEARNING_RATE}
     scalars = {key: jnp.float32(value) for key, value in fields.items()}
     losses, gradients = {}, {}
     for compute in ("float32", "bfloat16"):
