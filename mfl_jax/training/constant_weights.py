@@ -29,7 +29,7 @@ def find_sources(member: Member, members: Sequence[Member]) -> list[Member]:
 
     Args:
       member: of an experiment.
-      members: all of them. Of a system whose focal parameters are swept, the runs with its own values come first, and count alone.
+      members: all of them. Of a system whose focal parameters are swept, only the runs with its own values, which come first.
     """
     sources = [
         source

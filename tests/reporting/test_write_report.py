@@ -34,14 +34,14 @@ def test_runs_logged_without_loss_multipliers_show_the_mean_factors(homes):
     assert chosen.caption.startswith("Loss multiplier: ") and {ax.get_ylabel() for ax in chosen.draw().axes} == {
         "loss multiplier"
     }
-    del records["proposed", 0.001][1][0]["train"]["event"]["loss_multiplier_active"]
+    del records["proposed", None, ()][1][0]["train"]["event"]["loss_multiplier_active"]
     chosen = figure_choice.choose_figures(results, records)["focal_weights"]
     assert chosen.caption.startswith(
         "Mean focal factor, each clip or frame counted equally. Some epochs were logged by a version "
     )
     (ax, *_) = chosen.draw().axes
     assert ax.get_ylabel() == "mean focal factor"
-    runs = [[record["train"]["event"]["focal_weight_active"] for record in run] for run in records["proposed", 0.001]]
+    runs = [[record["train"]["event"]["focal_weight_active"] for record in run] for run in records["proposed", None, ()]]
     active = next(line for line in ax.lines if line.get_label() == "active frames")
     assert list(active.get_ydata()) == pytest.approx([sum(epoch) / len(runs) for epoch in zip(*runs, strict=True)])
 
