@@ -49,7 +49,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
     from mfl_jax.training.splits import Splits
 
     workdir_config.check_workdir(workdir, config)
-    members = [constant_weights.restore_weights(member, workdir) for member in experiment_members.expand_members(config)]
+    members = constant_weights.restore_members(experiment_members.expand_members(config), workdir)
     for member in members:  # before anything is computed: finished ones may have more epochs than the config
         workdir_config.check_workdir(member.folder(workdir), member.config)
     dataset = prepare.prepare_from_config(config)

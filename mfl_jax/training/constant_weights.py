@@ -10,7 +10,7 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from mfl_jax.errors import InputError
+from mfl_jax.errors import InputError, warn
 from mfl_jax.runtime import workdir_config
 from mfl_jax.training import epoch_log
 from mfl_jax.training.experiment_variants import FOCAL_TASKS
@@ -57,6 +57,28 @@ def restore_weights(member: Member, home: pathlib.Path) -> Member:
     return _set_weights(member, {field: stored[field] for field in MULTIPLIERS})
 
 
+def restore_members(members: Sequence[Member], home: pathlib.Path) -> list[Member]:
+    """Returns the members with the weights that are stored, without those whose weights an earlier version did not log.
+
+    Warns of the systems that are left out.
+
+    Args:
+      members: of an experiment.
+      home: folder of the experiment.
+    """
+    kept, left_out = [], {}
+    for member in members:
+        try:
+            resolve_weights(member, members, home)  # of the epochs so far: tells whether they have what is needed
+        except InputError as error:
+            left_out[member.system] = str(error)
+        else:
+            kept.append(restore_weights(member, home))
+    for system, reason in left_out.items():
+        warn(f"{reason}; system {system} is left out")
+    return kept
+
+
 def resolve_weights(member: Member, members: Sequence[Member], home: pathlib.Path) -> Member:
     """Returns a member with its weights: from its config.json if it was begun, else from its sources, which must be finished.
 
@@ -91,8 +113,8 @@ def mean_multipliers(sources: Sequence[Member], home: pathlib.Path) -> dict[str,
                     continue
                 if key not in record["train"][task]:
                     raise InputError(
-                        f"{file}: epoch {record['epoch']} has no {key}, which the weights of another system need: an earlier "
-                        "version trained it; name another --workdir"
+                        f"{file}: epoch {record['epoch']} has no {key}, which the weights of another system need; train "
+                        "with another --workdir for them"
                     )
                 if (value := record["train"][task][key]) is not None:
                     values[field].append(value)

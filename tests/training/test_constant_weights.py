@@ -29,7 +29,7 @@ def log(member, home, *epochs):
         }
         for number, (scene, active, inactive) in enumerate(epochs, 1)
     ]
-    member.folder(home).mkdir(parents=True)
+    member.folder(home).mkdir(parents=True, exist_ok=True)
     epoch_log.write(member.folder(home) / "metrics.jsonl", records)
 
 
@@ -62,6 +62,13 @@ def test_weights_come_from_the_same_fold_and_alpha(tmp_path):
         assert resolved.config.alpha == source.config.alpha
 
 
+def test_swept_runs_give_no_weights(tmp_path):
+    members, by_name = expand(tmp_path, seeds=2, sweep={"eta": (1.0,), "zeta": (1.0,)})
+    assert sum(member.system == "proposed" for member in members) == 6
+    sources = constant_weights.find_sources(by_name["flat-seed1"], members)
+    assert [source.name for source in sources] == ["proposed-seed0", "proposed-seed1"]
+
+
 def test_a_multiplier_of_nothing_leaves_the_weight_at_one(tmp_path):
     members, by_name = expand(tmp_path, seeds=1)
     log(by_name["proposed-seed0"], tmp_path, (0.5, None, 0.25))
@@ -79,13 +86,17 @@ def test_a_run_that_was_begun_keeps_its_weights(tmp_path):
     assert workdir_config.check_workdir(again.folder(tmp_path), again.config)
 
 
-def test_epochs_of_earlier_versions_are_refused(tmp_path):
+def test_a_system_is_left_out_where_an_earlier_version_trained_the_other(tmp_path, capsys):
     members, by_name = expand(tmp_path, seeds=1)
     source = by_name["proposed-seed0"]
     source.folder(tmp_path).mkdir(parents=True)
     epoch_log.write(source.folder(tmp_path) / "metrics.jsonl", [{"epoch": 1, "train": {"scene": {}, "event": {}}}])
-    with pytest.raises(InputError, match=r"proposed-seed0/metrics.jsonl: epoch 1 has no loss_multiplier, .* an earlier version"):
+    with pytest.raises(InputError, match=r"proposed-seed0/metrics.jsonl: epoch 1 has no loss_multiplier, "):
         constant_weights.resolve_weights(by_name["flat-seed0"], members, tmp_path)
+    assert constant_weights.restore_members(members, tmp_path) == [source]
+    assert capsys.readouterr().err.count("system flat is left out") == 1
+    log(by_name["proposed-seed0"], tmp_path, (0.9, 0.5, 0.1))
+    assert constant_weights.restore_members(members, tmp_path) == members
 
 
 class Clock(threading.Event):
