@@ -1,4 +1,4 @@
-"""Ablations of the multi-focal loss: its parts one by one, and other ways to balance the two tasks.
+"""Ablations of the multi-focal loss: its parts one by one, constant weights, and other ways to balance the two tasks.
 
 python -m mfl_jax.experiment --config=configs/ablations.py --config.manual_dir=DIR --workdir=runs/ablations
 
@@ -16,6 +16,8 @@ def get_config(arg=""):
         "focal_scene_only": {"eta": focal["eta"]},
         "focal_event_only": {"gamma": focal["gamma"], "zeta": focal["zeta"]},
         "focal_symmetric": {**focal, "zeta": focal["gamma"]},
+        # Plain losses times the mean loss multipliers of the finished proposed runs: the same balance, but not adapted.
+        "constant_weights": {"weights_from": "proposed"},
         # The equations as printed: summed over 500 frames and 25 events, so the same alpha weighs 12,500 times less.
         "proposed_sum": {**focal, "reduction": "sum"},
         "conventional_sum": {"reduction": "sum"},

@@ -45,6 +45,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.eta = 0.0  # focus of the scene loss; 0 is plain cross-entropy
     config.gamma = 0.0  # focus on active frames; with zeta 0, plain binary cross-entropy
     config.zeta = 0.0  # focus on inactive frames
+    config.scene_weight = 1.0  # multiplies the scene loss, as alpha does
+    config.active_weight = 1.0  # multiplies the event loss of active frames
+    config.inactive_weight = 1.0  # multiplies the event loss of inactive frames
     # fixed: alpha and beta as they are. uncertainty, dwa: multiplied by weights that change (mfl_jax/training/task_balance.py).
     config.balance = "fixed"
     config.balance_learning_rate = 1e-2  # of the weights that uncertainty learns; 0 for config.learning_rate
@@ -101,7 +104,8 @@ def experiment(name: str, modules: list) -> ml_collections.ConfigDict:
     config = get_config()
     plain = config.to_dict()
     config.name = name
-    config.systems = ml_collections.ConfigDict()  # name: {field: value}, on top of the fields above
+    # name: {field: value}, on top of the fields above. weights_from: a system whose mean loss multipliers are the three weights.
+    config.systems = ml_collections.ConfigDict()
     for module in modules:
         fields = module.get_config().to_dict()
         config.systems[fields["name"]] = {key: v for key, v in fields.items() if v != plain[key] and key != "name"}

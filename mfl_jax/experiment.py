@@ -45,11 +45,11 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
     from mfl_jax.reporting import write_report
     from mfl_jax.runtime import history, parallel, workdir_config, workdir_lock
     from mfl_jax.scoring import data_summary, floor_scores
-    from mfl_jax.training import experiment_members, experiment_run, setup
+    from mfl_jax.training import constant_weights, experiment_members, experiment_run, setup
     from mfl_jax.training.splits import read_splits
 
     workdir_config.check_workdir(workdir, config)
-    members = experiment_members.expand_members(config)
+    members = constant_weights.restore_members(experiment_members.expand_members(config), workdir)
     for member in members:  # before anything is computed: finished ones may have more epochs than the config
         workdir_config.check_workdir(member.folder(workdir), member.config)
     dataset = prepare.prepare_from_config(config)

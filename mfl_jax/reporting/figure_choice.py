@@ -1,6 +1,7 @@
 """The figures that an experiment has data for, with their captions."""
 
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -47,13 +48,14 @@ def choose_figures(results: Mapping[str, Any], records: Records) -> dict[str, Ca
     rows = results["rows"]
     with_scenes, with_events = ([row for row in rows if task in row] for task in ("scene", "event"))
     by_name = _name_records(rows, records)
-    focal = {name: runs for name, runs in by_name.items() if _is_focal(runs)}
+    curves, meaning = _choose_curves(by_name)
+    weighted = {name: runs for name, runs in by_name.items() if _is_weighted(runs, curves)}
     chosen = _choose_parameter_figures(results)
-    if focal:
+    if weighted:
         chosen["focal_weights"] = CaptionedFigure(
-            "Mean focal factor, by which the plain loss is multiplied: how the balance between scenes, active frames and "
-            "inactive frames moves during training. Bands: lowest to highest run.",
-            lambda: figures.draw_focal_weights(focal),
+            f"{meaning} It shows how the balance between scenes, active frames and inactive frames moves during training. Bands: "
+            "lowest to highest run.",
+            lambda: figures.draw_focal_weights(weighted, curves),
         )
     chosen["learning_curves"] = CaptionedFigure(
         "Loss and micro F on the training clips. Bands: lowest to highest run.",
@@ -101,10 +103,22 @@ def _name_records(rows: list[summary.Row], records: Records) -> dict[str, list[l
     return {figures.name_curve(row): records[key] for key, row in keys.items()}
 
 
-def _is_focal(runs: list[list[dict]]) -> bool:
-    """Whether any focal factor of a system differs from 1 at the end of training."""
+def _choose_curves(by_name: figures.Records) -> tuple[figures.Curves, str]:
+    """Loss multipliers if every epoch has them, else mean focal factors, which all versions log; and what they mean."""
+    trained = [record["train"] for runs in by_name.values() for run in runs for record in run]
+    if all(key in train[task] for train in trained for task, key in figures.LOSS_MULTIPLIERS if task in train):
+        return figures.LOSS_MULTIPLIERS, "Loss multiplier: the loss divided by the plain loss of the same clips or frames."
+    return figures.FOCAL_WEIGHTS, (
+        "Mean focal factor, each clip or frame counted equally. Some epochs were logged by a version without the loss "
+        "multiplier, which weights each by its plain loss."
+    )
+
+
+def _is_weighted(runs: list[list[dict]], curves: figures.Curves) -> bool:
+    """Whether anything but 1 multiplies a loss of a system at the end of training."""
     last = runs[0][-1]["train"]
-    return any(task in last and last[task][key] not in (None, 1.0) for task, key in figures.FOCAL_WEIGHTS)
+    values = [last[task][key] for task, key in curves if task in last]
+    return any(value is not None and not math.isclose(value, 1.0, rel_tol=1e-3) for value in values)
 
 
 def _compute_active_shares(results: Mapping[str, Any]) -> list[float]:

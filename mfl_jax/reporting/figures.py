@@ -112,25 +112,38 @@ def draw_learning_curves(records: Records) -> Figure:
     return figure
 
 
-FOCAL_WEIGHTS = {
+Curves = Mapping[tuple[str, str], str]
+"""(task, key in the epoch records) -> label of the curve."""
+LOSS_MULTIPLIERS: Curves = {
+    ("scene", "loss_multiplier"): "scenes",
+    ("event", "loss_multiplier_active"): "active frames",
+    ("event", "loss_multiplier_inactive"): "inactive frames",
+}
+FOCAL_WEIGHTS: Curves = {
     ("scene", "focal_weight"): "scenes",
     ("event", "focal_weight_active"): "active frames",
     ("event", "focal_weight_inactive"): "inactive frames",
 }
-"""(task, key in the epoch records) -> label of the curve."""
 
 
-def draw_focal_weights(records: Records) -> Figure:
-    """The mean focal factor of scenes, active and inactive frames against epochs: how the balance of the losses moves."""
+def draw_focal_weights(records: Records, curves: Curves) -> Figure:
+    """What multiplies the losses of scenes, active and inactive frames against epochs: how their balance moves.
+
+    Args:
+      records: of the systems to draw.
+      curves: `LOSS_MULTIPLIERS`, or `FOCAL_WEIGHTS` for runs logged without them.
+    """
+    quantity = "loss multiplier" if curves is LOSS_MULTIPLIERS else "mean focal factor"
     lines = -(-len(records) // 2)
     figure = Figure(figsize=(8, 0.6 + 2.9 * lines), layout="constrained")
     axes = figure.subplots(lines, min(2, len(records)), sharex=True, sharey=True, squeeze=False)
     for ax, (system, runs) in zip(axes.flat, records.items(), strict=False):
-        for colour, ((task, key), label) in zip(COLOURS, FOCAL_WEIGHTS.items(), strict=False):
+        for colour, ((task, key), label) in zip(COLOURS, curves.items(), strict=False):
             if task in runs[0][0]["train"]:
                 _draw_curves(ax, runs, task, key, colour=colour, label=label)
-        ax.set(title=format_system(system, None), ylim=(0, 1.05), xlabel="epoch", ylabel="mean focal factor")
+        ax.set(title=format_system(system, None), xlabel="epoch", ylabel=quantity)
         ax.tick_params(labelbottom=True)
+    axes[0, 0].set_ylim(0, max(1.05, axes[0, 0].get_ylim()[1]))  # shared by all
     for ax in axes.flat[len(records) :]:
         ax.set_visible(False)
     _add_legend_below(figure, axes.flat)

@@ -37,6 +37,9 @@ ADDED_FIELDS: dict[str, Any] = {
     "keep_every": 0,
     "mask_padding": False,
     "min_clip_share": 0.0,
+    "scene_weight": 1.0,
+    "active_weight": 1.0,
+    "inactive_weight": 1.0,
 }
 """Config fields added since the first release, each with the value that reproduces runs made before the field existed.
 

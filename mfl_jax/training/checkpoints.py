@@ -39,6 +39,20 @@ def _to_plain(state: TrainState) -> dict[str, Any]:
     return {name: flax.serialization.to_state_dict(getattr(state, name)) for name in FIELDS}
 
 
+def _fill_sums(stored: dict[str, Any], current: dict[str, Any]) -> dict[str, Any]:
+    """Adds the sums that an earlier version did not compute to the sums of its checkpoint.
+
+    Within an epoch they are unknown, so NaN until its end; at its start they are zero.
+
+    Args:
+      stored: sums of a run, or of several runs stacked.
+      current: sums of this version.
+    """
+    missing = np.where(np.asarray(stored["batches"]) == 0, np.float32(0), np.float32(np.nan))
+    filled = {name: missing for name in flax.traverse_util.flatten_dict(current)} | flax.traverse_util.flatten_dict(stored)
+    return flax.traverse_util.unflatten_dict(filled)
+
+
 def state_bytes(state: TrainState) -> int:
     """Returns the size of the arrays of a checkpoint."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(_to_plain(state)))
@@ -273,5 +287,6 @@ class Checkpoints:
         if self._owner and self._writes_sums and not (self._sums / f"{step}.json").exists():
             with self._convert_errors(step):
                 self._write_sums(step)
+        plain["sums"] = _fill_sums(plain["sums"], flax.serialization.to_state_dict(template.sums))
         state = TrainState(**{name: flax.serialization.from_state_dict(getattr(template, name), plain[name]) for name in FIELDS})
         return jax.tree.map(jax.numpy.asarray, state), about

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from mfl_jax.errors import InputError
 from mfl_jax.network.joint_network import TASKS
 from mfl_jax.training.focal_loss import REDUCTIONS
+from mfl_jax.training.steps import LOSS_SCALARS
 from mfl_jax.training.task_balance import BALANCES
 
 VALIDATIONS = ("none", "fold1", "fold2", "fold3", "fold4")
@@ -33,7 +34,7 @@ def check_config(config: Mapping) -> None:
     """Raises an InputError that names the first invalid field, its value and the valid ones."""
     for field in ("epochs", "batch_size", "channels", "hidden"):
         _require(config, field, config[field] >= 1, "must be >= 1")
-    for field in ("alpha", "beta", "gamma", "zeta", "eta", "slope"):
+    for field in (*LOSS_SCALARS, "slope"):
         _require(config, field, math.isfinite(config[field]) and config[field] >= 0, "must be finite and >= 0")
     rate = config["learning_rate"]
     _require(config, "learning_rate", math.isfinite(rate) and rate > 0, "must be finite and > 0")

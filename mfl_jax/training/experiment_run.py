@@ -12,7 +12,7 @@ import rich.progress
 from mfl_jax.runtime import parallel
 from mfl_jax.runtime.progress import progress_bar
 from mfl_jax.runtime.stop_signal import stop_requests
-from mfl_jax.training import run_group
+from mfl_jax.training import constant_weights, run_group
 from mfl_jax.training.run_group import Member
 from mfl_jax.training.splits import Splits
 
@@ -31,7 +31,7 @@ def train_parts(
     """Trains every part of an experiment that is not finished yet.
 
     Args:
-      parts: members that train at once; the hosts take turns.
+      parts: members that train at once; the hosts take turns. Parts with weights from others come last.
       splits: the clips.
       home: work directory of the experiment.
       devices: of this host.
@@ -44,7 +44,8 @@ def train_parts(
     Raises:
       InputError: a loss is not finite, or the work directory is not usable.
     """
-    steps = {member.name: _count_steps(member, splits) for part in parts for member in part}
+    members = [member for part in parts for member in part]
+    steps = {member.name: _count_steps(member, splits) for member in members}
     with stop_requests() as stop, progress_bar("steps of runs", console=console) as bar:
         task = bar.add_task("", total=sum(steps.values()))
         floors: dict[int, Mapping] = {}
@@ -55,6 +56,10 @@ def train_parts(
             if all(run_group.is_finished(member, home) for member in part):
                 bar.advance(task, sum(steps[member.name] for member in part))
                 continue
+            if not _wait_for_sources(part, members, home, stop=stop):
+                console.print(STOPPED)
+                return False
+            part = [constant_weights.resolve_weights(member, members, home) for member in part]
             fold = part[0].fold  # the same for all members of a group
             if fold not in floors:
                 floors[fold] = compute_floors(fold)
@@ -74,6 +79,18 @@ def train_parts(
 def _count_steps(member: Member, splits: Splits) -> int:
     trained, *_ = splits.numbers(member.fold)
     return member.config.epochs * -(-len(trained) // member.config.batch_size)
+
+
+def _wait_for_sources(part: Sequence[Member], members: Sequence[Member], home: pathlib.Path, *, stop: threading.Event) -> bool:
+    """Waits until the runs that give the weights of a part are finished, on any host; returns False if asked to stop.
+
+    No two hosts wait for each other: such parts come last, so every host has finished its share of the other runs by then.
+    """
+    sources = [source for member in part if member.weights_from for source in constant_weights.find_sources(member, members)]
+    while not all(run_group.is_finished(source, home) for source in sources):
+        if stop.wait(1):
+            return False
+    return True
 
 
 def _wait_for_other_hosts(

@@ -8,11 +8,27 @@ and every log-probability is the log-sigmoid of one margin, which is accurate in
 reduces and weighs the sums.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 
-def scene_focal_terms(logits: jax.Array, scenes: jax.Array, *, eta: jax.Array | float) -> tuple[jax.Array, jax.Array]:
+class FocalTerms(NamedTuple):
+    """Terms of a loss, float32 arrays of equal shape.
+
+    Attributes:
+      loss: factor times plain term.
+      factor: the focal factors.
+      plain: the terms of the plain cross-entropy.
+    """
+
+    loss: jax.Array
+    factor: jax.Array
+    plain: jax.Array
+
+
+def scene_focal_terms(logits: jax.Array, scenes: jax.Array, *, eta: jax.Array | float) -> FocalTerms:
     """Computes the terms of Eq. 5 and their focal factors: -(1 - y_n)^eta log y_n with n the true scene, y = softmax(logits).
 
     With d = x_n - logsumexp of the other logits, log y_n = log sigmoid(d) and log(1 - y_n) = log sigmoid(-d). With only
@@ -24,12 +40,12 @@ def scene_focal_terms(logits: jax.Array, scenes: jax.Array, *, eta: jax.Array | 
       eta: focusing parameter, >= 0.
 
     Returns:
-      The losses and the factors (1 - y_n)^eta, both float32 [shape=(...)].
+      The terms, with the factors (1 - y_n)^eta [shape=(...)].
     """
     logits = logits.astype(jnp.float32)
     if logits.shape[-1] == 1:
         zero = 0.0 * logits[..., 0]
-        return zero, zero
+        return FocalTerms(zero, zero, zero)
     true = jax.nn.one_hot(scenes, logits.shape[-1], dtype=bool)
     # Shift by the highest of the other logits: differences of close logits are exact, differences of logsumexps are not.
     # The shift cancels out of the margin, so it needs no gradient.
@@ -37,13 +53,17 @@ def scene_focal_terms(logits: jax.Array, scenes: jax.Array, *, eta: jax.Array | 
     relative = logits - highest
     others = jnp.exp(jnp.where(true, -jnp.inf, relative))
     margin = jnp.sum(relative, axis=-1, where=true) - jnp.log(jnp.sum(others, axis=-1))
-    factor = jnp.exp(eta * jax.nn.log_sigmoid(-margin))
-    return -factor * jax.nn.log_sigmoid(margin), factor
+    return _focal_terms(margin, eta)
 
 
-def event_focal_terms(
-    logits: jax.Array, active: jax.Array, *, gamma: jax.Array | float, zeta: jax.Array | float
-) -> tuple[jax.Array, jax.Array]:
+def _focal_terms(margin: jax.Array, focus: jax.Array | float) -> FocalTerms:
+    """Computes terms from the margins of the right answers, whose log-probability is log sigmoid(margin)."""
+    factor = jnp.exp(focus * jax.nn.log_sigmoid(-margin))
+    plain = -jax.nn.log_sigmoid(margin)
+    return FocalTerms(factor * plain, factor, plain)
+
+
+def event_focal_terms(logits: jax.Array, active: jax.Array, *, gamma: jax.Array | float, zeta: jax.Array | float) -> FocalTerms:
     """Computes the terms of Eq. 6 and their focal factors, with y = sigmoid(logits).
 
     An active cell counts -(1 - y)^gamma log y, an inactive one -y^zeta log(1 - y). gamma = zeta = 0 gives the binary
@@ -56,7 +76,7 @@ def event_focal_terms(
       zeta: focusing parameter of inactive cells, >= 0.
 
     Returns:
-      The losses and the factors, both float32 [shape=(..., E)].
+      The terms [shape=(..., E)].
 
     Raises:
       ValueError: there are no event classes.
@@ -64,13 +84,12 @@ def event_focal_terms(
     if logits.shape[-1] == 0:
         raise ValueError("the event loss needs at least one event class")
     logits = logits.astype(jnp.float32)
-    # The right answer has log-probability log sigmoid(margin), the wrong one log sigmoid(-margin).
-    margin = jnp.where(active, logits, -logits)
-    factor = jnp.exp(jnp.where(active, gamma, zeta) * jax.nn.log_sigmoid(-margin))
-    return -factor * jax.nn.log_sigmoid(margin), factor
+    return _focal_terms(jnp.where(active, logits, -logits), jnp.where(active, gamma, zeta))
 
 
-def scene_sums(logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, eta: jax.Array | float) -> dict[str, jax.Array]:
+def scene_sums(
+    logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, eta: jax.Array | float, weight: jax.Array | float = 1.0
+) -> dict[str, jax.Array]:
     """Adds up the scene terms of the unmasked clips.
 
     Args:
@@ -78,20 +97,30 @@ def scene_sums(logits: jax.Array, scenes: jax.Array, clip_mask: jax.Array, *, et
       scenes: int [shape=(B,)].
       clip_mask: bool [shape=(B,)].
       eta: focusing parameter.
+      weight: multiplies `loss`.
 
     Returns:
-      float32 scalars that add up over batches and devices: `loss` and `factor`, sums over clips; `clips`, the number of clips.
+      float32 scalars that add up over batches and devices: `loss`, `factor` and `plain_loss`, sums over clips; `clips`, the
+      number of clips.
     """
-    loss, factor = scene_focal_terms(logits, scenes, eta=eta)
+    terms = scene_focal_terms(logits, scenes, eta=eta)
     return {
-        "loss": jnp.sum(loss, where=clip_mask),
-        "factor": jnp.sum(factor, where=clip_mask),
+        "loss": weight * jnp.sum(terms.loss, where=clip_mask),
+        "factor": jnp.sum(terms.factor, where=clip_mask),
+        "plain_loss": jnp.sum(terms.plain, where=clip_mask),
         "clips": jnp.sum(clip_mask, dtype=jnp.float32),
     }
 
 
 def event_sums(
-    logits: jax.Array, active: jax.Array, frame_mask: jax.Array, *, gamma: jax.Array | float, zeta: jax.Array | float
+    logits: jax.Array,
+    active: jax.Array,
+    frame_mask: jax.Array,
+    *,
+    gamma: jax.Array | float,
+    zeta: jax.Array | float,
+    active_weight: jax.Array | float = 1.0,
+    inactive_weight: jax.Array | float = 1.0,
 ) -> dict[str, jax.Array]:
     """Adds up the event terms of the unmasked frames.
 
@@ -100,18 +129,25 @@ def event_sums(
       active: bool [shape=(B, T, E)].
       frame_mask: bool [shape=(B, T)].
       gamma, zeta: focusing parameters.
+      active_weight, inactive_weight: multiply the losses of active and inactive cells.
 
     Returns:
-      float32 scalars that add up over batches and devices: `loss`; `active_factor` and `inactive_factor`, the sums of the
-      focal factors of active and inactive (frame, event) cells; `active` and `inactive`, the numbers of such cells.
+      float32 scalars that add up over batches and devices: `loss`; for active and for inactive (frame, event) cells the sums
+      `active_loss`, `active_factor` (focal factors) and `active_plain_loss`, `inactive_loss` ...; `active` and `inactive`, the
+      numbers of such cells.
     """
-    loss, factor = event_focal_terms(logits, active, gamma=gamma, zeta=zeta)
+    terms = event_focal_terms(logits, active, gamma=gamma, zeta=zeta)
+    loss = jnp.where(active, active_weight, inactive_weight) * terms.loss
     on = active & frame_mask[..., None]
     off = ~active & frame_mask[..., None]
     return {
         "loss": jnp.sum(loss, where=frame_mask[..., None]),
-        "active_factor": jnp.sum(factor, where=on),
-        "inactive_factor": jnp.sum(factor, where=off),
+        "active_loss": jnp.sum(loss, where=on),
+        "inactive_loss": jnp.sum(loss, where=off),
+        "active_factor": jnp.sum(terms.factor, where=on),
+        "inactive_factor": jnp.sum(terms.factor, where=off),
+        "active_plain_loss": jnp.sum(terms.plain, where=on),
+        "inactive_plain_loss": jnp.sum(terms.plain, where=off),
         "active": jnp.sum(on, dtype=jnp.float32),
         "inactive": jnp.sum(off, dtype=jnp.float32),
     }

@@ -28,9 +28,9 @@ from mfl_jax.training.epoch import EpochResult, end_epoch, is_checkpoint_due, is
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
 from mfl_jax.training.splits import Splits
-from mfl_jax.training.steps import TrainState
+from mfl_jax.training.steps import LOSS_SCALARS, TrainState
 
-VARYING = ("name", "seed", "alpha", "beta", "gamma", "zeta", "eta", "learning_rate")
+VARYING = ("name", "seed", "learning_rate", *LOSS_SCALARS)
 """Config fields in which members of a group may differ."""
 
 
@@ -43,17 +43,20 @@ class Member:
       system: its row in the tables.
       config: as for `loop.train`.
       fold: 1 to 4 to train without that fold of the development split and to score on it, 0 for the split as it is.
+      weights_from: system whose finished runs give the constant weights of the losses (`constant_weights`); or empty.
     """
 
     name: str
     system: str
     config: Any
     fold: int
+    weights_from: str = ""
 
     @property
     def group(self) -> str:
         """Equal for members that can be trained at once."""
-        return repr((self.fold, sorted((k, v) for k, v in workdir_config.to_plain_dict(self.config).items() if k not in VARYING)))
+        fields = sorted((k, v) for k, v in workdir_config.to_plain_dict(self.config).items() if k not in VARYING)
+        return repr((self.fold, bool(self.weights_from), fields))
 
     def folder(self, home: pathlib.Path) -> pathlib.Path:
         """The folder of the run in the experiment's folder `home`."""

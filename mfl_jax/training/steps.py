@@ -6,6 +6,7 @@ A batch is a dictionary of `log_mel` float [shape=(B, T, M)], `events` bool [sha
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -18,7 +19,8 @@ from mfl_jax.network.forward import apply_network, infer
 from mfl_jax.training import focal_loss, task_balance
 from mfl_jax.training.optimiser import make_optimiser
 
-LOSS_SCALARS = ("alpha", "beta", "gamma", "zeta", "eta")
+EVENT_SCALARS = ("gamma", "zeta", "active_weight", "inactive_weight")
+LOSS_SCALARS = ("alpha", "beta", "eta", "scene_weight", *EVENT_SCALARS)
 """Config fields that a step takes as float32 scalars for the loss, so that changing them compiles nothing."""
 
 
@@ -46,13 +48,13 @@ class TrainState:
 
 
 def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) -> dict:
-    """Computes the sums and counts behind losses, focal weights and scores.
+    """Computes the sums and counts behind losses, focal weights, loss multipliers and scores.
 
     Args:
       scene_logits: [shape=(B, S)], or None if the scene task is not trained.
       event_logits: [shape=(B, T, E)], or None if the event task is not trained.
       batch: see the module's docstring.
-      scalars: float32 scalars; `eta`, `gamma` and `zeta` are used.
+      scalars: `LOSS_SCALARS`; `alpha` and `beta` are not used.
       threshold: an event is detected at this probability or above.
 
     Returns:
@@ -63,7 +65,7 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
     if scene_logits is not None:
         counted = clip_mask & batch["scene_mask"]  # a padding clip has the scene mask of the clip that fills its row
         sums["scene"] = {
-            **focal_loss.scene_sums(scene_logits, batch["scene"], counted, eta=scalars["eta"]),
+            **focal_loss.scene_sums(scene_logits, batch["scene"], counted, eta=scalars["eta"], weight=scalars["scene_weight"]),
             "counts": metrics.scene_counts(scene_logits.argmax(-1), batch["scene"], counted, classes=scene_logits.shape[-1]),
         }
     if event_logits is not None:
@@ -71,7 +73,7 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
         valid = frame_mask(batch["valid_frames"], frames) & clip_mask[:, None]
         detected = jax.nn.sigmoid(event_logits) >= threshold
         sums["event"] = {
-            **focal_loss.event_sums(event_logits, batch["events"], valid, gamma=scalars["gamma"], zeta=scalars["zeta"]),
+            **focal_loss.event_sums(event_logits, batch["events"], valid, **{name: scalars[name] for name in EVENT_SCALARS}),
             "counts": metrics.frame_counts(detected, batch["events"], valid),
         }
     return sums
@@ -247,13 +249,19 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
       reduction: of the loss.
 
     Returns:
-      {"scene": {"loss", "focal_weight", "micro_f", "macro_f"}, "event": {"loss", "focal_weight_active",
-      "focal_weight_inactive", "micro_f", "macro_f", "error_rate"}}, and after training "loss", the mean over batches.
-      A focal weight is the mean focal factor, which is 1 for plain CE and BCE. A mean over nothing is None.
+      {"scene": {"loss", "focal_weight", "loss_multiplier", "micro_f", "macro_f"}, "event": {"loss", "focal_weight_active",
+      "focal_weight_inactive", "loss_multiplier_active", "loss_multiplier_inactive", "micro_f", "macro_f", "error_rate"}}, and
+      after training "loss", the mean over batches.
+      A focal weight is the mean focal factor. A loss multiplier is the loss over the plain loss, i.e. the mean factor weighted
+      by the plain loss, times the constant weight. Both are 1 for plain CE and BCE. A mean over nothing is None, and so is a
+      multiplier of a plain loss of 0 or of one not summed since the start of the epoch.
     """
 
     def mean(total, count):
         return float(total) / float(count) if float(count) else None
+
+    def multiplier(loss, plain):
+        return None if math.isnan(plain) else mean(loss, plain)
 
     figures = {}
     if "batches" in sums:
@@ -264,6 +272,7 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
         figures["scene"] = {
             "loss": mean(scene["loss"], scene["clips"]),
             "focal_weight": mean(scene["factor"], scene["clips"]),
+            "loss_multiplier": multiplier(scene["loss"], scene["plain_loss"]),
             "micro_f": ratios["micro_f"],
             "macro_f": ratios["macro_f"],
         }
@@ -275,6 +284,8 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
             "loss": mean(event["loss"], cells if reduction == "mean" else sums["clips"]),
             "focal_weight_active": mean(event["active_factor"], event["active"]),
             "focal_weight_inactive": mean(event["inactive_factor"], event["inactive"]),
+            "loss_multiplier_active": multiplier(event["active_loss"], event["active_plain_loss"]),
+            "loss_multiplier_inactive": multiplier(event["inactive_loss"], event["inactive_plain_loss"]),
             "micro_f": ratios["micro_f"],
             "macro_f": ratios["macro_f"],
             "error_rate": ratios["error_rate"],

@@ -9,7 +9,7 @@ import matplotlib.image
 import pytest
 
 from mfl_jax import report
-from mfl_jax.reporting import summary, tables, write_report
+from mfl_jax.reporting import figure_choice, summary, tables, write_report
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,24 @@ def test_every_figure_is_drawn(reports, name, expected):
         pixels = matplotlib.image.imread(folder / f"{stem}.png")
         assert pixels[..., :3].std() > 0.02  # there is ink
         assert "<svg" in (folder / f"{stem}.svg").read_text()
+
+
+def test_runs_logged_without_loss_multipliers_show_the_mean_factors(homes):
+    results, records = summary.summarise_experiment(homes["table4"]), figure_choice.read_records(homes["table4"])
+    chosen = figure_choice.choose_figures(results, records)["focal_weights"]
+    assert chosen.caption.startswith("Loss multiplier: ") and {ax.get_ylabel() for ax in chosen.draw().axes} == {
+        "loss multiplier"
+    }
+    del records["proposed", None, ()][1][0]["train"]["event"]["loss_multiplier_active"]
+    chosen = figure_choice.choose_figures(results, records)["focal_weights"]
+    assert chosen.caption.startswith(
+        "Mean focal factor, each clip or frame counted equally. Some epochs were logged by a version "
+    )
+    (ax, *_) = chosen.draw().axes
+    assert ax.get_ylabel() == "mean focal factor"
+    runs = [[record["train"]["event"]["focal_weight_active"] for record in run] for run in records["proposed", None, ()]]
+    active = next(line for line in ax.lines if line.get_label() == "active frames")
+    assert list(active.get_ydata()) == pytest.approx([sum(epoch) / len(runs) for epoch in zip(*runs, strict=True)])
 
 
 def test_report_written_twice_is_the_same(reports, tmp_path):

@@ -78,8 +78,11 @@ def _epoch_record(epoch: int, config, rng) -> dict:
 
     train = {"loss": float(rng.uniform(0.1, 1))}
     if "scene" in config.tasks:
-        train["scene"] = {**scores(), "focal_weight": factor(config.eta)}
+        train["scene"] = {**scores(), "focal_weight": factor(config.eta), "loss_multiplier": factor(config.eta)}
     if "event" in config.tasks:
-        weights = {"focal_weight_active": factor(config.gamma), "focal_weight_inactive": factor(config.zeta)}
-        train["event"] = {**scores(), **weights}
+        train["event"] = {**scores()} | {
+            f"{kind}_{cells}": factor(focus)
+            for kind in ("focal_weight", "loss_multiplier")
+            for cells, focus in (("active", config.gamma), ("inactive", config.zeta))
+        }
     return {"epoch": epoch, "step": 5 * epoch, "train": train, "seconds": 1.0, "clips_per_second": 24.0}

@@ -1,5 +1,6 @@
 """Checkpoints with damaged files, on full disks, and how many of them are kept."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def state(step):
     arrays = {"w": np.arange(5000, dtype=np.float32) + step, "b": np.full(3, step, np.float32)}
     return TrainState(
         step=np.int32(step), params=arrays, batch_stats={"mean": np.ones(2, np.float32)}, opt_state={"mu": arrays},
-        feature_stats={"mean": np.zeros(4, np.float32)}, sums={"loss": np.float32(step)},
+        feature_stats={"mean": np.zeros(4, np.float32)}, sums={"loss": np.float32(step), "batches": np.float32(step)},
     )  # fmt: skip
 
 
@@ -94,6 +96,21 @@ def test_a_checkpoint_without_file_digests_counts_if_its_arrays_are_intact(two, 
     shutil.copytree(two, tmp_path / "checkpoints")
     with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
         assert int(checkpoints.newest()[0]["step"]) == 20
+
+
+@pytest.mark.parametrize(("batches", "filled"), [(0, 0), (3, np.nan), ([3, 3], [np.nan, np.nan]), ([0, 0], [0, 0])])
+def test_sums_that_an_earlier_version_did_not_compute(tmp_path, batches, filled):
+    """Within an epoch they are unknown; of a run, and of two runs stacked."""
+    batches = np.float32(batches)
+    old = {"batches": batches, "event": {"loss": 2 * batches}}
+    new = {"batches": batches, "event": {"loss": batches, "plain_loss": batches}, "scene": {"plain_loss": batches}}
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        checkpoints.save(dataclasses.replace(state(10), sums=old), ABOUT)
+        checkpoints.wait()
+        resumed, _ = checkpoints.resume(dataclasses.replace(state(0), sums=new))
+    want = {**old, "event": {**old["event"], "plain_loss": np.float32(filled)}, "scene": {"plain_loss": np.float32(filled)}}
+    jax.tree.map(np.testing.assert_array_equal, resumed.sums, want)
+    assert {leaf.dtype for leaf in jax.tree.leaves(resumed.sums)} == {np.dtype("float32")}
 
 
 def test_only_the_requested_checkpoints_are_kept(tmp_path):

@@ -13,6 +13,7 @@ from support.small import small_config
         ({"epochs": 0}, "config.epochs is 0; must be >= 1"),
         ({"alpha": -1.0}, "config.alpha is -1.0; must be finite and >= 0"),
         ({"eta": float("nan")}, "config.eta is nan; must be finite and >= 0"),
+        ({"active_weight": -0.5}, "config.active_weight is -0.5; must be finite and >= 0"),
         ({"learning_rate": 0.0}, "config.learning_rate is 0.0; must be finite and > 0"),
         ({"dropout": 1.0}, "config.dropout is 1.0; must be >= 0 and < 1"),
         ({"min_clip_share": -0.1}, "config.min_clip_share is -0.1; must be from 0 to 1"),

@@ -77,6 +77,21 @@ def test_an_ablation_has_the_eta_of_the_papers_text():
     assert config.systems.proposed_eta1.to_dict() == {**config.systems.proposed.to_dict(), "eta": 1.0}
 
 
+FLAT = {"eta": 0.0, "gamma": 0.0, "zeta": 0.0}
+
+
+@pytest.mark.parametrize("alphas", [(), (0.01, 1.0)])
+def test_runs_with_weights_from_others_come_last(alphas):
+    config = ablations.get_config()
+    config.alphas = alphas
+    members = experiment_members.expand_members(config)
+    count = 10 * max(1, len(alphas))
+    assert {member.system for member in members[-count:]} == {"constant_weights"}
+    assert all(member.weights_from == "proposed" for member in members[-count:])
+    (last,) = {member.group for member in members[-count:]}  # they share a compiled step
+    assert last not in {member.group for member in members[:-count]}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -98,6 +113,18 @@ def test_an_ablation_has_the_eta_of_the_papers_text():
         ({"systems": {"mine": {"eta": -1.0}}}, "config.eta is -1.0"),
         ({"systems": {"mine": {"min_clip_share": 0.2}}}, "config.systems.mine sets 'min_clip_share', .* the same data"),
         ({"systems": {"mine": {"dataset": "soundscapes/full"}}}, "mine sets 'dataset', .*; set config.dataset"),
+        ({"systems": {"focal": {}, "flat": {**FLAT, "weights_from": "other"}}}, "flat.weights_from is 'other'; .* own: focal$"),
+        ({"systems": {"flat": {**FLAT, "weights_from": "flat"}}}, "is 'flat'; must be a system of .* own: there is none"),
+        (
+            {"systems": {"a": {**FLAT, "weights_from": "b"}, "b": {**FLAT, "weights_from": "c"}, "c": {}}},
+            "config.systems.a.weights_from is 'b'; must be a system of this experiment with weights of its own: c",
+        ),
+        ({"systems": {"focal": {}, "flat": {"weights_from": "focal"}}}, "must be plain, but its eta is 0.5; set it to 0"),
+        (
+            {"systems": {"focal": {}, "flat": {**FLAT, "weights_from": "focal", "alpha": 1.0}}},
+            "its alpha is 1.0 and not 0.001; the two systems may differ in eta, gamma, zeta alone",
+        ),
+        ({"systems": {"focal": {"tasks": ("event",)}, "flat": {**FLAT, "weights_from": "focal"}}}, "its tasks is "),
     ],
 )
 def test_invalid_fields_are_refused(tmp_path, fields, message):

@@ -85,7 +85,7 @@ def test_event_terms_and_gradients_equal_the_equation(dtype, limit, relative, ex
         def total(x, labels=labels):
             return focal_loss.event_focal_terms(x, labels, gamma=exponent, zeta=exponent)[0].sum()
 
-        value, factor = focal_loss.event_focal_terms(x, labels, gamma=exponent, zeta=exponent)
+        value, factor, _ = focal_loss.event_focal_terms(x, labels, gamma=exponent, zeta=exponent)
         gradient = jax.grad(total)(x)
         assert gradient.dtype == dtype
         exact = [mpmath.mpf(float(logit)) for logit in x[:, 0]]
@@ -103,7 +103,7 @@ def test_gamma_focuses_active_frames_and_zeta_inactive_ones(gamma, zeta):
     def total(x):
         return focal_loss.event_focal_terms(x[:, None], active[:, None], gamma=gamma, zeta=zeta)[0].sum()
 
-    value, factor = focal_loss.event_focal_terms(x[:, None], active[:, None], gamma=gamma, zeta=zeta)
+    value, factor, _ = focal_loss.event_focal_terms(x[:, None], active[:, None], gamma=gamma, zeta=zeta)
     g, z = mpmath.mpf(gamma), mpmath.mpf(zeta)
     cells = [(mpmath.mpf(float(logit)), bool(on), g, z) for logit, on in zip(x, active, strict=True)]
     assert_close(value, [printed_event_term(*cell) for cell in cells], 1e-5)
@@ -131,7 +131,7 @@ def test_scene_terms_and_gradients_equal_the_equation(dtype, limit, relative, et
         def total(x, scenes=scenes):
             return focal_loss.scene_focal_terms(x, scenes, eta=eta)[0].sum()
 
-        value, _ = focal_loss.scene_focal_terms(x, scenes, eta=eta)
+        value, *_ = focal_loss.scene_focal_terms(x, scenes, eta=eta)
         gradient = jax.grad(total)(x)
         exact = [[mpmath.mpf(float(logit)) for logit in row] for row in x]
         e = mpmath.mpf(eta)
@@ -144,14 +144,14 @@ def test_without_focus_the_terms_equal_the_cross_entropies():
     rng = np.random.default_rng(1)
     logits, scenes = rng.normal(0, 5, (50, 4)), rng.integers(0, 4, 50)
     plain = -np.log(np.exp(logits)[np.arange(50), scenes] / np.exp(logits).sum(1))
-    value, factor = focal_loss.scene_focal_terms(jnp.asarray(logits, jnp.float32), jnp.asarray(scenes), eta=0.0)
+    value, factor, _ = focal_loss.scene_focal_terms(jnp.asarray(logits, jnp.float32), jnp.asarray(scenes), eta=0.0)
     np.testing.assert_allclose(value, -np.log(_softmax(np.float32(logits).astype(np.float64))[np.arange(50), scenes]), rtol=1e-6)
     np.testing.assert_allclose(value, plain, rtol=1e-4)
     assert (np.asarray(factor) == 1).all()
     events, active = np.float32(rng.normal(0, 5, (50, 7))), rng.random((50, 7)) < 0.3
     exact = events.astype(np.float64)
     want = np.where(active, np.logaddexp(0, -exact), np.logaddexp(0, exact))
-    value, factor = focal_loss.event_focal_terms(jnp.asarray(events), jnp.asarray(active), gamma=0.0, zeta=0.0)
+    value, factor, _ = focal_loss.event_focal_terms(jnp.asarray(events), jnp.asarray(active), gamma=0.0, zeta=0.0)
     np.testing.assert_allclose(value, want, rtol=1e-6)
     assert (np.asarray(factor) == 1).all()
 
@@ -212,18 +212,22 @@ def test_masked_clips_and_frames_change_neither_value_nor_gradient():
 def test_sums_cover_the_unmasked_clips_and_frames():
     batch = some_batch(1)
     event = focal_loss.event_sums(batch["event_logits"], batch["active"], batch["frame_mask"], **FOCUS)
-    loss, factor = focal_loss.event_focal_terms(batch["event_logits"], batch["active"], **FOCUS)
+    loss, factor, plain = focal_loss.event_focal_terms(batch["event_logits"], batch["active"], **FOCUS)
     mask = np.broadcast_to(np.asarray(batch["frame_mask"])[..., None], batch["active"].shape)
     on, off = mask & np.asarray(batch["active"]), mask & ~np.asarray(batch["active"])
     assert (event["active"], event["inactive"]) == (on.sum(), off.sum())
     np.testing.assert_allclose(event["loss"], np.asarray(loss)[mask].sum(), rtol=1e-5)
     np.testing.assert_allclose(event["active_factor"], np.asarray(factor)[on].sum(), rtol=1e-5)
     np.testing.assert_allclose(event["inactive_factor"], np.asarray(factor)[off].sum(), rtol=1e-5)
+    for kind, terms in (("loss", loss), ("plain_loss", plain)):
+        np.testing.assert_allclose(event[f"active_{kind}"], np.asarray(terms)[on].sum(), rtol=1e-5)
+        np.testing.assert_allclose(event[f"inactive_{kind}"], np.asarray(terms)[off].sum(), rtol=1e-5)
     scene = focal_loss.scene_sums(batch["scene_logits"], batch["scenes"], batch["clip_mask"], eta=0.5)
-    loss, factor = focal_loss.scene_focal_terms(batch["scene_logits"], batch["scenes"], eta=0.5)
+    loss, factor, plain = focal_loss.scene_focal_terms(batch["scene_logits"], batch["scenes"], eta=0.5)
     assert scene["clips"] == 3
     np.testing.assert_allclose(scene["loss"], np.asarray(loss)[[0, 1, 3]].sum(), rtol=1e-6)
     np.testing.assert_allclose(scene["factor"], np.asarray(factor)[[0, 1, 3]].sum(), rtol=1e-6)
+    np.testing.assert_allclose(scene["plain_loss"], np.asarray(plain)[[0, 1, 3]].sum(), rtol=1e-6)
 
 
 def test_sums_of_parts_add_up():
@@ -262,6 +266,35 @@ def test_reductions_and_weights_by_hand():
         loss(scene, event, reduction="median")
 
 
+def test_constant_weights_and_their_gradients_by_hand():
+    batch = some_batch(6)
+    weights = {"active_weight": 0.7, "inactive_weight": 0.2}
+
+    @jax.jit
+    def loss(scene_logits, event_logits, scene_weight, event_weights):
+        scene = focal_loss.scene_sums(scene_logits, batch["scenes"], batch["clip_mask"], eta=0.0, weight=scene_weight)
+        event = focal_loss.event_sums(event_logits, batch["active"], batch["frame_mask"], gamma=0.0, zeta=0.0, **event_weights)
+        total = focal_loss.multi_focal_loss(scene, event, scene["clips"], alpha=0.5, beta=2.0, reduction="mean")
+        return total, (scene, event)
+
+    logits = batch["scene_logits"], batch["event_logits"]
+    (got, (scene, event)), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(*logits, 0.3, weights)
+    x, on = np.float64(logits[1]), np.asarray(batch["active"])
+    mask = np.broadcast_to(np.asarray(batch["frame_mask"])[..., None], on.shape)
+    y, weight = 1 / (1 + np.exp(-x)), np.where(on, 0.7, 0.2) * mask
+    y_true = _softmax(np.float64(logits[0]))[np.arange(4), batch["scenes"]][[0, 1, 3]]
+    plain = -np.where(on, np.log(y), np.log(1 - y))
+    assert float(got) == pytest.approx(0.5 * 0.3 * -np.log(y_true).sum() / 3 + 2 * (weight * plain).sum() / mask.sum(), rel=1e-5)
+    one_hot = np.eye(4)[np.asarray(batch["scenes"])]
+    scene_gradient = 0.5 * 0.3 * (_softmax(np.float64(logits[0])) - one_hot) * np.asarray(batch["clip_mask"])[:, None] / 3
+    np.testing.assert_allclose(gradients[0], scene_gradient, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(gradients[1], 2 * weight * (y - on) / mask.sum(), rtol=1e-5, atol=1e-8)
+    # The weights are loss multipliers.
+    assert float(scene["loss"] / scene["plain_loss"]) == pytest.approx(0.3)
+    ratios = [event[f"{kind}_loss"] / event[f"{kind}_plain_loss"] for kind in ("active", "inactive")]
+    assert list(map(float, ratios)) == pytest.approx([0.7, 0.2])
+
+
 def test_sum_is_mean_times_frames_times_events():
     """With the paper's 500 frames and 25 events, the reductions differ by a factor of 12,500 on the event loss."""
     rng = np.random.default_rng(3)
@@ -279,6 +312,7 @@ def test_a_fully_masked_batch_has_loss_zero():
     scene = focal_loss.scene_sums(batch["scene_logits"], batch["scenes"], jnp.zeros(4, bool), eta=0.5)
     event = focal_loss.event_sums(batch["event_logits"], batch["active"], jnp.zeros((4, 6), bool), **FOCUS)
     assert focal_loss.multi_focal_loss(scene, event, scene["clips"], alpha=1.0, beta=1.0, reduction="mean") == 0
+    assert not any(jax.tree.leaves((scene, event)))
 
 
 def test_focusing_parameters_may_be_traced():

@@ -1,4 +1,4 @@
-"""Training steps with RAdam against PyTorch on the same batches, and bfloat16 against float32."""
+"""Training steps with RAdam against PyTorch on the same batches, bfloat16 against float32, and the figures of an epoch."""
 
 import functools
 
@@ -10,7 +10,7 @@ from flax import nnx
 
 from mfl_jax.network import joint_network
 from mfl_jax.network.joint_network import JointNetwork
-from mfl_jax.training import steps
+from mfl_jax.training import focal_loss, steps
 from mfl_jax.training.optimiser import make_optimiser
 from support.networks import SMALL, peer_network, split, tensor
 
@@ -20,6 +20,7 @@ STEPS = 12
 LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-2, 0.9, 0.999, 1e-8
 FOCAL = {"eta": 0.5, "gamma": 1.0, "zeta": 0.0625}
 PLAIN = {"eta": 0.0, "gamma": 0.0, "zeta": 0.0}
+UNWEIGHTED = {"scene_weight": 1.0, "active_weight": 1.0, "inactive_weight": 1.0}
 
 
 def training_batches():
@@ -137,7 +138,7 @@ def train_both(peer, weights, reduction, *, align):
     (group,) = optimiser.param_groups
     ours, theirs = StepMeter(state.params), StepMeter(list(map(tensor_array, network.parameters())))
     record = {"losses": [], "factors": [], "branches": [ours.branches, theirs.branches]}
-    scalars = {key: jnp.float32(value) for key, value in {**weights, "learning_rate": LEARNING_RATE}.items()}
+    scalars = {key: jnp.float32(value) for key, value in {**weights, **UNWEIGHTED, "learning_rate": LEARNING_RATE}.items()}
     for number, batch in enumerate(training_batches(), 1):
         optimiser.zero_grad()
         expected = peer_loss(peer, network, batch, state.feature_stats, reduction=reduction, **weights)
@@ -205,7 +206,7 @@ def test_rectification_begins_at_step_six():
 @pytest.mark.ci_only
 def test_bfloat16_keeps_the_state_in_float32_and_stays_close():
     """bfloat16 has 8 bits, so losses agree to a few percent: ties in a pool choose another maximum."""
-    fields = {**FOCAL, "alpha": 1.0, "beta": 1.0, "learning_rate": LEARNING_RATE}
+    fields = {**FOCAL, **UNWEIGHTED, "alpha": 1.0, "beta": 1.0, "learning_rate": LEARNING_RATE}
     scalars = {key: jnp.float32(value) for key, value in fields.items()}
     losses, gradients = {}, {}
     for compute in ("float32", "bfloat16"):
@@ -226,3 +227,78 @@ def test_bfloat16_keeps_the_state_in_float32_and_stays_close():
     text = take_step.lower(state, batch, scalars).as_text()
     convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     assert convolutions and all("xbf16>" in line and "xf32>" not in line for line in convolutions)
+
+
+SCENE_LOGITS = np.float32([[2.0, -1.0], [0.5, 3.0], [-200.0, 200.0]])
+SCENES = np.array([0, 0, 1])
+EVENT_LOGITS = np.float32([[[0.3, -2.0], [200.0, 200.0]], [[-200.0, 1.5], [-4.0, -0.2]], [[-200.0, 3.0], [2.5, 0.0]]])
+ACTIVE = np.array([[[True, False], [True, False]], [[True, True], [False, False]], [[False, True], [True, False]]])
+
+
+@jax.jit
+def loss_sums(scene_logits, scenes, event_logits, active, clip_mask, focal):
+    frame_mask = jnp.tile(clip_mask[:, None], 2)
+    return {
+        "scene": focal_loss.scene_sums(scene_logits, scenes, clip_mask, eta=focal["eta"]),
+        "event": focal_loss.event_sums(event_logits, active, frame_mask, gamma=focal["gamma"], zeta=focal["zeta"]),
+    }
+
+
+def multipliers(
+    scene_logits=SCENE_LOGITS, scenes=SCENES, event_logits=EVENT_LOGITS, active=ACTIVE, focal=FOCAL, parts=((1, 1, 1),)
+):
+    """The loss multipliers of scenes, active and inactive cells, with the sums of several parts of the clips added up."""
+    sums = [loss_sums(scene_logits, scenes, event_logits, active, np.array(part, bool), focal) for part in parts]
+    return select_multipliers(jax.tree.map(lambda *leaves: sum(leaves), *sums))
+
+
+def select_multipliers(sums):
+    counts = jax.device_get(steps.zero_sums(joint_network.TASKS, 2, 2))
+    tasks = {task: {**sums[task], "counts": counts[task]["counts"]} for task in sums}
+    figures = steps.epoch_figures({"clips": 3.0, **tasks}, reduction="mean")
+    event = figures["event"]
+    return [figures["scene"]["loss_multiplier"], event["loss_multiplier_active"], event["loss_multiplier_inactive"]]
+
+
+def multiplier_by_hand(margins, focus):
+    """The sum of f l over the sum of l in float64, with l = -log sigmoid(margin) and f = sigmoid(-margin)^focus."""
+    margins = np.float64(margins)
+    plain, factor = np.logaddexp(0, -margins), np.exp(-focus * np.logaddexp(0, margins))
+    return (factor * plain).sum() / plain.sum()
+
+
+@pytest.mark.parametrize("parts", [((1, 1, 1),), ((1, 0, 0), (0, 1, 1))], ids=["one sum", "two devices"])
+@pytest.mark.parametrize("scale", [1.0, 0.01], ids=["saturated", "not saturated"])
+def test_loss_multipliers_by_hand(parts, scale):
+    scene_logits, event_logits = scale * SCENE_LOGITS, scale * EVENT_LOGITS
+    scene_margins = (scene_logits[:, 0] - scene_logits[:, 1]) * [1, 1, -1]
+    expected = [
+        multiplier_by_hand(scene_margins, FOCAL["eta"]),
+        multiplier_by_hand(event_logits[ACTIVE], FOCAL["gamma"]),
+        multiplier_by_hand(-event_logits[~ACTIVE], FOCAL["zeta"]),
+    ]
+    got = multipliers(scene_logits, event_logits=event_logits, parts=parts)
+    assert got == pytest.approx(expected, rel=1e-5)
+    if scale == 1.0:
+        assert (
+            got[1] > 0.97
+        )  # the factor of the wrong saturated cell, which has nearly all of the plain loss; the mean factor is 0.3
+
+
+def test_loss_multipliers_of_plain_losses_are_one():
+    assert multipliers(focal=PLAIN) == pytest.approx([1, 1, 1], rel=1e-6)
+
+
+def test_loss_multipliers_of_nothing_are_none():
+    _, active, inactive = multipliers(active=np.zeros_like(ACTIVE))
+    assert active is None and 0 < inactive < 1
+    # Where all answers are right and saturated, the plain losses underflow to 0.
+    right = np.float32([[300.0, -300.0]] * 3), np.zeros(3, int), np.where(ACTIVE, np.float32(200), np.float32(-200))
+    assert multipliers(*right) == [None, None, None]
+
+
+def test_plain_losses_not_summed_since_the_start_of_the_epoch_leave_the_multipliers_out():
+    sums = jax.tree.map(lambda leaf: leaf + 1.0, jax.device_get(steps.zero_sums(joint_network.TASKS, 2, 2)))
+    assert select_multipliers({task: sums[task] for task in ("scene", "event")}) == [1, 1, 1]
+    sums["scene"]["plain_loss"] = sums["event"]["active_plain_loss"] = sums["event"]["inactive_plain_loss"] = np.float32(np.nan)
+    assert select_multipliers({task: sums[task] for task in ("scene", "event")}) == [None, None, None]

@@ -23,7 +23,7 @@ def read_json(file):
 
 
 def run_experiment(root, home, systems, **fields):
-    config = shrink_experiment(default.experiment(home.name, []), root, members_at_once=4, epochs=1, **fields)
+    config = shrink_experiment(default.experiment(home.name, []), root, members_at_once=4, **{"epochs": 1, **fields})
     config.systems.update(systems)
     assert experiment.run(config, home)
     return home, read_json(home / "results.json")
@@ -60,6 +60,46 @@ def test_runs_of_two_seeds_are_averaged(small_data, tmp_path):
     (row,) = results["rows"]
     assert "scene" not in row and row["event"]["micro_f"]["values"] == [run["event"]["micro_f"] for run in runs]
     assert {path.suffix for path in (home / "figures").iterdir()} == {".png", ".svg"} and (home / "report.html").is_file()
+
+
+SYSTEMS = {
+    "focal": {"tasks": ("event",), "gamma": 1.0, "zeta": 0.0625},
+    "flat": {"tasks": ("event",), "weights_from": "focal"},
+}
+
+
+@pytest.mark.ci_only
+def test_constant_weights_are_the_mean_multipliers_of_the_other_system(small_data, tmp_path):
+    prepare_stripped(small_data, tmp_path, "events")
+    home, results = run_experiment(tmp_path, tmp_path / "flat", SYSTEMS, epochs=2)
+    assert results["runs"] == {"complete": 4, "planned": 4}
+
+    def read_multipliers(system, cells):
+        files = [home / "members" / f"{system}-seed{seed}" / "metrics.jsonl" for seed in (0, 1)]
+        return [
+            json.loads(line)["train"]["event"][f"loss_multiplier_{cells}"]
+            for file in files
+            for line in file.read_text().splitlines()
+        ]
+
+    configs = [read_json(home / "members" / f"flat-seed{seed}" / "config.json") for seed in (0, 1)]
+    for cells in ("active", "inactive"):
+        source = read_multipliers("focal", cells)
+        assert len(source) == 4 and max(source) < 0.99
+        for config in configs:
+            assert config[f"{cells}_weight"] == pytest.approx(np.mean(source), rel=1e-12)
+        assert read_multipliers("flat", cells) == pytest.approx(4 * [np.mean(source)], rel=1e-5)
+    assert configs[0]["scene_weight"] == 1.0
+    # Begun again, a run keeps the weights it was begun with.
+    before = {file: file.read_bytes() for file in home.glob("members/*/config.json")}
+    scores = read_json(home / "members" / "flat-seed0" / "results.json")
+    for seed in (0, 1):
+        (home / "members" / f"flat-seed{seed}" / "results.json").unlink()
+        log = home / "members" / f"focal-seed{seed}" / "metrics.jsonl"
+        log.write_text(log.read_text().splitlines()[0] + "\n")  # the mean over its epochs would be another
+    run_experiment(tmp_path, home, SYSTEMS, epochs=2)
+    assert {file: file.read_bytes() for file in home.glob("members/*/config.json")} == before
+    assert read_json(home / "members" / "flat-seed0" / "results.json") == scores
 
 
 def test_fewer_epochs_than_the_runs_have_are_refused(small_data, tmp_path):

@@ -31,8 +31,11 @@ import pathlib, sys
 sys.path.insert(0, {tests!r})
 from support import small
 def get_config(kind="run"):
-    make = small.small_experiment if kind == "experiment" else small.small_config
-    return make(pathlib.Path({tmp!r}), devices=0)
+    tmp = pathlib.Path({tmp!r})
+    flat = {{"eta": 0.0, "gamma": 0.0, "zeta": 0.0, "weights_from": "proposed"}}
+    if kind == "experiment":
+        return small.small_experiment(tmp, systems={{"proposed": {{}}, "flat": flat}}, devices=0)
+    return small.small_config(tmp, devices=0)
 """
 
 
@@ -266,12 +269,14 @@ def test_hosts_share_the_runs_of_an_experiment(prepared):
     for count in (1, 2):
         succeed(count, "tests/support/host_worker.py", "experiment", prepared / f"experiment{count}")
     members = sorted(path.name for path in (prepared / "experiment1" / "members").iterdir())
-    assert len(members) == SEEDS
+    assert len(members) == 2 * SEEDS
     for member in members:
         one, two = (prepared / f"experiment{count}" / "members" / member for count in (1, 2))
         for a, b in zip(records(one), records(two), strict=True):
             assert a["train"]["loss"] == pytest.approx(b["train"]["loss"], rel=1e-3)
         assert {"results.json", "config.json", "checkpoints"} <= {path.name for path in two.iterdir()}
+        weights = [json.loads((folder / "config.json").read_text())["active_weight"] for folder in (one, two)]
+        assert weights[0] == pytest.approx(weights[1], rel=1e-3) and (weights[0] < 1) == member.startswith("flat")
     assert not (prepared / "experiment2" / "groups").exists()
 
 

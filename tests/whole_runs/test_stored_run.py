@@ -109,6 +109,8 @@ def test_training_resumes(stored):
         for task in ("scene", "event"):
             assert got[3]["train"][task][kind] == pytest.approx(want[3]["train"][task][kind], **tolerance)
     assert got[3]["train"]["loss"] == pytest.approx(want[3]["train"]["loss"], rel=1e-3)
+    # The version of the stored run did not log it.
+    assert 0 < got[3]["train"]["event"]["loss_multiplier_active"] < 1
     evaluate_run.evaluate_run(config, dataset, stored / "run", QUIET)
     assert_same_scores(read_json(stored / "run" / "results.json"), read_json(EXPECTED / "results_after_epoch_4.json"))
 
