@@ -44,7 +44,9 @@ def experiment(out: pathlib.Path) -> None:
     from support import small
 
     with mock.patch.object(write_report, "write_report"):
-        assert experiment.run(small.small_experiment(out.parent, members_at_once=2, epochs=2), out)
+        flat = {"eta": 0.0, "gamma": 0.0, "zeta": 0.0, "weights_from": "proposed"}
+        systems = {"proposed": {}, "flat": flat}
+        assert experiment.run(small.small_experiment(out.parent, systems, members_at_once=2, epochs=2), out)
 
 
 if __name__ == "__main__":

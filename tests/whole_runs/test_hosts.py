@@ -31,11 +31,8 @@ import pathlib, sys
 sys.path.insert(0, {tests!r})
 from support import small
 def get_config(kind="run"):
-    tmp = pathlib.Path({tmp!r})
-    flat = {{"eta": 0.0, "gamma": 0.0, "zeta": 0.0, "weights_from": "proposed"}}
-    if kind == "experiment":
-        return small.small_experiment(tmp, systems={{"proposed": {{}}, "flat": flat}}, devices=0)
-    return small.small_config(tmp, devices=0)
+    make = small.small_experiment if kind == "experiment" else small.small_config
+    return make(pathlib.Path({tmp!r}), devices=0)
 """
 
 
