@@ -24,7 +24,7 @@ def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation")
         `predicted_scene`: the most probable scene;
         `scene_right`: whether they agree;
         `scene_probability`: probability of the true scene;
-        `scene_counts`: whether the clip counts in scene scores: not if it is too short (`config.min_clip_share` of the run);
+        `scene_counts`: whether the clip counts in scene scores; False if it is too short (`config.min_clip_share` of the run);
         `event_f`: micro F of the frames at the threshold of the run, in percent; NaN if no event is active or detected;
         `missed_s`, `false_s`: dictionaries from event to seconds of missed and false detections, without events that have none.
 

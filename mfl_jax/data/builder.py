@@ -249,7 +249,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         return {"groups": groups} if any(groups.values()) else {}
 
     def _compute_fingerprint(self, spectrograms: Mapping[str, Spectrogram]) -> str:
-        """Hashes the label lists, the settings and all samples. Without groups the hash is that of versions that had none."""
+        """Hashes the label lists, the settings and all samples. Without groups the hash is the same as before groups existed."""
         scenes, events = self._collect_labels()
         config = self.builder_config
         content = {
@@ -310,7 +310,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
             )
 
     def _warn_of_groups_in_both_splits(self) -> None:
-        """Names groups, such as locations, that are to be learnt and scored."""
+        """Warns of groups, such as locations, that are in both splits."""
         development, evaluation = ({recording.group for recording in self.recordings[split]} - {""} for split in SPLITS)
         if shared := sorted(development & evaluation):
             warn(
@@ -319,7 +319,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
             )
 
     def _assign_folds(self, spectrograms: Mapping[str, Spectrogram]) -> dict[str, int]:
-        """Returns the fold of each development recording, by path; warns if groups are too few to fill the folds."""
+        """Returns the fold of each development recording, by path; warns if there are too few groups to fill the folds."""
         development = self.recordings["development"]
         assigned = self.assign_folds(development, {r.path: spectrograms[r.path].frames for r in development})
         empty = [str(fold) for fold in range(1, folds.FOLDS + 1) if fold not in assigned.values()]

@@ -34,9 +34,9 @@ def deal_scenes(recordings: Sequence[Recording]) -> dict[str, int]:
 def balance_groups(recordings: Sequence[Recording], frames: Mapping[str, int]) -> dict[str, int]:
     """Divides recordings by group, so that each fold has a similar share of the frames of each scene.
 
-    The longest group comes first; of equally long ones, that with the first path. Each goes to the fold that holds least of the
-    scenes of the group: sum over scenes s of (share of s in the fold) * (share of s in the group). Of equal folds it goes to
-    the one with the fewest frames, then to the first one. With `FOLDS` groups or more, no fold is empty.
+    Groups are placed one by one, the longest first; of equally long ones, the one with the first path. Each goes to the fold that
+    holds least of its scenes: the least sum over scenes s of (share of s in the fold) * (share of s in the group). Of equal folds
+    it goes to the one with the fewest frames, then to the first one. With `FOLDS` groups or more, no fold is empty.
 
     Args:
       recordings: each without a group is a group of its own.

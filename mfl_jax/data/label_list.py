@@ -7,7 +7,7 @@ A label list is a tab-separated UTF-8 text with the header
 and one row per event. `path` is relative to the folder of the recordings; times are seconds from the start of the recording. A
 recording without events has one row whose last three fields are empty. In a list of events alone, every scene_label is empty.
 
-A further column `group` is optional: a location, a session or a device, the same in all rows of a recording. `folds` keeps the
+The column `group` is optional: a location, a session or a device, the same in all rows of a recording. `folds` keeps the
 recordings of a group together.
 
 Labels and paths that look the same are the same, however they are spelled: see `spelling`. `event_rows` says how fields are
@@ -25,7 +25,7 @@ from mfl_jax.errors import InputError, warn
 
 COLUMNS = ("path", "scene_label", "event_start_time", "event_end_time", "event_label")
 GROUP = "group"
-"""The optional column."""
+"""Name of the optional column."""
 
 
 def read_label_list(

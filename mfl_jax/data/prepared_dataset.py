@@ -82,7 +82,7 @@ class Dataset:
 
         Args:
           split: its name.
-          min_clip_share: `config.min_clip_share`: least share of valid frames of a clip whose scene counts.
+          min_clip_share: as in the config; clips with a smaller share of valid frames do not count for scenes (`scene_mask`).
 
         Raises:
           InputError: there is no such split, or a spectrogram is not finite.

@@ -3,7 +3,7 @@
 import numpy as np
 
 ROUNDING = 1e-9
-"""Frames by which a clip may fall short: a share times the frames of a clip is rounded, as in 0.07 * 100 > 7."""
+"""Frames by which a clip may fall short, because the product of share and frames is rounded: 0.07 * 100 > 7."""
 
 
 def scene_mask(

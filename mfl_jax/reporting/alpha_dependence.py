@@ -8,7 +8,7 @@ from mfl_jax.reporting import paper, statistics, verdicts
 from mfl_jax.reporting.paper import CONVENTIONAL, PROPOSED, SCORES
 
 CLAIM_PREFIX = "alpha_"
-"""Of the keys of `judge_alpha_claims`; no alpha begins with it."""
+"""Prefix of the keys of `judge_alpha_claims`. The other claims have an alpha as their key."""
 
 Score = tuple[str, str]
 """Task and score, a key of `SCORES`."""
@@ -31,7 +31,7 @@ def summarise_alpha_dependence(rows: Sequence[Mapping[str, Any]], alphas: Sequen
       "spread": statistics and values of the highest minus the lowest score over alpha of each seed, per system and score,
       "spread_comparisons": conventional minus proposed spread, per score,
       "best_comparisons": the proposed system at each alpha minus the conventional one at its best alpha, which is that with the
-      highest mean, chosen for each score}. The comparisons are paired by seeds, and empty without common seeds of both systems.
+      highest mean, chosen for each score}. The comparisons are paired by seeds, and empty if the systems have no common seeds.
     """
     if len(alphas) < 2:
         return None

@@ -104,7 +104,7 @@ def _name_records(rows: list[summary.Row], records: Records) -> dict[str, list[l
 
 
 def _choose_curves(by_name: figures.Records) -> tuple[figures.Curves, str]:
-    """Loss multipliers if every epoch has them, else mean focal factors, which all versions log; and what they mean."""
+    """Returns loss multipliers if every epoch has them, else mean focal factors, which all versions log; and what they mean."""
     trained = [record["train"] for runs in by_name.values() for run in runs for record in run]
     if all(key in train[task] for train in trained for task, key in figures.LOSS_MULTIPLIERS if task in train):
         return figures.LOSS_MULTIPLIERS, "Loss multiplier: the loss divided by the plain loss of the same clips or frames."

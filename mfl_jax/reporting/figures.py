@@ -36,7 +36,7 @@ PARAMETERS = {
     "gamma": "focus gamma on active frames",
     "zeta": "focus zeta on inactive frames",
 }
-"""Config field that an experiment may vary -> what it is."""
+"""Config field that an experiment may vary -> its description."""
 
 
 def draw_scores_against(points: Sequence[tuple[float, Row]], lines: Sequence[Row], *, label: str) -> Figure:
@@ -70,7 +70,7 @@ def draw_scores_against(points: Sequence[tuple[float, Row]], lines: Sequence[Row
 
 
 def _fill_intervals(ax, places: Sequence[float], scores: Sequence[Mapping], colour: str, **settings) -> None:
-    """Fills between the ends of confidence intervals, if all scores have one; few runs may have one beyond the score's range."""
+    """Fills confidence intervals if all scores have one, clipped to the range of scores, which those of few runs can exceed."""
     if all(score["interval"] for score in scores):
         low, high = np.clip([score["interval"] for score in scores], 0, 100).T
         ax.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0, **settings)

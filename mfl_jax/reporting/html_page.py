@@ -35,13 +35,13 @@ NOTES = {
     "that ignore the audio; a system below its floor is worse than those. The paper's results were measured on the TUT "
     "recordings and are comparable only with results on the same data.",
     "intervals": "The interval over seeds says how much the mean would vary with other random seeds on the same recordings; the "
-    "interval over recordings (bootstrap) says how much it would vary with other recordings and the same trained networks. The "
-    "verdicts and the claim are about seeds.",
+    "interval over recordings (bootstrap) says how much it would vary with other recordings and the same trained networks. "
+    "Verdicts and claims use the variation over seeds.",
     "comparisons": "Run by run on the same seeds, first minus second, in points. The 95 % interval is over seeds. p (Holm) is "
     "p (t) corrected for the number of scores of one pair of systems; the others are not corrected. g is Hedges' effect size.",
     "alpha_dependence": "Spread: highest minus lowest score over alpha of each seed; mean over seeds, ± half of the 95 % "
     "confidence interval. It includes the noise of single runs, so it is not 0 even where alpha does not matter. Differences are "
-    "paired by seeds, with 95 % confidence interval and p corrected for the scores of one line (Holm). The best alpha of the "
+    "paired by seeds, with 95 % confidence interval and p corrected for the four scores of a row (Holm). The best alpha of the "
     "conventional system is chosen for each score by its mean over the same runs, which favours the conventional system.",
 }
 """Name of a table -> the paragraph below it."""
@@ -82,7 +82,7 @@ def build_page(results: Mapping[str, Any], tables: Mapping[str, Table], figures:
 
 
 def format_claims(claims: Mapping[str, str]) -> list[str]:
-    """Formats the judgements of the paper's claims: of that for each alpha with alpha in front, if there are several."""
+    """Formats the judgements of the paper's claims; those that differ by alpha begin with it if there are several."""
     by_alpha = {key: claim for key, claim in claims.items() if not key.startswith(CLAIM_PREFIX)}
     named = [claim if len(by_alpha) == 1 else f"With alpha = {alpha}: {claim}" for alpha, claim in by_alpha.items()]
     return named + [claim for key, claim in claims.items() if key not in by_alpha]

@@ -1,8 +1,8 @@
 """Confidence intervals over recordings: what the scores would be on other recordings, by the bootstrap.
 
 Recordings are drawn with replacement, as many as there are. Each seed is scored on the counts of the drawn recordings, and the
-scores are averaged over seeds, as the tables do: so the interval is one of the mean in the tables. Every system and seed gets the
-same draws, which makes differences of systems paired. Classes that no drawn recording has count as in `metrics`: their F is 0.
+scores are averaged over seeds, so the intervals are those of the means in the tables. Every system and seed gets the same draws,
+so differences between systems are paired. Classes that no drawn recording has count as in `metrics`: their F is 0.
 """
 
 import functools
@@ -26,7 +26,7 @@ class RedrawnScores(NamedTuple):
     """Scores of the seeds of one system on drawn recordings.
 
     Attributes:
-      recordings: that were drawn from, sorted.
+      recordings: those drawn from, sorted.
       scores: float64 [shape=(seeds, DRAWS)] each; an error rate without active events is NaN.
     """
 

@@ -24,7 +24,7 @@ RowKey = tuple[str, float | None, tuple[tuple[str, float], ...]]
 
 
 def build_key(system: str, alpha: float | None, sweep: Mapping[str, float] | None) -> RowKey:
-    """Builds the key of a row from what the row or `experiment_variants.identify_variant` says."""
+    """Builds the key of a row, from its own values or those that `experiment_variants.identify_variant` returns."""
     return system, alpha, tuple((sweep or {}).items())
 
 

@@ -49,7 +49,7 @@ def write_report(home: pathlib.Path, console: rich.console.Console | None = None
 
 
 def build_tables(results: Mapping[str, Any]) -> dict[str, tables.Table]:
-    """Builds the tables of the report; Table V only if a system detects events, that of alpha only if that varies."""
+    """Builds the tables of the report; Table V only if a system detects events, the alpha table only if alpha varies."""
     built = {
         "table4": tables.build_table_iv(results),
         "intervals": tables.build_interval_table(results),

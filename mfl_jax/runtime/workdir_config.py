@@ -22,8 +22,8 @@ MAY_CHANGE = (
 long to train, and how to score the trained network. `epochs` may not fall below the epochs that are trained already.
 """
 KEPT_FIELDS = ("mask_padding", "balance_learning_rate", "min_clip_share")
-"""Fields that keep their value in `ADDED_FIELDS` where a work directory has that one, because a command of today has another
-default than older runs. Any other change of them is refused.
+"""Fields whose default differs from their value in `ADDED_FIELDS`. A work directory of an older run keeps the
+latter. Any other change is refused.
 """
 ADDED_FIELDS: dict[str, Any] = {
     "balance": "fixed",
@@ -109,7 +109,7 @@ def missing_fields(stored: Mapping, current: Mapping) -> list[str]:
 def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
     """Checks that a work directory belongs to this config, up to the fields in `MAY_CHANGE`; sets `KEPT_FIELDS` of older runs.
 
-    An experiment may have more systems than its work directory.
+    The config of an experiment may have more systems than the one in the work directory.
 
     Returns:
       Whether the work directory already has a config.

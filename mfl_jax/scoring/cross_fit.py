@@ -27,11 +27,11 @@ def divide_recordings(recordings: Sequence[Recording], frames: Mapping[str, int]
 
 
 def pool_counts(parts: np.ndarray, choose: Callable[[np.ndarray], Rule], count: Callable[[Rule], np.ndarray]) -> np.ndarray:
-    """Counts over all recordings, each part with the rule that is chosen without it.
+    """Adds up the counts of all recordings, those of each part with the rule that is chosen without it.
 
     Args:
       parts: part of each recording, int [shape=(R,)].
-      choose: returns the rule chosen on some of the recordings, given as bool [shape=(R,)].
+      choose: returns the rule chosen on a selection of recordings, bool [shape=(R,)].
       count: returns the counts of a rule in each recording, int [shape=(R, C)].
 
     Returns:

@@ -64,10 +64,10 @@ def evaluate_run(
 
 
 def _read_membership(workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns what results.json says of the run's place in an experiment, whose report needs it; nothing for other runs."""
+    """Returns the keys of results.json that the report of the run's experiment needs; empty for other runs."""
     file = workdir / "results.json"
     before = {}
-    with contextlib.suppress(FileNotFoundError, ValueError):  # one that is not readable is replaced
+    with contextlib.suppress(FileNotFoundError, ValueError):  # an unreadable file is replaced
         before = json.loads(file.read_text(encoding="utf-8"))
     if before.get("fold"):
         raise InputError(

@@ -38,7 +38,7 @@ def _to_segments(active: np.ndarray, hop_s: float) -> np.ndarray:
 
 
 def count_frames(detected: Sequence[np.ndarray], active: Sequence[np.ndarray], score: str, hop_s: float) -> np.ndarray:
-    """Counts what the F-score of one event is computed from.
+    """Counts the frames or segments from which the F-score of one event is computed.
 
     Args:
       detected: one array per recording, bool [shape=(T,)].
@@ -65,7 +65,7 @@ class RuleCounts:
     """The counts of one event under any rule. Each rule is applied once, however often it is asked for."""
 
     def __init__(self, scores: Sequence[np.ndarray], active: Sequence[np.ndarray], score: str, hop_s: float) -> None:
-        """Keeps the inputs.
+        """Stores the inputs; nothing is computed yet.
 
         Args:
           scores: one array per recording, float32 [shape=(T,)].
@@ -98,7 +98,7 @@ def choose_rule(counts: RuleCounts, start: Rule, chosen: np.ndarray | None = Non
     Args:
       counts: of the event.
       start: the rule to begin with, which an event without labels keeps.
-      chosen: the recordings to choose on, bool [shape=(R,)]; None for all.
+      chosen: the recordings to choose the rule on, bool [shape=(R,)]; None for all.
     """
     chosen = np.ones(len(counts.labelled), bool) if chosen is None else chosen
     if not counts.labelled[chosen].any():

@@ -44,7 +44,7 @@ def _focus(member: Member) -> list[float]:
 
 
 def restore_weights(member: Member, home: pathlib.Path) -> Member:
-    """Returns a member with the weights that its config.json has if it was begun, else as it is.
+    """Returns a member with the weights in its config.json; unchanged if the run has not begun.
 
     Args:
       member: of an experiment.
@@ -58,9 +58,9 @@ def restore_weights(member: Member, home: pathlib.Path) -> Member:
 
 
 def restore_members(members: Sequence[Member], home: pathlib.Path) -> list[Member]:
-    """Returns the members with the weights that are stored, without those whose weights an earlier version did not log.
+    """Returns the members with their stored weights; leaves out, with a warning, systems whose weights can't be computed.
 
-    Warns of the systems that are left out.
+    That is so if an earlier version, which did not log loss multipliers, trained the runs that give the weights.
 
     Args:
       members: of an experiment.
@@ -69,7 +69,7 @@ def restore_members(members: Sequence[Member], home: pathlib.Path) -> list[Membe
     kept, left_out = [], {}
     for member in members:
         try:
-            resolve_weights(member, members, home)  # of the epochs so far: tells whether they have what is needed
+            resolve_weights(member, members, home)  # of the epochs so far; fails if they lack loss multipliers
         except InputError as error:
             left_out[member.system] = str(error)
         else:
@@ -99,7 +99,7 @@ def mean_multipliers(sources: Sequence[Member], home: pathlib.Path) -> dict[str,
     """Computes weights as the mean loss multipliers of finished runs over their epochs.
 
     Returns:
-      Config field -> weight: 1 for a task that is not trained and where there was nothing to weigh.
+      Config field -> weight; 1 if the task is not trained or no epoch has a value.
 
     Raises:
       InputError: an epoch has no loss multipliers.

@@ -88,7 +88,7 @@ def epoch_record(
 
 
 def format_epoch(record: Mapping) -> str:
-    """Formats an epoch as one line: loss, training scores, mean focal factors, validation score and speed."""
+    """Formats an epoch as one line: loss, training scores, focal weights, validation score and speed."""
     train = record["train"]
     parts = [f"epoch {record['epoch']}: loss {train['loss']:.4g}"]
     if "scene" in train:

@@ -27,7 +27,7 @@ def accumulate_counts(
 
     Returns:
       The sums, on the host, in int64 and float64 so that counts never overflow; and `by_clip`, the counts of each clip (see
-      `steps.eval_step`), with a `number` of -1 for rows that only fill a batch up.
+      `steps.eval_step`), with a `number` of -1 for padding rows.
     """
     total: dict = {}
     by_clip = []

@@ -14,11 +14,11 @@ from mfl_jax.training.run_group import Member
 EXPERIMENT_FIELDS = ("systems", "seeds", "alphas", "sweep", "folds", "members_at_once")
 """The fields that an experiment's config has beyond those of a run."""
 DATA_FIELDS = ("dataset", "data_dir", "manual_dir", "beam", "audio", "min_clip_share")
-"""Fields that decide on which clips runs are trained and scored. They are the same for all systems, which are compared."""
+"""Fields that decide which clips runs are trained and scored on; the same for all systems, so that they can be compared."""
 FOCUS = tuple(experiment_variants.FOCAL_TASKS)
 """Focusing parameters; the losses are plain where all are 0."""
 WEIGHTS_FROM = "weights_from"
-"""Key of a system that names another one, which gives its constant weights; not a config field."""
+"""Key of a system that names the system its constant weights come from; not a config field."""
 
 
 def expand_members(config: ConfigDict) -> list[Member]:
@@ -72,7 +72,7 @@ def _expand_system(config: ConfigDict, system: str) -> Iterator[Member]:
 
 
 def _check_weights_from(member: Member, first_runs: Mapping[str, Member]) -> None:
-    """Checks that a system with weights from another one differs from it in the focal factors alone.
+    """Checks that a system with weights from another one differs from it only in the focusing parameters.
 
     Args:
       member: first run of the system.

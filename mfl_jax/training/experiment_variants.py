@@ -15,7 +15,7 @@ def check_variants(config: Mapping) -> None:
     """Checks `config.alphas` and `config.sweep` of an experiment.
 
     Raises:
-      InputError: a value is invalid or given twice, both fields vary something, or no system has what a sweep varies.
+      InputError: a value is invalid or given twice, both fields are set, or no system has the task and focal loss of a sweep.
     """
     if unknown := sorted(set(config["sweep"]) - set(FOCAL_TASKS)):
         raise InputError(f"config.sweep.{unknown[0]}: not a field to sweep; those are {', '.join(FOCAL_TASKS)}")
@@ -63,8 +63,8 @@ def list_variants(config: Mapping, system: str) -> list[dict[str, float]]:
       system: its name.
 
     Returns:
-      The fields that each variant sets: alpha where the experiment varies it; otherwise none for the system as it is, then one
-      focal parameter each. A swept value that the system has anyway is no variant.
+      The fields that each variant sets. If the experiment varies alpha: alpha. Otherwise none for the system as configured, then
+      one focal parameter each; the system's own value is left out.
     """
     fields = _merge_fields(config, system)
     if config["alphas"]:

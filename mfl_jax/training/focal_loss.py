@@ -132,9 +132,9 @@ def event_sums(
       active_weight, inactive_weight: multiply the losses of active and inactive cells.
 
     Returns:
-      float32 scalars that add up over batches and devices: `loss`; for active and for inactive (frame, event) cells the sums
-      `active_loss`, `active_factor` (focal factors) and `active_plain_loss`, `inactive_loss` ...; `active` and `inactive`, the
-      numbers of such cells.
+      float32 scalars that add up over batches and devices: `loss`, the sum over (frame, event) cells; `active_loss`,
+      `active_factor` (focal factors) and `active_plain_loss`, the sums over active cells; the same with `inactive_`; `active`
+      and `inactive`, the numbers of such cells.
     """
     terms = event_focal_terms(logits, active, gamma=gamma, zeta=zeta)
     loss = jnp.where(active, active_weight, inactive_weight) * terms.loss
@@ -170,7 +170,7 @@ def multi_focal_loss(
     Args:
       scene: sums of a batch; None if the scene task is not trained.
       event: sums of a batch; None if the event task is not trained.
-      clips: number of clips in the batch. Short clips may count in it and not in `scene["clips"]`.
+      clips: number of clips in the batch, including those that are too short for `scene["clips"]`.
       alpha: weight of the SCENE loss.
       beta: weight of the EVENT loss.
       reduction: `mean` divides the scene loss by its clips and the event loss by the unmasked (frame, event) cells. `sum` uses

@@ -31,7 +31,7 @@ def count_recordings(by_clip: Mapping, clips: Clips) -> Counts:
       [shape=(R,)], and `answers`: its clips by predicted scene, int32 [shape=(R, S)]. If events were counted, everything that
       `metrics.frame_counts` returns, int32, with a leading axis of recordings.
     """
-    counted = by_clip["number"] >= 0  # the others fill up a batch
+    counted = by_clip["number"] >= 0  # the others are padding
     names, index = np.unique(clips.recording[by_clip["number"][counted]], return_inverse=True)
 
     def add_up(leaf: np.ndarray) -> np.ndarray:
@@ -89,7 +89,7 @@ def read_counts(folder: pathlib.Path, results: Mapping) -> Counts | None:
 
     Returns:
       The counts; None if there is no file, as after an evaluation by an earlier version, or if its sums are not those of
-      results.json, so that it belongs to another evaluation.
+      results.json, so that it comes from another evaluation.
 
     Raises:
       InputError: the file is damaged.

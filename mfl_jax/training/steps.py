@@ -80,7 +80,7 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
 
 
 def _clip_counts(scene_logits, event_logits, batch, *, threshold: float) -> dict:
-    """Counts clip by clip what `batch_sums` counts; `number` of the batch tells which clips."""
+    """Computes the counts of `batch_sums` for each clip, with the `number` of each clip in the batch."""
     counts: dict[str, Any] = {"number": batch["number"]}
     if scene_logits is not None:
         answers = (scene_logits.argmax(-1)[:, None] == jnp.arange(scene_logits.shape[-1])) & batch["scene_mask"][:, None]

@@ -202,7 +202,7 @@ def test_an_empty_column_of_groups_changes_nothing(recordings, prepared, tmp_pat
     assert "groups" not in (dataset.directory / "metadata.json").read_text()
 
 
-def test_too_few_groups_for_the_folds_are_named(tmp_path, capsys):
+def test_too_few_groups_for_the_folds_get_a_warning(tmp_path, capsys):
     root = write_few(tmp_path)
     prepare_small(tmp_path / "plain", root)
     assert "folds" not in capsys.readouterr().err  # folds may never be used

@@ -70,7 +70,7 @@ GROUPED = (
 )
 
 
-def test_groups_are_read_and_spelled_alike(tmp_path):
+def test_groups_are_read_and_normalised(tmp_path):
     got = label_list.read_label_list(write(tmp_path, GROUPED))
     assert [(recording.path, recording.group) for recording in got] == [("a.wav", "Küche 1"), ("b.wav", ""), ("c.wav", "Küche 1")]
     assert {recording.group for recording in label_list.read_label_list(write(tmp_path, LIST))} == {""}
@@ -85,7 +85,7 @@ def test_two_groups_of_one_recording_are_refused(tmp_path, other):
 
 
 @pytest.mark.parametrize("name", ["Group", "groups", "GROUPS"])
-def test_a_column_that_may_be_meant_as_groups_is_named(tmp_path, capsys, name):
+def test_a_misspelled_group_column_gets_a_warning(tmp_path, capsys, name):
     path = write(tmp_path, GROUPED.replace("group", name))
     assert {recording.group for recording in label_list.read_label_list(path)} == {""}
     expected = f"warning: {path}, row 1: the column '{name}' is not used; the column of groups is called 'group'\n"

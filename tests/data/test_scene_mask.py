@@ -46,7 +46,7 @@ def test_clips_in_memory_and_on_disk_carry_the_mask(prepared, share):
 
 
 def test_every_kind_of_batch_carries_the_mask(prepared, monkeypatch):
-    """Streamed, on the devices, and for several runs; rows that fill the last batch up never count."""
+    """Streamed, on the devices, and for several runs; padding rows of the last batch never count."""
     clips = prepared.read("development", min_clip_share=0.61)
     order = np.concatenate([np.flatnonzero(~clips.scene_mask), np.flatnonzero(clips.scene_mask)])[4:]  # 4 short clips, 16 others
     expected = np.zeros(24, bool)

@@ -56,7 +56,7 @@ def test_the_best_alpha_is_chosen_by_the_mean_of_each_score():
     assert [entry["difference"]["mean"] for entry in best[8:]] == [12.5, 12.5, -37.5, 12.5]
 
 
-def test_sentences_are_on_the_papers_alpha():
+def test_sentences_are_about_the_papers_alpha():
     claims = alpha_dependence.judge_alpha_claims(alpha_dependence.summarise_alpha_dependence(ROWS, ALPHAS))
     assert set(claims) == {"alpha_spread", "alpha_best_0.001"}
     titles = ", ".join(summary.SCORES.values())
@@ -66,7 +66,7 @@ def test_sentences_are_on_the_papers_alpha():
     assert "corrected for 4 scores by Holm's method" in claims["alpha_best_0.001"]
 
 
-def test_a_larger_spread_and_a_worse_score_are_said():
+def test_a_larger_spread_and_a_worse_score_are_stated():
     swapped = [{**row, "system": {"proposed": "conventional_mtl", "conventional_mtl": "proposed"}[row["system"]]} for row in ROWS]
     for row in swapped:
         row["alpha"] *= 2  # none is the paper's
@@ -117,7 +117,7 @@ def test_the_table_has_a_line_per_comparison():
     assert table[5][1].startswith("+3.00 (+2.75 to +3.25), p 0.0015")
 
 
-def test_sentences_on_every_alpha_have_no_alpha_in_front():
+def test_sentences_about_every_alpha_have_no_prefix():
     claims = {"0.1": "a.", "1": "b.", "alpha_spread": "c."}
     assert html_page.format_claims(claims) == ["With alpha = 0.1: a.", "With alpha = 1: b.", "c."]
     assert html_page.format_claims({"": "a."}) == ["a."]

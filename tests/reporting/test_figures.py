@@ -35,7 +35,7 @@ def test_scores_against_a_swept_field(homes):
         assert len(lines) == len(ax.collections) == 2  # each with a band
 
 
-def test_scores_against_alpha_have_systems_without_it_as_lines(homes):
+def test_scores_against_alpha_show_systems_without_it_as_lines(homes):
     results, chosen = choose(homes["figure2"])
     figure = chosen["figure2"].draw()
     for ax, (task, name) in zip(figure.axes, summary.SCORES, strict=True):

@@ -60,7 +60,7 @@ def test_the_recordings_as_they_are_have_the_scores_of_the_run():
     assert {score: values[0] for score, values in got.items()} == pytest.approx(score_by_hand(counts, range(RECORDINGS)))
 
 
-def test_every_draw_takes_as_many_recordings_and_is_repeated():
+def test_every_draw_has_as_many_recordings_and_is_reproducible():
     draws = recording_bootstrap.draw_recordings(7)
     assert draws.shape == (2000, 7) and set(draws.sum(1)) == {7} and len(np.unique(draws, axis=0)) > 500
     recording_bootstrap.draw_recordings.cache_clear()
@@ -74,7 +74,7 @@ def scene_counts(right, clips=10):
     return {"recording": names, "scene": np.zeros(len(right), int), "answers": np.stack([right, clips - right], 1)}
 
 
-def test_equal_recordings_have_an_interval_of_no_width():
+def test_equal_recordings_have_an_interval_of_zero_width():
     redrawn = recording_bootstrap.redraw_seeds([scene_counts([4] * 5), scene_counts([6] * 5)])
     # Micro: (40 + 60) / 2. Macro: F of the true scene is 2 * 4 / (4 + 10) and 2 * 6 / (6 + 10), of the absent scene 0.
     assert recording_bootstrap.mean_interval(redrawn, ("scene", "micro_f")) == pytest.approx([50, 50])
@@ -144,7 +144,7 @@ def test_rows_and_comparisons_of_a_report_have_intervals(homes):
         assert entry["recordings_interval"] == pytest.approx(np.percentile(first - second, [2.5, 97.5]).tolist())
 
 
-def test_folds_are_drawn_from_together(homes):
+def test_recordings_of_all_folds_are_drawn_together(homes):
     results = summary.summarise_experiment(homes["folds"])
     parts = members_counts(homes["folds"], *(f"proposed-fold{fold}-seed0" for fold in (1, 2, 3, 4)))
     joined = recording_counts.join_recordings(parts)

@@ -112,7 +112,7 @@ def test_one_row_per_swept_value(homes):
     assert "proposed with eta 1 differs from proposed" in entry["verdict"]
 
 
-def test_experiments_made_before_sweeps_existed_are_summarised(homes, tmp_path):
+def test_experiments_from_before_sweeps_are_summarised(homes, tmp_path):
     home = shutil.copytree(homes["figure2"], tmp_path / "home")
     config = json.loads((home / "config.json").read_text())
     del config["sweep"]

@@ -159,7 +159,7 @@ def test_runs_at_once_may_change_between_calls(tmp_path):
     assert workdir_config.check_workdir(tmp_path / "home", small_experiment(tmp_path, members_at_once=2))
 
 
-def test_an_experiment_may_get_more_systems(tmp_path):
+def test_systems_can_be_added_to_an_experiment(tmp_path):
     workdir_config.claim_workdir(tmp_path / "home", small_experiment(tmp_path))
     more = {"proposed": {}, "other": {"eta": 1.0}}
     assert workdir_config.check_workdir(tmp_path / "home", small_experiment(tmp_path, systems=more))
@@ -168,7 +168,7 @@ def test_an_experiment_may_get_more_systems(tmp_path):
             workdir_config.check_workdir(tmp_path / "home", small_experiment(tmp_path, systems=systems))
 
 
-def test_an_experiment_made_before_sweeps_existed_goes_on(tmp_path):
+def test_an_experiment_from_before_sweeps_resumes(tmp_path):
     workdir_config.claim_workdir(tmp_path / "home", small_experiment(tmp_path))
     stored = json.loads((tmp_path / "home" / "config.json").read_text())
     assert stored.pop("sweep") == {"eta": [], "gamma": [], "zeta": []}

@@ -26,14 +26,14 @@ def fit(scores, active, parts=PARTS):
 ACTIVE = np.repeat([False, True], 100)
 
 
-def test_equal_parts_have_equal_figures():
+def test_equal_parts_have_equal_f():
     """A fifth of the active frames can't be told from the others."""
     recording = np.concatenate([blocks(0.2, 0.6)[:-20], np.full(20, 0.2, np.float32)])
     in_sample, cross_fitted = fit([recording] * 4, [ACTIVE] * 4)
     assert in_sample == cross_fitted == pytest.approx(2 * 80 / (2 * 80 + 20))
 
 
-def test_thresholds_that_differ_between_parts_give_a_lower_figure():
+def test_thresholds_that_differ_between_parts_lower_f():
     """Parts 1 and 2 have inactive frames at 0.1 and active ones at 0.3; parts 3 and 4 have 0.3 and 0.6, and part 4 is longer.
 
     All: a threshold up to 0.3 has 600 hits and 400 false alarms, F = 1200 / 1600. One up to 0.6 has 400 hits and misses 200, F =

@@ -175,7 +175,7 @@ def test_event_without_labels_keeps_its_rule():
     assert choose([], [], start=start) == (start, 0.0, 0.0)
 
 
-def test_a_rule_is_chosen_on_some_recordings_alone():
+def test_a_rule_is_chosen_only_on_the_given_recordings():
     """The recordings need 0.3 and 0.7."""
     scores = [blocks((100, 0.26), (100, 0.3)), blocks((100, 0.66), (100, 0.7))]
     active = [scores[0] > 0.28, scores[1] > 0.68]

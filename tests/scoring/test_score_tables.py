@@ -29,7 +29,7 @@ def test_printed_lists():
     assert ["[red]car", "80.00", "100.00", "1", "1"] in rows
 
 
-def test_the_best_thresholds_are_said_to_be_chosen_on_the_recordings():
+def test_the_table_says_what_the_best_thresholds_were_chosen_on():
     scores = event_list_scores.score_event_lists({"x": events((0, 2, "car"))}, {"x": events((0, 2, "car"))})
     note = "best: at thresholds chosen on these very recordings"
     assert note not in print_to_text(scores)

@@ -119,7 +119,7 @@ def tune_by_hand(tmp_path, monkeypatch, dataset):
     return json.loads((tmp_path / "postprocessing.json").read_text()), printed.getvalue()
 
 
-def test_the_honest_figure_is_cross_fitted(tmp_path, monkeypatch):
+def test_the_cross_fitted_f_is_reported(tmp_path, monkeypatch):
     contents, printed = tune_by_hand(tmp_path, monkeypatch, Held())
     # TP of bell and hum: 400 and 600 both ways. 2 TP + FP + FN of hum is 1200; of bell 1000, and 1400 when cross-fitted.
     assert contents["held_out_total"]["after"] == pytest.approx({"micro_f": 100 * 2000 / 2200, "macro_f": (80 + 100) / 2})
@@ -137,7 +137,7 @@ def test_the_honest_figure_is_cross_fitted(tmp_path, monkeypatch):
     assert any(line.startswith("cross-fitted: ") and "best checkpoint" in line for line in lines)
 
 
-def test_a_data_set_without_label_lists_has_no_honest_figure(tmp_path, monkeypatch):
+def test_a_data_set_without_label_lists_has_no_cross_fitted_f(tmp_path, monkeypatch):
     class Older(Held):
         def recordings(self, split):
             raise InputError("held: prepared by an older version, without label lists; delete it and prepare again")

@@ -99,7 +99,7 @@ def test_a_checkpoint_without_file_digests_counts_if_its_arrays_are_intact(two, 
 
 
 @pytest.mark.parametrize(("batches", "filled"), [(0, 0), (3, np.nan), ([3, 3], [np.nan, np.nan]), ([0, 0], [0, 0])])
-def test_sums_that_an_earlier_version_did_not_compute(tmp_path, batches, filled):
+def test_sums_missing_from_an_older_checkpoint_are_filled(tmp_path, batches, filled):
     """Within an epoch they are unknown; of a run, and of two runs stacked."""
     batches = np.float32(batches)
     old = {"batches": batches, "event": {"loss": 2 * batches}}

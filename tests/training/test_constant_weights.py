@@ -69,7 +69,7 @@ def test_swept_runs_give_no_weights(tmp_path):
     assert [source.name for source in sources] == ["proposed-seed0", "proposed-seed1"]
 
 
-def test_a_multiplier_of_nothing_leaves_the_weight_at_one(tmp_path):
+def test_without_a_multiplier_the_weight_is_one(tmp_path):
     members, by_name = expand(tmp_path, seeds=1)
     log(by_name["proposed-seed0"], tmp_path, (0.5, None, 0.25))
     assert weights(constant_weights.resolve_weights(by_name["flat-seed0"], members, tmp_path)) == [0.5, 1.0, 0.25]
@@ -86,7 +86,7 @@ def test_a_run_that_was_begun_keeps_its_weights(tmp_path):
     assert workdir_config.check_workdir(again.folder(tmp_path), again.config)
 
 
-def test_a_system_is_left_out_where_an_earlier_version_trained_the_other(tmp_path, capsys):
+def test_a_system_is_left_out_if_an_earlier_version_trained_its_source(tmp_path, capsys):
     members, by_name = expand(tmp_path, seeds=1)
     source = by_name["proposed-seed0"]
     source.folder(tmp_path).mkdir(parents=True)

@@ -72,7 +72,7 @@ def test_a_sweep_is_set_on_the_command_line(tmp_path, monkeypatch, text, names):
     assert [member.name for member in members] == [f"proposed-{name}seed0" for name in names]
 
 
-def test_an_ablation_has_the_eta_of_the_papers_text():
+def test_an_ablation_has_the_eta_of_the_papers_running_text():
     config = ablations.get_config()
     assert config.systems.proposed_eta1.to_dict() == {**config.systems.proposed.to_dict(), "eta": 1.0}
 

@@ -15,7 +15,7 @@ class FakeClips:
 
 
 BY_CLIP = {
-    "number": np.array([4, 1, -1, 0, 2]),  # in any order; -1 fills a batch up
+    "number": np.array([4, 1, -1, 0, 2]),  # in any order; -1 is padding
     "scene": {"true": np.array([1, 0, 0, 1, 1]), "answers": np.eye(2, dtype=int)[[1, 1, 0, 0, 1]]},
     "event": {"tp": np.array([[1, 2], [3, 4], [9, 9], [10, 20], [100, 200]]), "active": np.array([3, 7, 9, 30, 300])},
 }

@@ -16,7 +16,7 @@ PLAIN = {"alpha": 2.0, "beta": 1.0, "gamma": 0.0, "zeta": 0.0, "eta": 0.0}
 
 
 def make_batch(scene_mask):
-    """Four clips of 5, 5, 1 and 3 frames, and one that only fills the batch up."""
+    """Four clips of 5, 5, 1 and 3 frames, and a padding clip."""
     rng = np.random.default_rng(4)
     clips = len(scene_mask)
     return {

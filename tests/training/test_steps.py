@@ -297,7 +297,7 @@ def test_loss_multipliers_of_nothing_are_none():
     assert multipliers(*right) == [None, None, None]
 
 
-def test_plain_losses_not_summed_since_the_start_of_the_epoch_leave_the_multipliers_out():
+def test_without_plain_losses_of_the_whole_epoch_multipliers_are_none():
     sums = jax.tree.map(lambda leaf: leaf + 1.0, jax.device_get(steps.zero_sums(joint_network.TASKS, 2, 2)))
     assert select_multipliers({task: sums[task] for task in ("scene", "event")}) == [1, 1, 1]
     sums["scene"]["plain_loss"] = sums["event"]["active_plain_loss"] = sums["event"]["inactive_plain_loss"] = np.float32(np.nan)

@@ -90,7 +90,7 @@ def test_constant_weights_are_the_mean_multipliers_of_the_other_system(small_dat
             assert config[f"{cells}_weight"] == pytest.approx(np.mean(source), rel=1e-12)
         assert read_multipliers("flat", cells) == pytest.approx(4 * [np.mean(source)], rel=1e-5)
     assert configs[0]["scene_weight"] == 1.0
-    # Begun again, a run keeps the weights it was begun with.
+    # A resumed run keeps its weights.
     before = {file: file.read_bytes() for file in home.glob("members/*/config.json")}
     scores = read_json(home / "members" / "flat-seed0" / "results.json")
     for seed in (0, 1):
