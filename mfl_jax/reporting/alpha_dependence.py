@@ -114,7 +114,7 @@ def judge_alpha_claims(dependence: Mapping[str, Any] | None) -> dict[str, str]:
         return {}
     claim = "The paper's claim that the proposed system works regardless of alpha"
     if not dependence["spread_comparisons"]:
-        needs = "the systems proposed and conventional_mtl, both with every alpha of one seed"
+        needs = "proposed and conventional_mtl, with at least one seed that has finished every alpha"
         return {"alpha_spread": f"{claim} was not tested: it needs {needs}."}
     judgement = verdicts.judge_scores(
         dependence["spread_comparisons"],

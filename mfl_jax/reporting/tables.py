@@ -57,10 +57,11 @@ def build_interval_table(results: Mapping[str, Any]) -> Table:
     titles = {score: f"{title} [%]" for score, title in SCORES.items()} | {("event", "error_rate"): "event error rate"}
     table = [["System", "Score", "Mean", "95 % over seeds", "95 % over recordings"]]
     for row in results["rows"]:
+        system = format_system(row["system"], row["alpha"], row["sweep"])
         for (task, name), title in titles.items():
             if (summary := row.get(task, {}).get(name)) is not None:
                 intervals = [_format_interval(summary[key], "") for key in ("interval", "recordings_interval")]
-                table.append([format_system(row["system"], row["alpha"]), title, f"{summary['mean']:.2f}", *intervals])
+                table.append([system, title, f"{summary['mean']:.2f}", *intervals])
     return table
 
 

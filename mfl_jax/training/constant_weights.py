@@ -113,8 +113,8 @@ def mean_multipliers(sources: Sequence[Member], home: pathlib.Path) -> dict[str,
                     continue
                 if key not in record["train"][task]:
                     raise InputError(
-                        f"{file}: epoch {record['epoch']} has no {key}, which the weights of another system need; train "
-                        "with another --workdir for them"
+                        f"{file}: epoch {record['epoch']} has no {key}, because an earlier version trained it; the constant "
+                        "weights of another system need it, so train both in another --workdir"
                     )
                 if (value := record["train"][task][key]) is not None:
                     values[field].append(value)

@@ -102,5 +102,5 @@ def read_counts(folder: pathlib.Path, results: Mapping) -> Counts | None:
             counts = dict(stored)
         total = sum_recordings(counts)
     except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: not readable ({error}); delete it, and evaluate the run again (--mode=evaluate)") from None
+        raise InputError(f"{file}: not readable ({error}); delete it to do without an interval over recordings") from None
     return counts if total == results.get("counts") else None
