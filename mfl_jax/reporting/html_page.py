@@ -36,6 +36,7 @@ NOTES = {
     "recordings and are comparable only with results on the same data.",
     "intervals": "The interval over seeds says how much the mean would vary with other random seeds on the same recordings; the "
     "interval over recordings (bootstrap) says how much it would vary with other recordings and the same trained networks. "
+    "Recordings are drawn one by one; where those of one location or session are alike, the interval is too narrow. "
     "Verdicts and claims use the variation over seeds.",
     "comparisons": "Run by run on the same seeds, first minus second, in points. The 95 % interval is over seeds. p (Holm) is "
     "p (t) corrected for the number of scores of one pair of systems; the others are not corrected. g is Hedges' effect size.",
@@ -65,8 +66,9 @@ def build_page(results: Mapping[str, Any], tables: Mapping[str, Table], figures:
         *(f"<p class='claim'>{html.escape(claim)}</p>" for claim in claims),
     ]
     for name, heading in HEADINGS.items():
-        if name in tables:
-            parts += [f"<h2>{heading}</h2>", build_html_table(tables[name])]
+        if name not in tables:
+            continue
+        parts += [f"<h2>{heading}</h2>", build_html_table(tables[name])]
         if name in NOTES:
             parts.append(f"<p>{NOTES[name]}</p>")
         if name == "intervals" and results["recordings_note"]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mfl_jax import metrics
+from mfl_jax.reporting.tables import format_system
 from mfl_jax.training.recording_counts import FILE, Counts
 
 DRAWS = 2000
@@ -126,13 +127,13 @@ def note_missing(rows: Sequence[Mapping[str, Any]], *, folds: bool) -> str:
     missing = [row for row in rows if any(task in row and row[task]["micro_f"]["recordings_interval"] is None for task in tasks)]
     if not missing:
         return ""
-    systems = ", ".join(dict.fromkeys(row["system"] for row in missing))
+    systems = ", ".join(format_system(row["system"], row["alpha"], row["sweep"]) for row in missing)
     remedy = (
         "only training again writes it for the runs of a cross-validation"
         if folds
         else "python -m mfl_jax.main --mode=evaluate --workdir=.../members/NAME writes it (docs/experiments.md)"
     )
     return (
-        f"There is no interval over recordings for {systems}. It needs two recordings or more, and for each run a {FILE} that "
+        f"There is no interval over recordings of {systems}. It needs two recordings or more, and for each run a {FILE} that "
         f"agrees with its results.json; runs scored by earlier versions have none: {remedy}."
     )

@@ -41,7 +41,14 @@ def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
     for file in sorted(home.glob("members/*/results.json")):
         results = json.loads(file.read_text(encoding="utf-8"))
         counts = recording_counts.read_counts(file.parent, results)
-        runs.append({**results, "config": workdir_config.read_config(file.parent / "config.json"), "recordings": counts})
+        runs.append(
+            {
+                **results,
+                "member": file.parent.name,
+                "config": workdir_config.read_config(file.parent / "config.json"),
+                "recordings": counts,
+            }
+        )
     if not runs:
         raise InputError(f"{home}: no finished run; run python -m mfl_jax.experiment first")
     return runs
@@ -226,7 +233,7 @@ def _judge_claims(comparisons: Sequence[Mapping[str, Any]], *, by_alpha: bool) -
     """Judges the claim for each alpha, or once under the key ""."""
     if not by_alpha:
         return {"": judge_claim(comparisons)}
-    alphas = dict.fromkeys(entry["alpha"] for entry in comparisons)
+    alphas = dict.fromkeys(entry["alpha"] for entry in comparisons if entry["alpha"] is not None)
     return {f"{alpha:g}": judge_claim([entry for entry in comparisons if entry["alpha"] == alpha]) for alpha in alphas}
 
 

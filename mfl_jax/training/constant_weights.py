@@ -4,13 +4,14 @@ A system with such weights is a control. Its losses are balanced as those of the
 not adapt during training.
 """
 
+import collections
 import copy
 import dataclasses
 import math
 import pathlib
 from collections.abc import Sequence
 
-from mfl_jax.errors import InputError, warn
+from mfl_jax.errors import InputError, join_first, warn
 from mfl_jax.runtime import workdir_config
 from mfl_jax.training import epoch_log
 from mfl_jax.training.experiment_variants import FOCAL_TASKS
@@ -58,7 +59,7 @@ def restore_weights(member: Member, home: pathlib.Path) -> Member:
 
 
 def restore_members(members: Sequence[Member], home: pathlib.Path) -> list[Member]:
-    """Returns the members with their stored weights; leaves out, with a warning, systems whose weights can't be computed.
+    """Returns the members with their stored weights; leaves out, with a warning, those whose weights can't be computed.
 
     That is so if an earlier version, which did not log loss multipliers, trained the runs that give the weights.
 
@@ -66,16 +67,17 @@ def restore_members(members: Sequence[Member], home: pathlib.Path) -> list[Membe
       members: of an experiment.
       home: folder of the experiment.
     """
-    kept, left_out = [], {}
+    kept, left_out = [], collections.defaultdict(list)
     for member in members:
+        restored = restore_weights(member, home)
         try:
             resolve_weights(member, members, home)  # of the epochs so far; fails if they lack loss multipliers
         except InputError as error:
-            left_out[member.system] = str(error)
+            left_out[str(error)].append(member.name)
         else:
-            kept.append(restore_weights(member, home))
-    for system, reason in left_out.items():
-        warn(f"{reason}; system {system} is left out")
+            kept.append(restored)
+    for reason, names in left_out.items():
+        warn(f"{reason}; left out: {join_first(names)}")
     return kept
 
 

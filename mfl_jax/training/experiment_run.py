@@ -59,6 +59,10 @@ def train_parts(
             if not _wait_for_sources(part, members, home, stop=stop):
                 console.print(STOPPED)
                 return False
+            if not run_group.find_folder(part, home, devices).is_dir():
+                # The group has not begun. Members that finished in another one, with fewer systems or devices, stay as they are.
+                bar.advance(task, sum(steps[member.name] for member in part if run_group.is_finished(member, home)))
+                part = [member for member in part if not run_group.is_finished(member, home)]
             part = [constant_weights.resolve_weights(member, members, home) for member in part]
             fold = part[0].fold  # the same for all members of a group
             if fold not in floors:

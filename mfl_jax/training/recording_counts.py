@@ -3,6 +3,7 @@
 import io
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,6 +102,6 @@ def read_counts(folder: pathlib.Path, results: Mapping) -> Counts | None:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
             counts = dict(stored)
         total = sum_recordings(counts)
-    except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{file}: not readable ({error}); delete it to do without an interval over recordings") from None
     return counts if total == results.get("counts") else None

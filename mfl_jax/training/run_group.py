@@ -131,6 +131,17 @@ def train_group(
     return True
 
 
+def find_folder(members: Sequence[Member], home: pathlib.Path, devices: list) -> pathlib.Path:
+    """Returns the folder in which a group keeps its checkpoints; arguments as in `train_group`."""
+    names = [member.name for member in _fill_devices(members, devices)]
+    return home / "groups" / hashlib.sha256(repr(names).encode()).hexdigest()[:16]
+
+
+def _fill_devices(members: Sequence[Member], devices: list) -> list[Member]:
+    """Appends copies of the last member until each of the devices in use has equally many."""
+    return [*members, *[members[-1]] * (-len(members) % min(len(devices), len(members)))]
+
+
 class _Group:
     """Members that are trained at once, with their data, compiled steps and folders."""
 
@@ -139,11 +150,9 @@ class _Group:
         self.config, self.dataset, self.splits, self.home = members[0].config, splits.dataset, splits, home
         self.devices = devices[: min(len(devices), len(members))]
         self.members = members
-        copies = [members[-1]] * (-len(members) % len(self.devices))
-        self.padded = [*members, *copies]  # fills the devices up; the copies are dropped
-        names = [member.name for member in self.padded]
-        self.folder = home / "groups" / hashlib.sha256(repr(names).encode()).hexdigest()[:16]
-        self.about = {"members": names, "fingerprint": self.dataset.fingerprint}
+        self.padded = _fill_devices(members, devices)  # the copies are dropped
+        self.folder = find_folder(members, home, devices)
+        self.about = {"members": [member.name for member in self.padded], "fingerprint": self.dataset.fingerprint}
         self.training, *_ = splits.numbers(members[0].fold)
         self.batches = GroupBatches(
             [member.config.seed for member in self.padded],

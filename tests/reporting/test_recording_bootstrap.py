@@ -169,7 +169,7 @@ def test_a_report_of_runs_without_counts_says_so(homes, tmp_path, name, remedy):
     for entry in results["comparisons"]:
         assert (entry["recordings_interval"] is None) == ("proposed" in (entry["first"], entry["second"]))
     note = results["recordings_note"]
-    assert note.startswith("There is no interval over recordings for proposed. ") and remedy in note
+    assert note.startswith("There is no interval over recordings of Proposed (multi-focal). ") and remedy in note
     built = write_report.build_tables(results)
     assert f"<p>{note}</p>" in html_page.build_page(results, built, {})
     assert {row[4] == "" for row in built["intervals"] if "Proposed" in row[0] or "proposed" in row[0]} == {True}

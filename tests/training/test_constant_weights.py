@@ -86,7 +86,7 @@ def test_a_run_that_was_begun_keeps_its_weights(tmp_path):
     assert workdir_config.check_workdir(again.folder(tmp_path), again.config)
 
 
-def test_a_system_is_left_out_if_an_earlier_version_trained_its_source(tmp_path, capsys):
+def test_a_run_is_left_out_if_an_earlier_version_trained_its_source(tmp_path, capsys):
     members, by_name = expand(tmp_path, seeds=1)
     source = by_name["proposed-seed0"]
     source.folder(tmp_path).mkdir(parents=True)
@@ -94,7 +94,7 @@ def test_a_system_is_left_out_if_an_earlier_version_trained_its_source(tmp_path,
     with pytest.raises(InputError, match=r"proposed-seed0/metrics.jsonl: epoch 1 has no loss_multiplier, "):
         constant_weights.resolve_weights(by_name["flat-seed0"], members, tmp_path)
     assert constant_weights.restore_members(members, tmp_path) == [source]
-    assert capsys.readouterr().err.count("system flat is left out") == 1
+    assert capsys.readouterr().err.count("; left out: flat-seed0\n") == 1
     log(by_name["proposed-seed0"], tmp_path, (0.9, 0.5, 0.1))
     assert constant_weights.restore_members(members, tmp_path) == members
 
