@@ -41,14 +41,8 @@ def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
     for file in sorted(home.glob("members/*/results.json")):
         results = json.loads(file.read_text(encoding="utf-8"))
         counts = recording_counts.read_counts(file.parent, results)
-        runs.append(
-            {
-                **results,
-                "member": file.parent.name,
-                "config": workdir_config.read_config(file.parent / "config.json"),
-                "recordings": counts,
-            }
-        )
+        config = workdir_config.read_config(file.parent / "config.json")
+        runs.append({**results, "member": file.parent.name, "config": config, "recordings": counts})
     if not runs:
         raise InputError(f"{home}: no finished run; run python -m mfl_jax.experiment first")
     return runs
