@@ -13,7 +13,7 @@ from mfl_jax.network import gru_kernel, gru_recurrence
 pytestmark = pytest.mark.lightly_optimised
 
 # Frames, clips, units: one frame, one clip, exact multiples of the kernel's sizes, and sizes that it pads.
-SIZES = [(1, 1, 1), (6, 16, 32), (5, 17, 33)]
+SIZES = [*(pytest.param(size, marks=pytest.mark.ci_only) for size in ((1, 1, 1), (6, 16, 32))), (5, 17, 33)]
 
 
 def arrays(frames, clips, units, seed=0):

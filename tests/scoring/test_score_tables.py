@@ -30,6 +30,7 @@ def test_printed_lists():
 
 
 def test_the_table_says_what_the_best_thresholds_were_chosen_on():
+    pytest.importorskip("sed_scores_eval")
     scores = event_list_scores.score_event_lists({"x": events((0, 2, "car"))}, {"x": events((0, 2, "car"))})
     note = "best: at thresholds chosen on these very recordings"
     assert note not in print_to_text(scores)

@@ -12,7 +12,10 @@ from mfl_jax.training import steps
 pytestmark = pytest.mark.lightly_optimised
 
 SCENES, EVENTS, FRAMES = 3, 2, 5
-PLAIN = {"alpha": 2.0, "beta": 1.0, "gamma": 0.0, "zeta": 0.0, "eta": 0.0}
+PLAIN = {
+    "alpha": 2.0, "beta": 1.0, "gamma": 0.0, "zeta": 0.0, "eta": 0.0,
+    "scene_weight": 1.0, "active_weight": 1.0, "inactive_weight": 1.0,
+}  # fmt: skip
 
 
 def make_batch(scene_mask):

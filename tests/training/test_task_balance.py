@@ -90,6 +90,7 @@ def first_gradients(config, dataset):
     return float(loss), gradients, sums
 
 
+@pytest.mark.ci_only
 def test_uncertainty_starts_as_equal_weights_and_learns_from_the_losses(small_data):
     root, dataset = small_data
     plain, gradients, _ = first_gradients(small_config(root, alpha=1.0), dataset)
@@ -103,7 +104,7 @@ def test_uncertainty_starts_as_equal_weights_and_learns_from_the_losses(small_da
     assert float(learned["event"]) == pytest.approx(0.5 - float(event), rel=1e-5)
 
 
-@pytest.mark.parametrize("balance", ["uncertainty", "dwa"])
+@pytest.mark.parametrize("balance", [pytest.param("uncertainty", marks=pytest.mark.ci_only), "dwa"])
 def test_a_run_records_its_balance(small_data, tmp_path, balance):
     root, dataset = small_data
     assert loop.train(small_config(root, alpha=1.0, balance=balance, epochs=4), dataset, tmp_path / "run")

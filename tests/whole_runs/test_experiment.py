@@ -52,6 +52,7 @@ def test_cross_validation_scores_every_development_clip_once(small_data, tmp_pat
     assert (home / "report.html").is_file() and not (home / "groups").exists()
 
 
+@pytest.mark.ci_only
 def test_runs_of_two_seeds_are_averaged(small_data, tmp_path):
     assert prepare_stripped(small_data, tmp_path, "events").scenes == ()
     home, results = run_experiment(tmp_path, tmp_path / "events", {"cnn_bigru_sed": {"tasks": ("event",)}})

@@ -255,6 +255,7 @@ def test_hosts_with_different_commands_are_refused(prepared):
     assert_all_refuse(processes, "host 1 does not see the files that are written to")
 
 
+@pytest.mark.ci_only
 def test_hosts_that_each_find_the_same_mistake_all_name_it(prepared):
     assert_all_refuse(
         start(2, *command(prepared, prepared / "device", devices=1)), "config.devices is 1; must be 0 for several hosts"
