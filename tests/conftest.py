@@ -17,7 +17,7 @@ pytest.register_assert_rewrite("support.networks")  # its assertions show their 
 
 def pytest_collection_modifyitems(items):
     """Puts the long files first, so that no process is left alone with one at the end; skips `ci_only` unless MFL_JAX_CI=1."""
-    items.sort(key=lambda item: "whole_runs" not in item.path.parts)
+    items.sort(key=lambda item: not {"whole_runs", "test_types.py"}.intersection(item.path.parts))
     if os.environ.get("MFL_JAX_CI") != "1":
         for item in items:
             if item.get_closest_marker("ci_only"):

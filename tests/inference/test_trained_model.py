@@ -44,7 +44,8 @@ def sigmoid(logits):
     return 1 / (1 + np.exp(-logits))
 
 
-@pytest.mark.parametrize("task", ["scene", pytest.param("event", marks=pytest.mark.ci_only)])
+@pytest.mark.parametrize("task", ["scene", "event"])
+@pytest.mark.ci_only
 def test_model_of_one_task(dataset, tmp_path, log_mel, task):
     save_random_checkpoints(tmp_path / "run", dataset, 5, tasks=(task,))
     loaded = mfl_jax.load(tmp_path / "run")

@@ -46,6 +46,7 @@ def test_runs_logged_without_loss_multipliers_show_the_mean_factors(homes):
     assert list(active.get_ydata()) == pytest.approx([sum(epoch) / len(runs) for epoch in zip(*runs, strict=True)])
 
 
+@pytest.mark.ci_only
 def test_report_written_twice_is_the_same(reports, tmp_path):
     copy = shutil.copytree(reports["table4"], tmp_path / "copy")
     before = {path: path.read_bytes() for path in [copy / "results.json", *copy.glob("tables/*"), *copy.glob("figures/*.svg")]}

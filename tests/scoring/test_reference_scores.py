@@ -78,7 +78,7 @@ def test_clips_score_as_in_evaluation_at_any_overlap(evaluated, overlap):
     assert np.sum(scores["recordings"]["scene"]["confusion"]) == 4
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.5])
+@pytest.mark.parametrize("overlap", [pytest.param(0.0, marks=pytest.mark.ci_only), 0.5])
 def test_short_clips_have_no_scene_here_and_in_evaluation(evaluated, evaluated_run, trained_run, tmp_path, overlap):
     """The last clip of each recording has 30 of 50 frames; its frames still count for events."""
     workdir, root = shutil.copytree(evaluated_run, tmp_path / "run"), trained_run[1]

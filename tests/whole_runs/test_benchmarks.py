@@ -34,6 +34,7 @@ def test_sides_take_turns_after_a_warm_up_round():
     assert_times({name: {**side, "lowest_s": max(side["lowest_s"], 1e-12)} for name, side in times.items()}, "a", "b")
 
 
+@pytest.mark.ci_only
 def test_operations_agree_with_the_count_of_the_compiler(monkeypatch):
     # The CPU forms need other numbers of operations.
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, default, **others: default(*arrays))

@@ -88,6 +88,7 @@ def test_the_model_loads_and_predicts_what_it_did(stored, tmp_path):
     assert_close(read_json(tmp_path / "prediction.json"), read_json(EXPECTED / "prediction.json"), abs=1e-4)
 
 
+@pytest.mark.ci_only
 def test_evaluation_reproduces_its_scores(stored):
     config = config_of_today(stored)
     before = read_json(stored / "run" / "results.json")
