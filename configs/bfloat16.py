@@ -1,4 +1,4 @@
-"""What bfloat16 costs: the proposed system in float32 and in bfloat16, on the same seeds.
+"""Compares the proposed system in float32 and in bfloat16, on the same seeds.
 
 python -m mfl_jax.experiment --config=configs/bfloat16.py --config.manual_dir=DIR --workdir=runs/bfloat16
 python -m mfl_jax.experiment --config=configs/bfloat16.py:quick --workdir=runs/bfloat16_quick     # an hour on two cores

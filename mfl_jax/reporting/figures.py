@@ -127,7 +127,7 @@ FOCAL_WEIGHTS: Curves = {
 
 
 def draw_focal_weights(records: Records, curves: Curves) -> Figure:
-    """What multiplies the losses of scenes, active and inactive frames against epochs: how their balance moves.
+    """Draws the loss multipliers of scenes, active frames and inactive frames against epochs.
 
     Args:
       records: of the systems to draw.

@@ -20,7 +20,7 @@ from mfl_jax.training import experiment_variants, recording_counts
 Row = dict[str, Any]
 """A row of the tables, as `build_row` returns it."""
 RowKey = tuple[str, float | None, tuple[tuple[str, float], ...]]
-"""What tells a row from the others: system, alpha, and the swept field with its value."""
+"""Identifies a row: its system, its alpha, and the swept field with its value."""
 
 
 def build_key(system: str, alpha: float | None, sweep: Mapping[str, float] | None) -> RowKey:

@@ -53,7 +53,7 @@ def build_table_iv(results: Mapping[str, Any]) -> Table:
 
 
 def build_interval_table(results: Mapping[str, Any]) -> Table:
-    """Means with their two 95 % confidence intervals, over seeds and over recordings; empty cells where there is none."""
+    """Means with their two 95 % confidence intervals, over seeds and over recordings; a missing interval is an empty cell."""
     titles = {score: f"{title} [%]" for score, title in SCORES.items()} | {("event", "error_rate"): "event error rate"}
     table = [["System", "Score", "Mean", "95 % over seeds", "95 % over recordings"]]
     for row in results["rows"]:

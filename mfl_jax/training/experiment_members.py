@@ -83,7 +83,7 @@ def _check_weights_from(member: Member, first_runs: Mapping[str, Member]) -> Non
     if source is None or source is member or source.weights_from:
         names = [name for name, run in first_runs.items() if not run.weights_from]
         raise InputError(
-            f"{place}; must be a system of this experiment with weights of its own: {', '.join(names) or 'there is none'}"
+            f"{place}; must be a system of this experiment with weights of its own: {', '.join(names) or 'none here'}"
         )
     for field in FOCUS:
         if member.config[field] != 0:

@@ -1,4 +1,4 @@
-"""What the figures of an experiment show, read from their axes."""
+"""Tests the figures of an experiment by reading their axes."""
 
 import pytest
 

@@ -114,7 +114,7 @@ def test_runs_with_weights_from_others_come_last(alphas):
         ({"systems": {"mine": {"min_clip_share": 0.2}}}, "config.systems.mine sets 'min_clip_share', .* the same data"),
         ({"systems": {"mine": {"dataset": "soundscapes/full"}}}, "mine sets 'dataset', .*; set config.dataset"),
         ({"systems": {"focal": {}, "flat": {**FLAT, "weights_from": "other"}}}, "flat.weights_from is 'other'; .* own: focal$"),
-        ({"systems": {"flat": {**FLAT, "weights_from": "flat"}}}, "is 'flat'; must be a system of .* own: there is none"),
+        ({"systems": {"flat": {**FLAT, "weights_from": "flat"}}}, "is 'flat'; must be a system of .* own: none here"),
         (
             {"systems": {"a": {**FLAT, "weights_from": "b"}, "b": {**FLAT, "weights_from": "c"}, "c": {}}},
             "config.systems.a.weights_from is 'b'; must be a system of this experiment with weights of its own: c",
