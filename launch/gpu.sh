@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains and evaluates on this machine with all its NVIDIA GPUs. Installs into .venv the first time.
-#   launch/gpu.sh [FLAG ...] -- --config=configs/proposed.py
+#   launch/gpu.sh [FLAG ...] -- --config=configs/proposed.py --config.compute=bfloat16
 #
 #   --deterministic    identical results from run to run on the same GPUs and versions; slower (XLA_FLAGS=--xla_gpu_deterministic_ops=true)
 #   --module=MODULE    mfl_jax.main (default) or mfl_jax.experiment

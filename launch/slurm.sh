@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs mfl_jax under Slurm: one run on several nodes, or an array of runs. Submits a job, or runs inside an allocation (salloc).
-#   launch/slurm.sh --nodes=2 --gpus=8 --time=12:00:00 -- --config=configs/proposed.py --workdir=runs/proposed
-#   launch/slurm.sh --seeds=0-9 --time=4:00:00 -- --config=configs/proposed.py --workdir=runs/seeds
-#   launch/slurm.sh --list=FILE --time=4:00:00 -- --config=configs/proposed.py --workdir=runs/alphas
+#   launch/slurm.sh --nodes=2 --gpus=8 --time=12:00:00 -- --config=configs/proposed.py --config.compute=bfloat16 --workdir=runs/proposed
+#   launch/slurm.sh --seeds=0-9 --time=4:00:00 -- --config=configs/proposed.py --config.compute=bfloat16 --workdir=runs/seeds
+#   launch/slurm.sh --list=FILE --time=4:00:00 -- --config=configs/proposed.py --config.compute=bfloat16 --workdir=runs/alphas
 #
 #   --nodes=N          nodes per run, with one task each (default 1)
 #   --gpus=N           GPUs per node, all used by its task (default 1); 0 runs on the CPU

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs mfl_jax on a Cloud TPU VM or pod slice: creates it, copies the checkout, installs, runs on all workers, fetches the results,
 # deletes the slice.
-#   launch/tpu_vm.sh --name=NAME --zone=ZONE --type=v5litepod-8 [FLAG ...] -- --config=configs/proposed.py --workdir=gs://BUCKET/runs/x
+#   launch/tpu_vm.sh --name=NAME --zone=ZONE --type=v5litepod-8 [FLAG ...] -- \
+#       --config=configs/proposed.py --config.compute=bfloat16 --workdir=gs://BUCKET/runs/x
 #
 #   --name=NAME        name of the slice; an existing slice is used, and is deleted at the end too
 #   --zone=ZONE        zone of the slice

@@ -12,6 +12,7 @@ import pytest
 
 from mfl_jax.training import loop, setup, steps, task_balance
 from mfl_jax.training.optimiser import make_optimiser
+from support.same_batch import worst_leaf
 from support.small import small_config
 
 pytestmark = pytest.mark.lightly_optimised
@@ -95,9 +96,9 @@ def test_uncertainty_starts_as_equal_weights_and_learns_from_the_losses(small_da
     root, dataset = small_data
     plain, gradients, _ = first_gradients(small_config(root, alpha=1.0), dataset)
     loss, gradients_uncertainty, sums = first_gradients(small_config(root, alpha=1.0, balance="uncertainty"), dataset)
-    assert loss == pytest.approx(plain, rel=1e-6)
+    assert loss == pytest.approx(plain, rel=1e-5)
     learned = gradients_uncertainty.pop(task_balance.LOG_VARIANCES)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), gradients_uncertainty, gradients)
+    assert worst_leaf(gradients_uncertainty, gradients) <= 1e-4
     scene, event = sums["scene"]["loss"] / sums["clips"], sums["event"]["loss"]
     event /= sums["event"]["active"] + sums["event"]["inactive"]
     assert float(learned["scene"]) == pytest.approx(0.5 - float(scene), rel=1e-5)
