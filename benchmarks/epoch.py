@@ -3,11 +3,12 @@
 python -m benchmarks.epoch [--channels=128] [--batch_size=16] [--epochs=4] [--rounds=3] [--step_ms=0]
 
 Trains on soundscapes/quick, which is prepared first. Epochs and as many bare steps, on a batch that stays on the device, take
-turns. `overhead` is the time of an epoch over that of its steps, less one. With `--step_ms=5` a step only waits for 5 ms, so that
-the host works as beside a fast accelerator.
+turns. `overhead` is the time of an epoch over that of its steps, less one. With `--step_ms=5` a step counts for 5 ms on one core and
+computes nothing else, so that the host works beside it as beside a fast accelerator. Leave the other core free.
 """
 
 import dataclasses
+import functools
 import pathlib
 import statistics
 import tempfile
@@ -16,7 +17,6 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import rich.console
 import tensorflow_datasets as tfds
 
@@ -47,25 +47,39 @@ class Clock(rich.console.Console):
             self.times.append(time.perf_counter())
 
 
-def waiting_run(config, dataset: prepared_dataset.Dataset, step_ms: int) -> setup.Run:
-    """A run whose training step takes `step_ms` and computes nothing; with 0, the run of the config."""
-    run = setup.build_run(config, dataset)
+def busy_step(step_ms: int):
+    """Compiles a training step that keeps one core busy for `step_ms` and leaves the parameters as they are."""
 
-    def wait(_):
-        time.sleep(step_ms / 1e3)
-        return np.float32(0)
+    def spin(turns, x):
+        return jax.lax.fori_loop(0, turns, lambda _, x: x * 0.999 + 0.5, x)
+
+    compiled, trial = jax.jit(spin), 1_000_000
+    compiled(1, 1.0).block_until_ready()
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        compiled(trial, 1.0).block_until_ready()
+        seconds.append(time.perf_counter() - started)
+    turns = round(trial * step_ms / 1e3 / min(seconds))
 
     def step(state, batch, scalars):
-        loss = jax.pure_callback(wait, jax.ShapeDtypeStruct((), jnp.float32), state.step)
+        loss = spin(turns, state.step.astype(jnp.float32))
         sums = jax.tree.map(lambda leaf: leaf + 1, state.sums)
         return dataclasses.replace(state, step=state.step + 1, sums=sums), loss
 
-    return dataclasses.replace(run, train_step=jax.jit(step, donate_argnums=0)) if step_ms else run
+    return jax.jit(step, donate_argnums=0)
+
+
+def run_with_step(train_step, config, dataset: prepared_dataset.Dataset) -> setup.Run:
+    """The run of a config, with another training step unless it is None."""
+    run = setup.build_run(config, dataset)
+    return dataclasses.replace(run, train_step=train_step or run.train_step)
 
 
 def measure(config, dataset: prepared_dataset.Dataset, epochs: int, rounds: int, step_ms: int = 0) -> dict:
     """Times epochs and bare steps in turns; the first epoch of a round, which may compile, does not count."""
-    run = waiting_run(config, dataset, step_ms)
+    run_of = functools.partial(run_with_step, busy_step(step_ms) if step_ms else None)
+    run = run_of(config, dataset)
     steps = -(-dataset.clips["development"] // config.batch_size)
     bare_step = workload.make_stepper(run)
     float(bare_step())
@@ -74,7 +88,7 @@ def measure(config, dataset: prepared_dataset.Dataset, epochs: int, rounds: int,
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder, open(pathlib.Path(folder, "log"), "w") as log:
             clock = Clock(log)
-            with mock.patch.object(loop, "build_run", lambda config, dataset: waiting_run(config, dataset, step_ms)):
+            with mock.patch.object(loop, "build_run", run_of):
                 loop.train(config, dataset, pathlib.Path(folder, "run"), clock)
         times["epoch"].append((clock.times[-1] - clock.times[0]) / epochs)
         started = time.perf_counter()
