@@ -3,8 +3,8 @@
 python -m benchmarks.epoch [--channels=128] [--batch_size=16] [--epochs=4] [--rounds=3] [--step_ms=0]
 
 Trains on soundscapes/quick, which is prepared first. Epochs and as many bare steps, on a batch that stays on the device, take
-turns. `overhead` is the time of an epoch over that of its steps, less one. With `--step_ms=5` a step counts for 5 ms on one core and
-computes nothing else, so that the host works beside it as beside a fast accelerator. Leave the other core free.
+turns. `overhead` is the time of an epoch over that of its steps, less one. With `--step_ms=5` a step only keeps one core busy for
+5 ms, so that the host works beside it as beside a fast accelerator. Leave the other core free.
 """
 
 import dataclasses
