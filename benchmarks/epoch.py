@@ -1,10 +1,12 @@
 """Epochs of the training loop against their bare steps: what input, logs and checkpoints cost; clips on the device or streamed.
 
 python -m benchmarks.epoch [--channels=128] [--batch_size=16] [--epochs=4] [--rounds=3] [--step_ms=0]
+    [--clips=0]
 
 Trains on soundscapes/quick, which is prepared first. Epochs and as many bare steps, on a batch that stays on the device, take
 turns. `overhead` is the time of an epoch over that of its steps, less one. With `--step_ms=5` a step only keeps one core busy for
 5 ms, so that the host works beside it as beside a fast accelerator. Leave the other core free.
+`--clips` trains on fewer clips than all.
 """
 
 import dataclasses
@@ -17,6 +19,7 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import rich.console
 import tensorflow_datasets as tfds
 
@@ -76,11 +79,12 @@ def run_with_step(train_step, config, dataset: prepared_dataset.Dataset) -> setu
     return dataclasses.replace(run, train_step=train_step or run.train_step)
 
 
-def measure(config, dataset: prepared_dataset.Dataset, epochs: int, rounds: int, step_ms: int = 0) -> dict:
+def measure(config, dataset: prepared_dataset.Dataset, clips: int, epochs: int, rounds: int, step_ms: int = 0) -> dict:
     """Times epochs and bare steps in turns; the first epoch of a round, which may compile, does not count."""
     run_of = functools.partial(run_with_step, busy_step(step_ms) if step_ms else None)
     run = run_of(config, dataset)
-    steps = -(-dataset.clips["development"] // config.batch_size)
+    steps = -(-clips // config.batch_size)
+    numbers = np.arange(clips)
     bare_step = workload.make_stepper(run)
     float(bare_step())
     config.epochs = epochs + 1
@@ -88,7 +92,7 @@ def measure(config, dataset: prepared_dataset.Dataset, epochs: int, rounds: int,
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder, open(pathlib.Path(folder, "log"), "w") as log:
             clock = Clock(log)
-            with mock.patch.object(loop, "build_run", run_of):
+            with mock.patch.multiple(loop, build_run=run_of, split_development=lambda *_: (numbers, numbers[:0])):
                 loop.train(config, dataset, pathlib.Path(folder, "run"), clock)
         times["epoch"].append((clock.times[-1] - clock.times[0]) / epochs)
         started = time.perf_counter()
@@ -98,17 +102,20 @@ def measure(config, dataset: prepared_dataset.Dataset, epochs: int, rounds: int,
         times["steps"].append((time.perf_counter() - started) / epochs)
     ratio = statistics.median(epoch / bare for epoch, bare in zip(times["epoch"], times["steps"], strict=True))
     return {
-        "input": "streamed" if isinstance(dataset, Streamed) else "on the device", "clips": dataset.clips["development"],
+        "input": "streamed" if isinstance(dataset, Streamed) else "on the device", "clips": clips,
         "batch_size": config.batch_size, "channels": config.channels, "step_ms": step_ms,
         **{name: timing.spread(values) for name, values in times.items()}, "overhead": ratio - 1,
     }  # fmt: skip
 
 
-def results(*, channels=128, batch_size=16, epochs=4, rounds=3, step_ms=0, data_dir="data") -> list[dict]:
+def results(*, channels=128, batch_size=16, epochs=4, rounds=3, step_ms=0, clips=0, data_dir="data") -> list[dict]:
     """An entry a way to read the clips."""
     config = workload.make_config(dataset="soundscapes/quick", batch_size=batch_size, channels=channels, data_dir=data_dir)
     dataset = prepare.prepare_from_config(config)
-    return [measure(config, kind(**vars(dataset)), epochs, rounds, step_ms) for kind in (prepared_dataset.Dataset, Streamed)]
+    clips = clips or dataset.clips["development"]
+    return [
+        measure(config, kind(**vars(dataset)), clips, epochs, rounds, step_ms) for kind in (prepared_dataset.Dataset, Streamed)
+    ]
 
 
 if __name__ == "__main__":
