@@ -14,13 +14,13 @@ CLIPS_AT_ONCE = 64
 
 
 class Activity(NamedTuple):
-    """Counts of each scene, int64.
+    """Counts of each scene, int64. Clips whose scene is not annotated are left out.
 
     Attributes:
       clips: its clips [shape=(S,)].
       scene_clips: those that count for scenes [shape=(S,)].
-      frames: its valid frames [shape=(S,)].
-      active: the valid frames in which each event is active [shape=(S, E)].
+      frames: its valid frames [shape=(S,)]; if there are events, only those whose events are annotated.
+      active: the ones of `frames` in which each event is active [shape=(S, E)].
     """
 
     clips: np.ndarray
@@ -38,10 +38,11 @@ def count_activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) 
       scenes: number of scenes, S; 0 counts as 1.
       events: number of events, E.
     """
-    scenes = max(scenes, 1)
-    counts = Activity(*(np.zeros(shape, np.int64) for shape in (scenes, scenes, scenes, (scenes, events))))
+    rows = max(scenes, 1)
+    counts = Activity(*(np.zeros(shape, np.int64) for shape in (rows, rows, rows, (rows, events))))
     for batch in read_batches(clips, numbers, CLIPS_AT_ONCE):
-        valid = _mask_frames(batch)
+        batch = {key: array[batch["scene"] >= 0] for key, array in batch.items()} if scenes else batch
+        valid = _mask_frames(batch) & (batch["event_mask"][:, None] | (events == 0))
         np.add.at(counts.clips, batch["scene"], batch["clip_mask"])
         np.add.at(counts.scene_clips, batch["scene"], batch["scene_mask"])
         np.add.at(counts.frames, batch["scene"], valid.sum(1))

@@ -52,6 +52,18 @@ def test_short_clips_have_frames_but_no_scene():
     assert floors["event"]["always_on"]["micro_f"] == pytest.approx(100 * 2 * 3 / (2 * 3 + 9))
 
 
+def test_activity_leaves_out_what_is_not_annotated():
+    """Clip 0 has no scene, clip 2 no events."""
+    events = np.zeros((3, 4, 1), bool)
+    events[:2, :3] = True
+    clips = make_clips(
+        log_mel=np.zeros((3, 4, 1), np.float32), events=events, events_annotated=np.array([True, True, False]),
+        scene=np.array([-1, 1, 1]), valid_frames=np.array([4, 4, 4]),
+    )  # fmt: skip
+    counts = floor_scores.count_activity(clips, np.arange(3), 2, 1)
+    assert [count.tolist() for count in counts] == [[0, 2], [0, 2], [0, 4], [[0], [3]]]
+
+
 def test_floors_of_one_task_alone():
     """Without scenes nobody knows the true one; without events there is nothing to detect."""
     events = np.zeros((2, 4, 1), bool)
