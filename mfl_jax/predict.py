@@ -41,7 +41,9 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "postprocess", "auto", "auto: the rules that --mode=tune chose, if any; none: only a threshold; or a file of rules."
     )
-    flags.DEFINE_string("reference", None, "Label list of the recordings, to compare the predictions with.")
+    flags.DEFINE_string(
+        "reference", None, "Labels of the recordings, to compare the predictions with: a list, or a folder of lists."
+    )
     flags.DEFINE_boolean("plot", False, "Draw a picture of each recording.")
     flags.DEFINE_boolean("page", False, "Write a page with a player for each recording.")
 

@@ -7,8 +7,8 @@ A label list is a tab-separated UTF-8 text with the header
 and one row per event. `path` is relative to the folder of the recordings; times are seconds from the start of the recording. A
 recording without events has one row whose last three fields are empty.
 
-An empty scene_label means that the scene of the recording is not annotated. One row with the event_label `?` and no times means so
-for its events. In a list of events alone, every scene_label is empty.
+An empty scene_label means that the scene of the recording is not annotated. One row with the event_label `?` and no times says
+the same of its events. In a list of events alone, every scene_label is empty.
 
 The column `group` is optional: a location, a session or a device, the same in all rows of a recording. `folds` keeps the
 recordings of a group together.
@@ -18,12 +18,11 @@ quoted.
 """
 
 import dataclasses
-import difflib
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from mfl_jax.data import event_rows, spelling
-from mfl_jax.data.annotation import NOT_ANNOTATED, Recording
+from mfl_jax.data.annotation import Recording
 from mfl_jax.data.event_rows import Row
 from mfl_jax.data.recording_rows import RecordingRows
 from mfl_jax.errors import InputError, warn
@@ -59,19 +58,17 @@ def read_label_list(
       InputError: names the file, the row (the header is row 1) and the value at fault.
     """
     header, rows = _read_table(pathlib.Path(file))
-    collected = RecordingRows(COLUMNS[2:])
+    collected = RecordingRows(COLUMNS[2:], scenes=scenes, events=events)
     for row in rows:
         if len(row.fields) != len(header):
             hint = event_rows.suggest_separator(row.text)
             raise InputError(f"{row.place}: {len(row.fields)} fields, but the header has {len(header)}{hint}: {row.text[:80]!r}")
         fields = dict(zip(header, row.fields, strict=True))
-        path, scene = _check_path(fields["path"], row), fields["scene_label"]
         onset, offset, label = (fields[column] for column in COLUMNS[2:])
         label = (renamed or {}).get(spelling.normalise_label(label), label)
+        path = _check_path(fields["path"], row)
         collected.add(
-            path, row,
-            scene=spell_label(scene, scenes, "scene", row), group=spelling.normalise_label(fields.get(GROUP, "")),
-            onset=onset, offset=offset, label=spell_label(label, events, "event", row),
+            path, row, onset=onset, offset=offset, label=label, scene=fields["scene_label"], group=fields.get(GROUP, "")
         )  # fmt: skip
     return [dataclasses.replace(recording, path=_real_path(recording.path, root)) for recording in collected.recordings()]
 
@@ -108,27 +105,3 @@ def _check_path(path: str, row: Row) -> str:
     if not pure.parts or pure.is_absolute() or ".." in pure.parts:
         raise InputError(f"{row.place}: the path {path!r} is not inside the folder of the recordings")
     return str(pure)
-
-
-def spell_label(label: str, vocabulary: Sequence[str] | None, kind: str, row: Row) -> str:
-    """Returns a label in the spelling of a vocabulary, or in normal form without one.
-
-    Args:
-      label: a scene or an event. Empty or `?`: not annotated, in the result an empty scene or the event `?`.
-      vocabulary: the allowed labels; None allows any.
-      kind: `scene` or `event`.
-      row: the row that holds the label.
-
-    Raises:
-      InputError: the vocabulary lacks the label.
-    """
-    normal = spelling.normalise_label(label)
-    if normal in ("", NOT_ANNOTATED):
-        return "" if kind == "scene" else normal
-    if vocabulary is None:
-        return normal
-    if (known := spelling.find_label(label, vocabulary)) is None:
-        similar = difflib.get_close_matches(label, vocabulary, 1)
-        hint = f"did you mean {similar[0]!r}?" if similar else f"known: {', '.join(vocabulary)}"
-        raise InputError(f"{row.place}: unknown {kind} {label!r}; {hint}")
-    return known

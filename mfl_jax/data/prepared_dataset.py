@@ -92,7 +92,7 @@ class Dataset:
 
         self._check_split(split)
         source = tfds.builder_from_directory(self.directory).as_data_source(split)
-        return Clips(source, name=str(self.directory), min_clip_share=min_clip_share)
+        return Clips(source, name=str(self.directory), min_clip_share=min_clip_share, has_scenes=bool(self.scenes))
 
 
 def find_directory(dataset: str, data_dir: str | pathlib.Path) -> pathlib.Path | None:
@@ -175,6 +175,7 @@ class Clips:
         *,
         name: str = "the data set",
         min_clip_share: float = 0.0,
+        has_scenes: bool = True,
     ):
         """Reads the clips if they fit into memory, and checks that all spectrograms are finite.
 
@@ -185,6 +186,7 @@ class Clips:
           in_memory_bytes: keep splits up to this size in memory.
           name: of the data set, for error messages.
           min_clip_share: as in `Dataset.read`.
+          has_scenes: whether the data set has scenes; in one of events alone, `scene_mask` depends on the length alone.
 
         Raises:
           InputError: a spectrogram is not finite.
@@ -203,7 +205,7 @@ class Clips:
         self.scene_mask = scene_mask(
             valid_frames, self.clip_start_s, clip_frames=clip_frames, min_clip_share=min_clip_share
         )  # fmt: skip
-        if (scenes >= 0).any():  # in a data set of events alone, all clips are of one scene
+        if has_scenes:
             self.scene_mask &= scenes >= 0
         if self._arrays is not None:
             self._arrays |= {"scene_mask": self.scene_mask, "event_mask": self.event_mask}

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mfl_jax import metrics
-from mfl_jax.data import annotation, label_list
+from mfl_jax.data import annotation, event_list
 from mfl_jax.data.annotation import Recording
 from mfl_jax.data.scene_mask import scene_mask
 from mfl_jax.inference import postprocessing
@@ -92,10 +92,10 @@ class ReferenceScores:
 
 
 def read_reference(file: str | pathlib.Path, model: TrainedModel) -> dict[str, Recording]:
-    """Reads the label list that predictions are compared with.
+    """Reads what predictions are compared with: any list or folder of lists of `event_list.read_recordings`.
 
     Raises:
-      InputError: the label list is invalid, or has scenes or events that the model does not know.
+      InputError: a list is invalid, or has scenes or events that the model does not know.
     """
-    recordings = label_list.read_label_list(file, scenes=model.scenes or None, events=model.events or None)
-    return {recording.path: recording for recording in recordings}
+    vocabularies = event_list.Wanted(scenes=model.scenes or None, events=model.events or None)
+    return {recording.path: recording for recording in event_list.read_recordings(file, vocabularies)}

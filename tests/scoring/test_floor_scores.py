@@ -7,7 +7,7 @@ from mfl_jax.data import annotation, label_list, prepare, prepared_dataset
 from mfl_jax.scoring import floor_scores
 
 
-def make_clips(min_clip_share=0.0, start_s=0.0, **arrays) -> prepared_dataset.Clips:
+def make_clips(min_clip_share=0.0, start_s=0.0, has_scenes=True, **arrays) -> prepared_dataset.Clips:
     """Returns clips with the given arrays, as if read from a prepared data set."""
 
     class Source:
@@ -18,7 +18,7 @@ def make_clips(min_clip_share=0.0, start_s=0.0, **arrays) -> prepared_dataset.Cl
             origin = {"fold": 0, "recording": "a.wav", "clip_start_s": start_s}
             return [{field: array[index] for field, array in arrays.items()} | origin for index in indices]
 
-    return prepared_dataset.Clips(Source(), min_clip_share=min_clip_share)
+    return prepared_dataset.Clips(Source(), min_clip_share=min_clip_share, has_scenes=has_scenes)
 
 
 def test_floors_of_three_clips():
@@ -69,7 +69,7 @@ def test_floors_of_one_task_alone():
     events = np.zeros((2, 4, 1), bool)
     events[0, :3] = True
     arrays = {"log_mel": np.zeros((2, 4, 1), np.float32), "valid_frames": np.array([4, 2])}
-    clips = make_clips(events=events, scene=np.array([-1, -1]), **arrays)
+    clips = make_clips(has_scenes=False, events=events, scene=np.array([-1, -1]), **arrays)
     floors = floor_scores.compute_floors(clips, np.arange(2), (), ("x",))
     assert floors.keys() == {"event"} and floors["event"].keys() == {"all_off", "always_on"}
     assert floors["event"]["always_on"]["micro_f"] == pytest.approx(100 * 2 * 3 / (2 * 3 + 3))  # 6 valid frames, 3 active
