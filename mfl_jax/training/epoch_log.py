@@ -99,6 +99,7 @@ def format_epoch(record: Mapping) -> str:
             f"{event[key]:.3f}" if event[key] is not None else "-" for key in ("focal_weight_active", "focal_weight_inactive")
         ]
         parts.append(f"event micro F {event['micro_f']:.1f}, focal weights {' active, '.join(weights)} inactive")
+    parts += [f"{name} {value:.4g}" for name, value in train.get("loss_terms", {}).items() if value is not None]
     if "balance" in train:
         parts.append(f"balance {train['balance']['scene']:.3g} scene, {train['balance']['event']:.3g} event")
     if "validation" in record:

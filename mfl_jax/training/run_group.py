@@ -27,10 +27,11 @@ from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.epoch import EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
+from mfl_jax.training.optimiser import OPTIMISER_SCALARS
 from mfl_jax.training.splits import Splits
 from mfl_jax.training.steps import LOSS_SCALARS, TrainState
 
-VARYING = ("name", "seed", "learning_rate", *LOSS_SCALARS)
+VARYING = ("name", "seed", *OPTIMISER_SCALARS, *LOSS_SCALARS)
 """Config fields in which members of a group may differ."""
 
 

@@ -7,6 +7,7 @@ A batch is a dictionary of `log_mel` float [shape=(B, T, M)], `events` bool [sha
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,12 +17,14 @@ import optax
 from mfl_jax import metrics
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.network.forward import apply_network, infer
-from mfl_jax.training import focal_loss, task_balance
+from mfl_jax.training import augmentations, focal_loss, loss_terms, task_balance
 from mfl_jax.training.optimiser import make_optimiser
 
 EVENT_SCALARS = ("gamma", "zeta", "active_weight", "inactive_weight")
 LOSS_SCALARS = ("alpha", "beta", "eta", "scene_weight", *EVENT_SCALARS)
 """Config fields that a step takes as float32 scalars for the loss, so that changing them compiles nothing."""
+AUGMENTATION_KEY, LOSS_KEY = 2**31, 2**31 + 1
+"""Folded into the key of a step. Far from 0, 1, ...: `jax.random.split`, which networks use, gives the keys of these numbers."""
 
 
 @jax.tree_util.register_dataclass
@@ -98,11 +101,12 @@ def _loss_denominators(sums: dict) -> dict:
         counts["scene_clips"] = sums["scene"]["clips"]
     if "event" in sums:
         counts["active"], counts["inactive"] = sums["event"]["active"], sums["event"]["inactive"]
+    counts["loss_terms"] = {name: term["clips"] for name, term in sums.get("loss_terms", {}).items()}
     return counts
 
 
 def loss_and_gradients(
-    params, batch_stats, feature_stats, batch, scalars, *, graphdef, reduction, threshold, axis_name, dropout_key=None
+    params, batch_stats, feature_stats, batch, scalars, *, graphdef, reduction, threshold, axis_name, key
 ):
     """Computes the loss of a global batch and its gradients.
 
@@ -119,7 +123,7 @@ def loss_and_gradients(
       reduction: of `focal_loss.multi_focal_loss`.
       threshold: of the detections that are counted.
       axis_name: name of the device axis, or None on one device.
-      dropout_key: random key of the dropout, or None for no dropout.
+      key: random key of the step on this device.
 
     Returns:
       The loss, the gradients, the new batch statistics and the sums, all of the global batch.
@@ -128,9 +132,12 @@ def loss_and_gradients(
     def loss_share(params):
         logits, new_stats = apply_network(
             task_balance.select_network_params(params), batch_stats, feature_stats, batch,
-            graphdef=graphdef, train=True, axis_name=axis_name, dropout_key=dropout_key,
+            graphdef=graphdef, train=True, axis_name=axis_name, key=key,
         )  # fmt: skip
         sums = batch_sums(*logits, batch, scalars, threshold=threshold)
+        weights = scalars["loss_terms"]
+        if weights:
+            sums["loss_terms"] = loss_terms.sum_terms(logits, batch, weights, jax.random.fold_in(key, LOSS_KEY))
         global_counts = _loss_denominators(sums)
         if axis_name is not None:
             global_counts = jax.lax.psum(global_counts, axis_name)
@@ -145,6 +152,8 @@ def loss_and_gradients(
         loss = focal_loss.multi_focal_loss(
             scene, event, global_counts["clips"], alpha=alpha, beta=beta, reduction=reduction
         )  # fmt: skip
+        if weights:
+            penalty += loss_terms.weigh_terms(sums["loss_terms"], weights, global_counts["loss_terms"])
         return loss + penalty, (new_stats, sums)
 
     (loss, (new_stats, sums)), gradients = jax.value_and_grad(loss_share, has_aux=True)(params)
@@ -162,7 +171,6 @@ def train_step(
     graphdef,
     reduction: str,
     threshold: float,
-    dropout: bool,
     axis_name: str | None,
 ) -> tuple[TrainState, jax.Array]:
     """Takes one training step.
@@ -170,27 +178,26 @@ def train_step(
     Args:
       state: before the step.
       batch: this device's part of the batch.
-      scalars: `LOSS_SCALARS`, `learning_rate` and, with uncertainty weighting, `balance_learning_rate`, float32; and the `seed`
-        of the dropout, uint32. They are arrays, so that changing them compiles nothing.
+      scalars: `LOSS_SCALARS`, `OPTIMISER_SCALARS` and, with uncertainty weighting, `balance_learning_rate`, float32;
+        `loss_terms` and `augmentations`, dictionaries of those that are used; and the `seed` of the random keys, uint32. They are
+        arrays, so that changing them compiles nothing.
       graphdef: structure of the network.
       reduction: of `focal_loss.multi_focal_loss`.
       threshold: of the detections that are counted.
-      dropout: whether the network uses dropout.
       axis_name: name of the device axis under `pmap`, or None on one device.
 
     Returns:
       The state after the step and the loss of the global batch.
     """
-    dropout_key = None
-    if dropout:
-        dropout_key = jax.random.fold_in(jax.random.key(scalars["seed"]), state.step)
-        if axis_name is not None:
-            dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
+    key = jax.random.fold_in(jax.random.key(scalars["seed"]), state.step)
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    batch = augmentations.augment(batch, scalars["augmentations"], jax.random.fold_in(key, AUGMENTATION_KEY))
     loss, gradients, batch_stats, sums = loss_and_gradients(
         state.params, state.batch_stats, state.feature_stats, batch, scalars,
-        graphdef=graphdef, reduction=reduction, threshold=threshold, axis_name=axis_name, dropout_key=dropout_key,
+        graphdef=graphdef, reduction=reduction, threshold=threshold, axis_name=axis_name, key=key,
     )  # fmt: skip
-    updates, opt_state = make_optimiser(scalars["learning_rate"]).update(gradients, state.opt_state, state.params)
+    updates, opt_state = make_optimiser(scalars).update(gradients, state.opt_state, state.params)
     if task_balance.LOG_VARIANCES in updates:
         updates = task_balance.rescale_updates(updates, scalars["balance_learning_rate"] / scalars["learning_rate"])
     state = dataclasses.replace(
@@ -221,8 +228,8 @@ def eval_step(state: TrainState, batch: dict, scalars: dict, *, graphdef, thresh
     return sums
 
 
-def zero_sums(tasks: tuple[str, ...], scenes: int, events: int) -> dict:
-    """Builds the `sums` of a `TrainState` before the first step of an epoch."""
+def zero_sums(tasks: tuple[str, ...], scenes: int, events: int, scalars: Mapping) -> dict:
+    """Builds the `sums` of a `TrainState` before the first step of an epoch; `scalars` as in `train_step`."""
 
     def sum_one_clip():
         batch = {
@@ -234,8 +241,9 @@ def zero_sums(tasks: tuple[str, ...], scenes: int, events: int) -> dict:
         }
         scene_logits = jnp.zeros((1, scenes)) if "scene" in tasks else None
         event_logits = jnp.zeros((1, 1, events)) if "event" in tasks else None
-        scalars = dict.fromkeys(LOSS_SCALARS, 0.0)
         sums = batch_sums(scene_logits, event_logits, batch, scalars, threshold=metrics.THRESHOLD)
+        if weights := scalars["loss_terms"]:
+            sums["loss_terms"] = loss_terms.zero_sums(weights)
         return {**sums, "loss": jnp.float32(0), "batches": jnp.float32(0)}
 
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(sum_one_clip))
@@ -251,7 +259,8 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
     Returns:
       {"scene": {"loss", "focal_weight", "loss_multiplier", "micro_f", "macro_f"}, "event": {"loss", "focal_weight_active",
       "focal_weight_inactive", "loss_multiplier_active", "loss_multiplier_inactive", "micro_f", "macro_f", "error_rate"}}, and
-      after training "loss", the mean over batches.
+      after training "loss", the mean over batches, and "loss_terms", the mean over clips of each term that the loss has beside
+      these, without its weight.
       A focal weight is the mean focal factor. A loss multiplier is the loss over the plain loss, i.e. the mean factor weighted
       by the plain loss, times the constant weight. Both are 1 for plain CE and BCE. A mean over nothing is None, and so is a
       multiplier of a plain loss of 0 or of one not summed since the start of the epoch.
@@ -266,6 +275,8 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
     figures = {}
     if "batches" in sums:
         figures["loss"] = mean(sums["loss"], sums["batches"])
+    if "loss_terms" in sums:
+        figures["loss_terms"] = {name: mean(term["total"], term["clips"]) for name, term in sums["loss_terms"].items()}
     if "scene" in sums:
         scene = sums["scene"]
         ratios = metrics.scene_ratios(scene["counts"])
