@@ -1,8 +1,9 @@
 """One training step and one evaluation step: pure functions of pytrees.
 
 A batch is a dictionary of `log_mel` float [shape=(B, T, M)], `events` bool [shape=(B, T, E)], `scene` int [shape=(B,)],
-`valid_frames` int [shape=(B,)], `clip_mask` bool [shape=(B,)], which is False for padding clips, and `scene_mask` bool
-[shape=(B,)], which is False for clips too short for their scene to count (`config.min_clip_share`).
+`valid_frames` int [shape=(B,)], `clip_mask` bool [shape=(B,)], which is False for padding clips, and `scene_mask` and `event_mask`
+bool [shape=(B,)]: whether the scene and the events of a clip count. A scene counts if it is annotated and the clip is long enough
+(`config.min_clip_share`), events count if they are annotated. A task has no loss, gradients and counts where its mask is False.
 """
 
 import dataclasses
@@ -72,14 +73,18 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
             "counts": metrics.scene_counts(scene_logits.argmax(-1), batch["scene"], counted, classes=scene_logits.shape[-1]),
         }
     if event_logits is not None:
-        frames = event_logits.shape[1]
-        valid = frame_mask(batch["valid_frames"], frames) & clip_mask[:, None]
+        valid = _annotated_frames(batch, event_logits.shape[1]) & clip_mask[:, None]
         detected = jax.nn.sigmoid(event_logits) >= threshold
         sums["event"] = {
             **focal_loss.event_sums(event_logits, batch["events"], valid, **{name: scalars[name] for name in EVENT_SCALARS}),
             "counts": metrics.frame_counts(detected, batch["events"], valid),
         }
     return sums
+
+
+def _annotated_frames(batch, frames: int) -> jax.Array:
+    """Marks the frames whose events count: bool [shape=(B, frames)]."""
+    return frame_mask(batch["valid_frames"], frames) & batch["event_mask"][:, None]
 
 
 def _clip_counts(scene_logits, event_logits, batch, *, threshold: float) -> dict:
@@ -89,24 +94,21 @@ def _clip_counts(scene_logits, event_logits, batch, *, threshold: float) -> dict
         answers = (scene_logits.argmax(-1)[:, None] == jnp.arange(scene_logits.shape[-1])) & batch["scene_mask"][:, None]
         counts["scene"] = {"true": batch["scene"], "answers": answers.astype(jnp.int32)}
     if event_logits is not None:
-        valid = frame_mask(batch["valid_frames"], event_logits.shape[1])
+        valid = _annotated_frames(batch, event_logits.shape[1])
         counts["event"] = jax.vmap(metrics.frame_counts)(jax.nn.sigmoid(event_logits) >= threshold, batch["events"], valid)
     return counts
 
 
 def _loss_denominators(sums: dict) -> dict:
     """Selects the counts that the loss is divided by, which must be those of the global batch."""
-    counts = {"clips": sums["clips"]}
-    if "scene" in sums:
-        counts["scene_clips"] = sums["scene"]["clips"]
-    if "event" in sums:
-        counts["active"], counts["inactive"] = sums["event"]["active"], sums["event"]["inactive"]
+    names = {"scene": ("clips",), "event": ("clips", "active", "inactive")}
+    counts: dict[str, Any] = {task: {name: sums[task][name] for name in names[task]} for task in names if task in sums}
     counts["loss_terms"] = {name: term["clips"] for name, term in sums.get("loss_terms", {}).items()}
     return counts
 
 
 def loss_and_gradients(
-    params, batch_stats, feature_stats, batch, scalars, *, graphdef, reduction, threshold, axis_name, key
+    params, batch_stats, feature_stats, batch, scalars, *, graphdef, reduction, threshold, axis_name, key=None
 ):
     """Computes the loss of a global batch and its gradients.
 
@@ -123,7 +125,7 @@ def loss_and_gradients(
       reduction: of `focal_loss.multi_focal_loss`.
       threshold: of the detections that are counted.
       axis_name: name of the device axis, or None on one device.
-      key: random key of the step on this device.
+      key: random key of the step on this device; None if nothing in it is random.
 
     Returns:
       The loss, the gradients, the new batch statistics and the sums, all of the global batch.
@@ -141,17 +143,14 @@ def loss_and_gradients(
         global_counts = _loss_denominators(sums)
         if axis_name is not None:
             global_counts = jax.lax.psum(global_counts, axis_name)
-        scene = {**sums["scene"], "clips": global_counts["scene_clips"]} if "scene" in sums else None
-        event = {**sums["event"], **{k: global_counts[k] for k in ("active", "inactive")}} if "event" in sums else None
+        scene, event = ({**sums[task], **global_counts[task]} if task in sums else None for task in ("scene", "event"))
         alpha, beta, penalty = scalars["alpha"], scalars["beta"], 0.0
         if task_balance.LOG_VARIANCES in params:
             learned, penalty = task_balance.uncertainty_weights(params[task_balance.LOG_VARIANCES])
             alpha, beta = alpha * learned.get("scene", 1.0), beta * learned.get("event", 1.0)
             if axis_name is not None:
                 penalty /= jax.lax.axis_size(axis_name)  # each device's share of a term that is added once
-        loss = focal_loss.multi_focal_loss(
-            scene, event, global_counts["clips"], alpha=alpha, beta=beta, reduction=reduction
-        )  # fmt: skip
+        loss = focal_loss.multi_focal_loss(scene, event, alpha=alpha, beta=beta, reduction=reduction)
         if weights:
             penalty += loss_terms.weigh_terms(sums["loss_terms"], weights, global_counts["loss_terms"])
         return loss + penalty, (new_stats, sums)
@@ -238,6 +237,7 @@ def zero_sums(tasks: tuple[str, ...], scenes: int, events: int, scalars: Mapping
             "valid_frames": jnp.zeros(1, jnp.int32),
             "clip_mask": jnp.zeros(1, bool),
             "scene_mask": jnp.zeros(1, bool),
+            "event_mask": jnp.zeros(1, bool),
         }
         scene_logits = jnp.zeros((1, scenes)) if "scene" in tasks else None
         event_logits = jnp.zeros((1, 1, events)) if "event" in tasks else None
@@ -291,8 +291,9 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
         event = sums["event"]
         ratios = metrics.frame_ratios(event["counts"])
         cells = float(event["active"]) + float(event["inactive"])
+        clips = sums["clips"] if math.isnan(event["clips"]) else event["clips"]  # an earlier version had all events annotated
         figures["event"] = {
-            "loss": mean(event["loss"], cells if reduction == "mean" else sums["clips"]),
+            "loss": mean(event["loss"], cells if reduction == "mean" else clips),
             "focal_weight_active": mean(event["active_factor"], event["active"]),
             "focal_weight_inactive": mean(event["inactive_factor"], event["inactive"]),
             "loss_multiplier_active": multiplier(event["active_loss"], event["active_plain_loss"]),
