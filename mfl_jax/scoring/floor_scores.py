@@ -8,6 +8,7 @@ import numpy as np
 from mfl_jax import metrics
 from mfl_jax.data.batching import read_batches
 from mfl_jax.data.prepared_dataset import Clips
+from mfl_jax.errors import warn
 from mfl_jax.frame_mask import frame_mask
 
 CLIPS_AT_ONCE = 64
@@ -62,9 +63,10 @@ def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], e
     Returns:
       {"scene": {"majority": ...}, "event": {"all_off": ..., "always_on": ..., "oracle_scene": ...}}: always the most frequent
       scene; no event ever; all events always; and, knowing the true scene of each clip, always the events that are active in
-      most frames of that scene (`detected` names them). Without scenes, `scene` and `oracle_scene` are missing; without events,
-      `event`.
+      most frames of that scene (`detected` names them; without a scene, those of all scenes). Without scenes, `scene` and `oracle_scene` are missing; without events,
+      `event`. A task that no clip is annotated for scores 0, with a warning.
     """
+    _warn_of_unannotated(clips, numbers, scenes, events)
     counts = count_activity(clips, numbers, len(scenes), len(events))
     floors: dict[str, Any] = {}
     if scenes:
@@ -86,15 +88,27 @@ def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], e
 
 
 def _score_fixed_answers(clips: Clips, numbers: np.ndarray, detected: np.ndarray) -> dict[str, Any]:
-    """Scores the detection of the same events in every frame of a scene, bool [shape=(S, E)]."""
+    """Scores the detection of the same events in every frame of a scene, bool [shape=(S, E)], where events are annotated."""
+    detected = np.append(detected, detected.all(0, keepdims=True), axis=0)  # -1, no scene: what is detected in all scenes
     counts = {key: np.zeros(detected.shape[1], np.int64) for key in ("tp", "fp", "fn")} | dict.fromkeys(
         ("substitutions", "deletions", "insertions", "active"), 0
     )
     for batch in read_batches(clips, numbers, CLIPS_AT_ONCE):
         answers = np.broadcast_to(detected[batch["scene"]][:, None], batch["events"].shape)
-        counts = jax.tree.map(np.add, counts, metrics.frame_counts(answers, batch["events"], _mask_frames(batch)))
+        counts = jax.tree.map(np.add, counts, metrics.frame_counts(answers, batch["events"], _mask_event_frames(batch)))
     ratios = metrics.frame_ratios(counts)
     return {key: ratios[key] for key in ("micro_f", "macro_f", "error_rate")}
+
+
+def _warn_of_unannotated(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], events: tuple[str, ...]) -> None:
+    for classes, mask, kind in ((scenes, clips.scene_mask, "scene"), (events, clips.event_mask, "event")):
+        if classes and len(numbers) and not mask[numbers].any():
+            warn(f"no clip to score is annotated for {kind}s; {kind} scores are 0 of 0")
+
+
+def _mask_event_frames(batch: dict) -> np.ndarray:
+    """Marks the valid frames of the clips of a batch whose events are annotated."""
+    return _mask_frames(batch) & batch["event_mask"][:, None]
 
 
 def _mask_frames(batch: dict) -> np.ndarray:
