@@ -58,7 +58,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # Training.
     # Strengths of augmentations, by name: see mfl_jax/training/augmentations.py and docs/extend.md.
     config.augmentations = ml_collections.ConfigDict()
-    config.learning_rate = 2e-4  # of RAdam
+    config.optimiser = "radam"  # see mfl_jax/training/optimiser.py
+    config.learning_rate = 2e-4
     config.batch_size = 64  # clips, summed over all devices
     config.epochs = 300
     config.seed = 0  # of the initial parameters, the clip order and everything random in a step

@@ -40,6 +40,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "scene_weight": 1.0,
     "active_weight": 1.0,
     "inactive_weight": 1.0,
+    "optimiser": "radam",
     "loss_terms": {},
     "augmentations": {},
 }
@@ -48,7 +49,7 @@ ADDED_FIELDS: dict[str, Any] = {
 Whoever adds a field to configs/default.py adds it here. `audio.NAME` stands for a field of `config.audio`.
 """
 OPEN_SECTIONS = ("loss_terms", "augmentations")
-"""Sections with a field for each optional part of the training. A field that a stored config lacks is 0: the part was not there."""
+"""Sections with one weight per optional part of training. A weight that a stored config lacks is 0: the part was not there."""
 ADDED_EXPERIMENT_FIELDS: dict[str, Any] = {"sweep.eta": [], "sweep.gamma": [], "sweep.zeta": []}
 """As `ADDED_FIELDS`, for fields that only experiments have."""
 

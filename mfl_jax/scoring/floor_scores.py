@@ -63,8 +63,8 @@ def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], e
     Returns:
       {"scene": {"majority": ...}, "event": {"all_off": ..., "always_on": ..., "oracle_scene": ...}}: always the most frequent
       scene; no event ever; all events always; and, knowing the true scene of each clip, always the events that are active in
-      most frames of that scene (`detected` names them; without a scene, those of all scenes). Without scenes, `scene` and `oracle_scene` are missing; without events,
-      `event`. A task that no clip is annotated for scores 0, with a warning.
+      most frames of that scene (`detected` names them; for a clip without a scene, those of all scenes). Without scenes, `scene`
+      and `oracle_scene` are missing; without events, `event`. A task that no clip is annotated for scores 0, with a warning.
     """
     _warn_of_unannotated(clips, numbers, scenes, events)
     counts = count_activity(clips, numbers, len(scenes), len(events))

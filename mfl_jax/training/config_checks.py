@@ -8,6 +8,7 @@ from mfl_jax.network.joint_network import TASKS
 from mfl_jax.training.augmentations import AUGMENTATIONS
 from mfl_jax.training.focal_loss import REDUCTIONS
 from mfl_jax.training.loss_terms import TERMS
+from mfl_jax.training.optimiser import OPTIMISERS
 from mfl_jax.training.steps import LOSS_SCALARS
 from mfl_jax.training.task_balance import BALANCES
 
@@ -23,6 +24,7 @@ CHOICES = {
     "reduction": REDUCTIONS,
     "balance": BALANCES,
     "validation": VALIDATIONS,
+    "optimiser": tuple(OPTIMISERS),
     "matmul_precision": PRECISIONS,
     "compute": COMPUTE,
     "accelerator": ACCELERATORS,
@@ -65,7 +67,9 @@ def _check_section(config: Mapping, section: str, known: Mapping[str, object]) -
     for name, value in config[section].items():
         place = f"config.{section}.{name}"
         if name not in known:
-            raise InputError(f"{place}: there is no such entry; known: {', '.join(known) or 'none'} (mfl_jax/training/{section}.py)")
+            raise InputError(
+                f"{place}: there is no such entry; known: {', '.join(known) or 'none'} (mfl_jax/training/{section}.py)"
+            )
         if not (math.isfinite(value) and value >= 0):
             raise InputError(f"{place} is {value!r}; must be finite and >= 0")
 

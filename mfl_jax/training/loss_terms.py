@@ -13,8 +13,8 @@ from mfl_jax.network.forward import Logits
 LossTerm = Callable[[Logits, Mapping[str, jax.Array], jax.Array], tuple[jax.Array, jax.Array]]
 """`term(logits, batch, key)` returns a value per clip, float32 [shape=(B,)], and which clips have one, bool [shape=(B,)].
 
-Its part of the loss is the weight times the mean over these clips of the global batch; clips that only fill up a batch never count.
-`logits` and `batch` are as in `steps.batch_sums`; `key` is random and differs between steps, devices and runs.
+Its part of the loss is the weight times the mean over these clips of the global batch. Clips that only fill up a batch never
+count. `logits` and `batch` are as in `steps.batch_sums`; `key` is random and differs between steps, devices and runs.
 """
 
 TERMS: dict[str, LossTerm] = {}

@@ -28,9 +28,9 @@ def count_recordings(by_clip: Mapping, clips: Clips) -> Counts:
       clips: the split that was scored.
 
     Returns:
-      `recording`: the paths, str [shape=(R,)], sorted. If scenes were counted, `scene`: the true scene of each recording, int32
-      [shape=(R,)], -1 if it is not annotated, and `answers`: its clips by predicted scene, int32 [shape=(R, S)]. If events were counted, everything that
-      `metrics.frame_counts` returns, int32, with a leading axis of recordings.
+      `recording`: the paths, str [shape=(R,)], sorted. If scenes were counted, `scene`: the true scene of each recording, -1 if
+      not annotated, int32 [shape=(R,)], and `answers`: its clips by predicted scene, int32 [shape=(R, S)]. If events were
+      counted, everything that `metrics.frame_counts` returns, int32, with a leading axis of recordings.
     """
     counted = by_clip["number"] >= 0  # the others are padding
     names, index = np.unique(clips.recording[by_clip["number"][counted]], return_inverse=True)

@@ -159,7 +159,7 @@ def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
         step=jnp.int32(0),
         params=params,
         batch_stats=nnx.to_pure_dict(nnx.state(network, nnx.BatchStat)),
-        opt_state=make_optimiser(scalars).init(params),
+        opt_state=make_optimiser(config.optimiser, scalars).init(params),
         feature_stats={"mean": jnp.zeros(bins, jnp.float32), "std": jnp.ones(bins, jnp.float32)},
         sums=steps.zero_sums(tasks, len(dataset.scenes), len(dataset.events), scalars),
     )
@@ -184,11 +184,12 @@ class StepSettings(NamedTuple):
     graphdef: Any
     reduction: str
     threshold: float
+    optimiser: str
 
 
 def step_settings(config, graphdef) -> StepSettings:
     """Reads the settings of a config's steps; `graphdef` is the structure of its network."""
-    return StepSettings(graphdef, config.reduction, config.threshold)
+    return StepSettings(graphdef, config.reduction, config.threshold, config.optimiser)
 
 
 def bind_steps(settings: StepSettings) -> tuple[Callable, Callable]:

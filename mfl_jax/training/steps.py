@@ -1,9 +1,10 @@
 """One training step and one evaluation step: pure functions of pytrees.
 
 A batch is a dictionary of `log_mel` float [shape=(B, T, M)], `events` bool [shape=(B, T, E)], `scene` int [shape=(B,)],
-`valid_frames` int [shape=(B,)], `clip_mask` bool [shape=(B,)], which is False for padding clips, and `scene_mask` and `event_mask`
-bool [shape=(B,)]: whether the scene and the events of a clip count. A scene counts if it is annotated and the clip is long enough
-(`config.min_clip_share`), events count if they are annotated. A task has no loss, gradients and counts where its mask is False.
+`valid_frames` int [shape=(B,)], `clip_mask` bool [shape=(B,)], which is False for padding clips, and `scene_mask` and
+`event_mask` bool [shape=(B,)]: whether the scene and the events of a clip count. A scene counts if it is annotated and the clip
+is long enough (`config.min_clip_share`), events count if they are annotated. A task has no loss, gradients and counts where its
+mask is False.
 """
 
 import dataclasses
@@ -170,6 +171,7 @@ def train_step(
     graphdef,
     reduction: str,
     threshold: float,
+    optimiser: str,
     axis_name: str | None,
 ) -> tuple[TrainState, jax.Array]:
     """Takes one training step.
@@ -183,6 +185,7 @@ def train_step(
       graphdef: structure of the network.
       reduction: of `focal_loss.multi_focal_loss`.
       threshold: of the detections that are counted.
+      optimiser: one of `optimiser.OPTIMISERS`.
       axis_name: name of the device axis under `pmap`, or None on one device.
 
     Returns:
@@ -196,7 +199,7 @@ def train_step(
         state.params, state.batch_stats, state.feature_stats, batch, scalars,
         graphdef=graphdef, reduction=reduction, threshold=threshold, axis_name=axis_name, key=key,
     )  # fmt: skip
-    updates, opt_state = make_optimiser(scalars).update(gradients, state.opt_state, state.params)
+    updates, opt_state = make_optimiser(optimiser, scalars).update(gradients, state.opt_state, state.params)
     if task_balance.LOG_VARIANCES in updates:
         updates = task_balance.rescale_updates(updates, scalars["balance_learning_rate"] / scalars["learning_rate"])
     state = dataclasses.replace(

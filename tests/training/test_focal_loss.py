@@ -250,9 +250,7 @@ def test_reductions_and_weights_by_hand():
     event = {"loss": jnp.float32(40), "active": jnp.float32(3), "inactive": jnp.float32(7), "clips": jnp.float32(3)}
 
     def loss(scene, event, **options):
-        return float(
-            focal_loss.multi_focal_loss(scene, event, **{"alpha": 0.5, "beta": 2.0, "reduction": "mean", **options})
-        )
+        return float(focal_loss.multi_focal_loss(scene, event, **{"alpha": 0.5, "beta": 2.0, "reduction": "mean", **options}))
 
     # alpha weighs the scene: 0.5 * 6 / 3; beta the events: 2 * 40 / 10 cells, or 2 * 40 / 3 clips.
     assert loss(scene, None) == pytest.approx(1.0)
@@ -300,8 +298,7 @@ def test_sum_is_mean_times_frames_times_events():
     logits, active = jnp.asarray(rng.normal(size=(2, 500, 25)), jnp.float32), jnp.asarray(rng.random((2, 500, 25)) < 0.1)
     event = focal_loss.event_sums(logits, active, jnp.ones((2, 500), bool), **FOCUS)
     mean, total = (
-        focal_loss.multi_focal_loss(None, event, alpha=1.0, beta=1.0, reduction=reduction)
-        for reduction in ("mean", "sum")
+        focal_loss.multi_focal_loss(None, event, alpha=1.0, beta=1.0, reduction=reduction) for reduction in ("mean", "sum")
     )
     assert float(total / mean) == pytest.approx(12_500, rel=1e-5)
 

@@ -61,11 +61,11 @@ def training(reduction, compute="float32"):
         step=jnp.int32(0),
         params=params,
         batch_stats=batch_stats,
-        opt_state=make_optimiser({"learning_rate": LEARNING_RATE}).init(params),
+        opt_state=make_optimiser("radam", {"learning_rate": LEARNING_RATE}).init(params),
         feature_stats={"mean": jnp.float32(rng.normal(-5, 1, 64)), "std": jnp.float32(rng.uniform(2, 4, 64))},
         sums=steps.zero_sums(joint_network.TASKS, SMALL["scenes"], SMALL["events"], make_scalars()),
     )
-    options = {"reduction": reduction, "threshold": 0.5, "axis_name": None}
+    options = {"reduction": reduction, "threshold": 0.5, "optimiser": "radam", "axis_name": None}
     return state, jax.jit(functools.partial(steps.train_step, graphdef=graphdef, **options))
 
 

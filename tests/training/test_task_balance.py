@@ -40,7 +40,7 @@ def test_the_uncertainty_loss_is_least_where_the_variance_is_twice_the_loss():
 def test_log_variances_reach_their_optimum_at_a_rate_of_their_own(rate, reaches):
     """Constant losses, and the 4,800 steps and the learning rate of the paper: s = log(2 L) is the optimum."""
     losses, network_rate = {"scene": 1.3, "event": 0.02}, 2e-4
-    optimiser = make_optimiser({"learning_rate": network_rate})
+    optimiser = make_optimiser("radam", {"learning_rate": network_rate})
     start = {task_balance.LOG_VARIANCES: task_balance.initial_log_variances(tuple(losses))}
 
     def total(params):
