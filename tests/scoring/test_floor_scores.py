@@ -106,3 +106,25 @@ def test_floors_of_the_published_evaluation_labels(shared_dir):
     assert floors["scene"]["majority"]["micro_f"] == pytest.approx(32.95, abs=0.005)
     assert floors["event"]["oracle_scene"]["detected"] == {"office": ["fan"]}
     assert floors["event"]["oracle_scene"]["micro_f"] == pytest.approx(38.93, abs=0.005)
+
+
+def test_floors_leave_out_what_is_not_annotated(caplog):
+    """Clip 0 has no scene, clip 2 no events. Event 0 is usual in scene b, event 1 in both: without a scene, event 1 is expected."""
+    events = np.zeros((4, 4, 2), bool)
+    events[:2, :3] = events[3, :, 1] = True
+    clips = make_clips(
+        log_mel=np.zeros((4, 4, 1), np.float32), events=events, events_annotated=np.array([True, True, False, True]),
+        scene=np.array([-1, 1, 1, 0]), valid_frames=np.array([4, 4, 4, 4]),
+    )  # fmt: skip
+    floors = floor_scores.compute_floors(clips, np.arange(4), ("a", "b"), ("x", "y"))
+    assert floors["scene"]["majority"]["answer"] == "b" and floors["scene"]["majority"]["micro_f"] == pytest.approx(200 / 3)
+    assert floors["event"]["oracle_scene"]["detected"] == {"a": ["y"], "b": ["x", "y"]}
+    # 12 annotated frames, 24 cells, of which 6 + 6 + 4 are active. The oracle detects 4 + 8 + 4 of them: 3 + 6 + 4 right.
+    assert floors["event"]["always_on"]["micro_f"] == pytest.approx(100 * 2 * 16 / (2 * 16 + 8))
+    assert floors["event"]["oracle_scene"]["micro_f"] == pytest.approx(100 * 2 * 13 / (16 + 16))
+    assert not caplog.records
+    floor_scores.compute_floors(clips, np.array([2]), ("a", "b"), ("x", "y"))
+    floor_scores.compute_floors(clips, np.array([0]), ("a", "b"), ("x", "y"))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no clip to score is annotated for {kind}s; {kind} scores are 0 of 0" for kind in ("event", "scene")
+    ]
