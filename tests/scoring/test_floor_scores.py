@@ -109,7 +109,7 @@ def test_floors_of_the_published_evaluation_labels(shared_dir):
 
 
 def test_floors_leave_out_what_is_not_annotated(caplog):
-    """Clip 0 has no scene, clip 2 no events. Event 0 is usual in scene b, event 1 in both: without a scene, event 1 is expected."""
+    """Clip 0 has no scene, clip 2 no events. Event 0 is usual in scene b, event 1 in both and so without one."""
     events = np.zeros((4, 4, 2), bool)
     events[:2, :3] = events[3, :, 1] = True
     clips = make_clips(
