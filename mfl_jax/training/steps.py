@@ -147,7 +147,10 @@ def loss_and_gradients(
         scene, event = ({**sums[task], **global_counts[task]} if task in sums else None for task in ("scene", "event"))
         alpha, beta, penalty = scalars["alpha"], scalars["beta"], 0.0
         if task_balance.LOG_VARIANCES in params:
-            learned, penalty = task_balance.uncertainty_weights(params[task_balance.LOG_VARIANCES])
+            log_variances = params[task_balance.LOG_VARIANCES]
+            learned, penalty = task_balance.uncertainty_weights(
+                log_variances, {task: global_counts[task]["clips"] for task in log_variances}
+            )
             alpha, beta = alpha * learned.get("scene", 1.0), beta * learned.get("event", 1.0)
             if axis_name is not None:
                 penalty /= jax.lax.axis_size(axis_name)  # each device's share of a term that is added once
