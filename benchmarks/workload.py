@@ -39,6 +39,7 @@ def make_batch(dataset: Dataset, clips: int, seed: int = 0) -> dict:
         "scene": rng.integers(0, len(dataset.scenes), clips).astype(np.int32),
         "valid_frames": np.full(clips, frames, np.int32),
         "scene_mask": np.ones(clips, bool),
+        "event_mask": np.ones(clips, bool),
         "clip_mask": np.ones(clips, bool),
     }
 

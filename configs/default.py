@@ -52,12 +52,17 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.balance = "fixed"
     config.balance_learning_rate = 1e-2  # of the weights that uncertainty learns; 0 for config.learning_rate
     config.reduction = "mean"  # or "sum", the equations as printed: the same alpha then weighs 12,500 times less
+    # Weights of further terms, by name: see mfl_jax/training/loss_terms.py and docs/extend.md.
+    config.loss_terms = ml_collections.ConfigDict()
 
     # Training.
-    config.learning_rate = 2e-4  # of RAdam
+    # Strengths of augmentations, by name: see mfl_jax/training/augmentations.py and docs/extend.md.
+    config.augmentations = ml_collections.ConfigDict()
+    config.optimiser = "radam"  # see mfl_jax/training/optimiser.py
+    config.learning_rate = 2e-4
     config.batch_size = 64  # clips, summed over all devices
     config.epochs = 300
-    config.seed = 0  # of the initial parameters, the clip order and the dropout
+    config.seed = 0  # of the initial parameters, the clip order and everything random in a step
     config.threshold = 0.5  # an event is detected at this probability or above (Table III)
     config.matmul_precision = "default"  # or high, highest; by default TPUs and newer GPUs round float32 products
     config.compute = "float32"  # type of convolutions and activations; or bfloat16, faster on TPUs and GPUs

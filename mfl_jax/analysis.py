@@ -20,13 +20,16 @@ def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation")
     Returns:
       One row per clip, sorted by recording and time. The columns of a task that was not trained are missing.
         `recording`, `clip_start_s`, `duration_s`;
-        `scene`: the true scene;
+        `scene`: the true scene; None if it is not annotated;
         `predicted_scene`: the most probable scene;
-        `scene_right`: whether they agree;
-        `scene_probability`: probability of the true scene;
-        `scene_counts`: whether the clip counts in scene scores; False if it is too short (`config.min_clip_share` of the run);
-        `event_f`: micro F of the frames at the threshold of the run, in percent; NaN if no event is active or detected;
-        `missed_s`, `false_s`: dictionaries from event to seconds of missed and false detections, without events that have none.
+        `scene_right`: whether they agree; None without a true scene;
+        `scene_probability`: probability of the true scene; NaN without one;
+        `scene_counts`: whether the clip counts in scene scores; False if its scene is not annotated or it is too short
+          (`config.min_clip_share` of the run);
+        `event_f`: micro F of the frames at the threshold of the run, in percent; NaN if no event is active or detected, or events
+          are not annotated;
+        `missed_s`, `false_s`: dictionaries from event to seconds of missed and false detections, without events that have none;
+          None if events are not annotated.
 
     Raises:
       InputError: the model was trained on other classes or spectrograms, or the split does not exist.
@@ -43,13 +46,16 @@ def clip_table(model: TrainedModel, dataset: Dataset, split: str = "evaluation")
         if scene is not None:
             row |= _compare_scene(model, labels["scene"], scene) | {"scene_counts": labels["scene_mask"]}
         if event is not None:
-            row |= _compare_events(model, labels["events"], event)
+            row |= _compare_events(model, labels["events"] if labels["event_mask"] else None, event)
         rows.append(row)
     return pd.DataFrame(rows).sort_values(["recording", "clip_start_s"], ignore_index=True)
 
 
 def _compare_scene(model: TrainedModel, true_scene: int, probabilities: np.ndarray) -> dict:
-    scene, predicted = model.scenes[true_scene], model.scenes[int(probabilities.argmax())]
+    predicted = model.scenes[int(probabilities.argmax())]
+    if true_scene < 0:
+        return {"scene": None, "predicted_scene": predicted, "scene_right": None, "scene_probability": np.nan}
+    scene = model.scenes[true_scene]
     return {
         "scene": scene,
         "predicted_scene": predicted,
@@ -58,7 +64,9 @@ def _compare_scene(model: TrainedModel, true_scene: int, probabilities: np.ndarr
     }
 
 
-def _compare_events(model: TrainedModel, active: np.ndarray, scores: np.ndarray) -> dict:
+def _compare_events(model: TrainedModel, active: np.ndarray | None, scores: np.ndarray) -> dict:
+    if active is None:
+        return {"event_f": np.nan, "missed_s": None, "false_s": None}
     detected = scores >= np.float32(model.config.threshold)
     counts = metrics.frame_counts(detected, active)
     columns: dict = {"event_f": metrics.frame_ratios(counts)["micro_f"] if (detected | active).any() else np.nan}

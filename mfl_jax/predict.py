@@ -41,7 +41,9 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "postprocess", "auto", "auto: the rules that --mode=tune chose, if any; none: only a threshold; or a file of rules."
     )
-    flags.DEFINE_string("reference", None, "Label list of the recordings, to compare the predictions with.")
+    flags.DEFINE_string(
+        "reference", None, "Labels of the recordings, to compare the predictions with: a list, or a folder of lists."
+    )
     flags.DEFINE_boolean("plot", False, "Draw a picture of each recording.")
     flags.DEFINE_boolean("page", False, "Write a page with a player for each recording.")
 
@@ -178,7 +180,12 @@ def _print_scores(console: rich.console.Console, reference_scores: ReferenceScor
         return
     if reference_scores.lacks_events():
         warn(f"{reference} has no event in these recordings and none was detected; event scores are 0 of 0")
+    for kind, count in (("scenes", reference_scores.without_scene), ("events", reference_scores.without_events)):
+        if count:
+            warn(f"{reference} does not annotate the {kind} of {count} of {scored} recordings, which are not scored for {kind}")
     scores = reference_scores.scores()
+    if not scores:
+        return
     titles = {"clips": "as --mode=evaluate", "recordings": f"overlap {flags.FLAGS.overlap:g}, post-processing {rules_name}"}
     titles = {way: title for way, title in titles.items() if way in scores}
     table = rich.table.Table(title=rich.markup.escape(f"scores against {reference}: {scored} recordings, percent"))

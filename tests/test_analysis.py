@@ -175,3 +175,14 @@ def test_table_can_be_written_as_csv_and_json(tabled, tmp_path):
     assert len((tmp_path / "clips.csv").read_text().splitlines()) == 13
     rows = json.loads(table.to_json(orient="records"))
     assert rows[0]["recording"] == "audio/evaluation_0.wav" and rows[0]["missed_s"] == table.missed_s[0]
+
+
+def test_clips_that_are_not_annotated_have_predictions_alone(tabled):
+    from mfl_jax import analysis
+
+    model = tabled[2]
+    row = analysis._compare_scene(model, -1, np.array([0.3, 0.7]))
+    assert row["predicted_scene"] == model.scenes[1] and row["scene"] is row["scene_right"] is None
+    assert np.isnan(row["scene_probability"])
+    row = analysis._compare_events(model, None, np.full((5, 2), 0.9))
+    assert np.isnan(row["event_f"]) and row["missed_s"] is row["false_s"] is None

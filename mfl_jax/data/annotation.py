@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+NOT_ANNOTATED = "?"
+"""In a list, the event label of a recording whose events are not annotated; also accepted as its scene."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Event:
@@ -28,15 +31,17 @@ class Recording:
 
     Attributes:
       path: relative to the folder of the recordings.
-      scene: label of its only scene; empty in a list of events alone.
-      events: in the order of the list.
+      scene: label of its only scene; empty if it is not annotated.
+      events: in the order of the list; empty if they are not annotated.
       group: location, session or device, whose recordings are all in one fold; empty for none.
+      events_annotated: whether all events are in `events`. False says nothing about which events there are.
     """
 
     path: str
     scene: str
     events: tuple[Event, ...]
     group: str = ""
+    events_annotated: bool = True
 
 
 def events_to_frames(

@@ -28,7 +28,7 @@ def read_batches(
 ) -> "grain.DatasetIterator[dict[str, np.ndarray]]":
     """Yields the clips at the given indices, in that order, as batches of one shape.
 
-    Every clip comes once. Missing rows of a batch are zeros, with False in both masks. The next batches are read while one is
+    Every clip comes once. Missing rows of a batch are zeros, with False in all masks. The next batches are read while one is
     in use.
 
     Args:
@@ -40,7 +40,7 @@ def read_batches(
 
     Yields:
       `log_mel` float32 [shape=(B, T, M)], `events` bool [shape=(B, T, E)], `scene` int32 [shape=(B,)],
-      `valid_frames` int32 [shape=(B,)], `scene_mask` and `clip_mask` bool [shape=(B,)], with B the number of rows.
+      `valid_frames` int32 [shape=(B,)], `scene_mask`, `event_mask` and `clip_mask` bool [shape=(B,)], with B the number of rows.
     """
     import grain  # imported here, because clips that stay on the devices need none of it
 

@@ -64,6 +64,7 @@ def make_features(*, clip_frames: int, mel_bins: int, scenes: Sequence[str], eve
             "events": tfds.features.Tensor(
                 shape=(clip_frames, len(events)), dtype=np.bool_, encoding=tfds.features.Encoding.ZLIB
             ),
+            "events_annotated": tfds.features.Scalar(np.bool_),
             "scene": tfds.features.ClassLabel(names=scenes),
             "valid_frames": tfds.features.Scalar(np.int32),
             "recording": tfds.features.Text(),
@@ -71,6 +72,11 @@ def make_features(*, clip_frames: int, mel_bins: int, scenes: Sequence[str], eve
             "fold": tfds.features.Scalar(np.int32),
         }
     )
+
+
+def _list_unannotated(recording: Recording) -> list[str]:
+    """Returns the tasks for which a recording is not annotated."""
+    return [*(["scene"] if not recording.scene else []), *(["event"] if not recording.events_annotated else [])]
 
 
 def write_shard(plan: str, advance: Callable[[], object] = lambda: None) -> None:
@@ -127,8 +133,9 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
     Preparing has two stages: it computes the spectrogram of each recording and caches it next to the data set, then builds the
     shards from the cache. Threads of this machine or the workers of a Beam pipeline do both, and write the same bytes.
 
-    Examples: `log_mel` float32 [clip_frames, mel_bins], `events` bool [clip_frames, E], `scene`, `valid_frames`, `recording`,
-    `clip_start_s`, and `fold`: the cross-validation fold (1 to 4) that holds the recording out; 0 outside development.
+    Examples: `log_mel` float32 [clip_frames, mel_bins], `events` bool [clip_frames, E], `events_annotated`, `scene` (-1 if not
+    annotated), `valid_frames`, `recording`, `clip_start_s`, and `fold`: the cross-validation fold (1 to 4) that holds the
+    recording out; 0 outside development.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -212,17 +219,20 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
     def _collect_labels(self) -> tuple[list[str], list[str]]:
         """Returns the scene and the event labels in the order of their class indices; one of them may be empty."""
         recordings = self._list_recordings()
-        scenes = self.SCENES or sorted({recording.scene for recording in recordings})
+        scenes = self.SCENES or sorted({recording.scene for recording in recordings} - {""})
         events = self.EVENTS or sorted({event.label for recording in recordings for event in recording.events})
-        if "" in scenes:
-            lists = self.find_label_lists()
-            if len(scenes) > 1:
-                (without,) = (lists[split] for split in SPLITS if not self.recordings[split][0].scene)
-                raise InputError(f"{without}: the scene_label is empty, but the other label list names scenes")
-            if not events:
-                raise InputError(f"{lists['development']}: the label lists contain neither scenes nor events")
-            scenes = []
+        scenes = scenes if self._check_annotated("scene", "empty, but the other label list names scenes") else ()
+        events = events if self._check_annotated("event", "'?' in every row, but the other label list annotates events") else ()
+        if not scenes and not events:
+            raise InputError(f"{self.find_label_lists()['development']}: the label lists contain neither scenes nor events")
         return list(scenes), list(events)
+
+    def _check_annotated(self, task: str, problem: str) -> bool:
+        """Returns whether the label lists annotate a task; raises an InputError if only one of them does."""
+        lacking = [split for split in SPLITS if all(task in _list_unannotated(r) for r in self.recordings[split])]
+        if len(lacking) == 1:
+            raise InputError(f"{self.find_label_lists()[lacking[0]]}: the {task}_label is {problem}")
+        return not lacking
 
     def _info(self) -> tfds.core.DatasetInfo:
         scenes, events = self._collect_labels()
@@ -235,6 +245,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
                 for split in SPLITS
             },
             **self._describe_groups(),
+            **self._describe_unannotated_events(),
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -248,8 +259,13 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         groups = {split: {r.path: r.group for r in self.recordings[split] if r.group} for split in SPLITS}
         return {"groups": groups} if any(groups.values()) else {}
 
+    def _describe_unannotated_events(self) -> dict[str, Any]:
+        """Returns the paths whose events are not annotated, by split, as metadata; nothing if there are none."""
+        paths = {split: [r.path for r in self.recordings[split] if not r.events_annotated] for split in SPLITS}
+        return {"events_not_annotated": paths} if any(paths.values()) else {}
+
     def _compute_fingerprint(self, spectrograms: Mapping[str, Spectrogram]) -> str:
-        """Hashes the label lists, the settings and all samples. Without groups the hash is the same as before groups existed."""
+        """Hashes the label lists, the settings and all samples. Fully annotated lists without groups hash as before."""
         scenes, events = self._collect_labels()
         config = self.builder_config
         content = {
@@ -258,6 +274,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
             "recordings": {split: [dataclasses.astuple(r)[:3] for r in self.recordings[split]] for split in SPLITS},
             "audio": {split: [spectrograms[r.path].sha256 for r in self.recordings[split]] for split in SPLITS},
             **self._describe_groups(),
+            **self._describe_unannotated_events(),
         }
         return hashlib.sha256(json.dumps([scenes, config.clip_frames, content]).encode()).hexdigest()
 
@@ -266,6 +283,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         clip_cutting.check_recordings(self._list_recordings(), self.root)
         self._warn_of_classes_in_one_split()
         self._warn_of_groups_in_both_splits()
+        self._warn_of_unannotated_recordings()
         folder = pathlib.Path(self.data_path.parent, SPECTROGRAMS)
         folder.mkdir(exist_ok=True)
         spectrograms = self._compute_spectrograms(folder)
@@ -287,7 +305,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
 
     def _warn_of_classes_in_one_split(self) -> None:
         """Names the scenes and events that only one split has: they can't be scored, or can't be learnt."""
-        scenes = {split: {recording.scene for recording in self.recordings[split]} for split in SPLITS}
+        scenes = {split: {recording.scene for recording in self.recordings[split]} - {""} for split in SPLITS}
         events = {split: {event.label for r in self.recordings[split] for event in r.events} for split in SPLITS}
         lone = [
             f"{kind} only in {split}: {join_first(sorted(only))}"
@@ -317,6 +335,19 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
                 f"{self.name}/{self.builder_config.name}: {len(shared)} groups have recordings in both development and "
                 f"evaluation: {join_first(shared)}; scores will be too high"
             )
+
+    def _warn_of_unannotated_recordings(self) -> None:
+        """Counts the recordings without an annotated scene, or without annotated events, where others have them."""
+        scenes, events = self._collect_labels()
+        for split in SPLITS:
+            listed = self.recordings[split]
+            for task, classes in (("scene", scenes), ("event", events)):
+                paths = [recording.path for recording in listed if classes and task in _list_unannotated(recording)]
+                if paths:
+                    warn(
+                        f"{self.name}/{self.builder_config.name}, {split}: {task}s are not annotated in {len(paths)} of "
+                        f"{len(listed)} recordings, which do not count for {task}s: {join_first(paths)}"
+                    )
 
     def _assign_folds(self, spectrograms: Mapping[str, Spectrogram]) -> dict[str, int]:
         """Returns the fold of each development recording, by path; warns if there are too few groups to fill the folds."""

@@ -60,11 +60,12 @@ class Clip:
     Attributes:
       recording: path of the recording.
       spectrogram: file of its spectrogram.
-      scene: its scene; empty in a data set without scenes.
+      scene: its scene; empty if it is not annotated.
       fold: cross-validation fold that holds the recording out; 0 for none.
       first_frame: frame of the recording at which the clip starts.
       valid_frames: frames before the padding.
       events: all events of the recording that reach into the clip, and possibly others nearby.
+      events_annotated: whether the events of the recording are annotated.
     """
 
     recording: str
@@ -74,6 +75,7 @@ class Clip:
     first_frame: int
     valid_frames: int
     events: tuple[Event, ...]
+    events_annotated: bool
 
     @property
     def key(self) -> str:
@@ -83,13 +85,14 @@ class Clip:
     def to_row(self) -> list:
         """Returns the clip as a JSON list; `from_row` is the inverse."""
         events = [[event.onset_s, event.offset_s, event.label, event.row] for event in self.events]
-        return [self.recording, self.spectrogram, self.scene, self.fold, self.first_frame, self.valid_frames, events]
+        fields = (self.recording, self.spectrogram, self.scene, self.fold, self.first_frame, self.valid_frames)
+        return [*fields, events, self.events_annotated]
 
     @classmethod
     def from_row(cls, row: Sequence) -> "Clip":
         """Rebuilds a clip from `to_row`."""
-        recording, spectrogram, scene, fold, first_frame, valid_frames, events = row
-        return cls(recording, spectrogram, scene, fold, first_frame, valid_frames, tuple(Event(*event) for event in events))
+        *fields, events, events_annotated = row
+        return cls(*fields, tuple(Event(*event) for event in events), events_annotated)
 
 
 def plan_clips(
@@ -129,7 +132,9 @@ def plan_clips(
             clip_events[index].append(event)
     for start, events in zip(starts, clip_events, strict=True):
         valid = min(clip_frames, spectrogram.frames - start)
-        yield Clip(recording.path, spectrogram.file, recording.scene, fold, start, valid, tuple(events))
+        yield Clip(
+            recording.path, spectrogram.file, recording.scene, fold, start, valid, tuple(events), recording.events_annotated
+        )  # fmt: skip
 
 
 def build_example(clip: Clip, *, events: Sequence[str], mel: mel_spectrogram.MelConfig, clip_frames: int) -> dict:
@@ -142,8 +147,8 @@ def build_example(clip: Clip, *, events: Sequence[str], mel: mel_spectrogram.Mel
       clip_frames: length of a clip.
 
     Returns:
-      `log_mel` float32 [shape=(clip_frames, M)], `events` bool [shape=(clip_frames, E)], `scene`, `valid_frames`, `recording`,
-      `clip_start_s`, `fold`.
+      `log_mel` float32 [shape=(clip_frames, M)], `events` bool [shape=(clip_frames, E)], `events_annotated`, `scene`,
+      `valid_frames`, `recording`, `clip_start_s`, `fold`.
     """
     valid, start = clip.valid_frames, clip.first_frame
     log_mel = np.full((clip_frames, mel.mel_bins), np.log(np.float32(mel.floor)), np.float32)
@@ -156,6 +161,7 @@ def build_example(clip: Clip, *, events: Sequence[str], mel: mel_spectrogram.Mel
     return {
         "log_mel": log_mel,
         "events": active,
+        "events_annotated": clip.events_annotated,
         "scene": clip.scene or -1,  # TFDS: no label
         "valid_frames": valid,
         "recording": clip.recording,

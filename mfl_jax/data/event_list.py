@@ -1,19 +1,21 @@
-"""Reads lists of sound events in the common formats.
+"""Reads lists of sound events, and of scenes, in the common formats.
 
 A file holds the events of one recording or of many; a folder holds one file per recording. Fields are separated by tabs, or by
 commas if the file contains no tab, and quoted as `event_rows` says. Times are seconds from the start of a recording. The columns
 are given by
 
 - a header, in any order: an onset (`onset`, `event_onset`, `event_start_time`), an offset (`offset`, `event_offset`,
-  `event_end_time`), a label (`event_label`, `label`) and, if the file covers several recordings, the recording (`filename`,
-  `file`, `path`). Other columns are ignored. A `#` in front of the header is ignored. DESED, dcase_util and this project write
-  such lists.
+  `event_end_time`), a label (`event_label`, `label`), if the file covers several recordings, the recording (`filename`, `file`,
+  `path`), and perhaps the `scene_label` and the `group` of the recording. Other columns are ignored. A `#` in front of the header
+  is ignored. DESED, dcase_util and this project write such lists. The caller may give other names.
+- the header of a Raven selection table: see `raven`.
 - without a header, the number of fields: `onset offset label` (an Audacity label track), `filename onset offset label` or
   `filename scene onset offset label`.
 
 A recording without events has one row with its name alone, or with event fields that are empty or NaN. A name alone must have the
 suffix of an audio file or consist of one word, so that a comment or an event between other separators is not taken for one. If a
-list does not name recordings, all its events belong to the recording with the name of the file.
+list does not name recordings, all its events belong to the recording with the name of the file. The label `?` without times says
+that the events of a recording are not annotated, as in `label_list`.
 
 Names and labels that look the same are the same: see `spelling`.
 """
@@ -21,18 +23,22 @@ Names and labels that look the same are the same: see `spelling`.
 import dataclasses
 import pathlib
 import re
+from collections.abc import Mapping, Sequence
 
-from mfl_jax.data import event_rows, match_recordings, spelling
-from mfl_jax.data.annotation import Event
+from mfl_jax.data import event_rows, match_recordings, raven, spelling
+from mfl_jax.data.annotation import NOT_ANNOTATED, Event, Recording
 from mfl_jax.data.event_rows import Row
+from mfl_jax.data.recording_rows import RecordingRows
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import folder_walk
 
-COLUMNS = {
+COLUMNS: dict[str, tuple[str, ...]] = {
     "recording": ("filename", "file", "path"),
     "onset": ("onset", "event_onset", "event_start_time"),
     "offset": ("offset", "event_offset", "event_end_time"),
     "label": ("event_label", "label"),
+    "scene": ("scene_label",),
+    "group": ("group",),
 }
 """Role of a column -> its names in a header, in lower case."""
 EVENT_ROLES = ("onset", "offset", "label")
@@ -59,69 +65,104 @@ class _Layout:
     width: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a caller wants of a list.
+
+    Attributes:
+      columns: role of a column (a key of `COLUMNS`) -> its name in the header, where it is another one than `COLUMNS` says. Every
+        list must then have a header with these columns.
+      scenes: allowed scenes, whose spelling the result has; None allows any.
+      events: allowed events, likewise.
+    """
+
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    scenes: Sequence[str] | None = None
+    events: Sequence[str] | None = None
+
+
 def read_event_list(file: str | pathlib.Path) -> dict[str, list[Event]]:
-    """Reads a list of events.
+    """Reads the events of a list; arguments and errors as for `read_recordings`.
+
+    Returns:
+      Recording -> its events, both in the order of the list. Recordings whose events are not annotated have none.
+    """
+    return {recording.path: list(recording.events) for recording in read_recordings(file)}
+
+
+def read_recordings(
+    file: str | pathlib.Path, wanted: Wanted = Wanted(), *, left_out: pathlib.Path | None = None
+) -> list[Recording]:
+    """Reads a list.
 
     Args:
       file: the list, UTF-8 with or without a byte order mark; or a folder. In a folder, every .txt, .tsv, .ann and .csv file,
         also in subfolders and linked folders, but not hidden, is the list of one recording, named after its path below the
         folder without the suffix. Recordings named by the rows of such a file take precedence.
+      wanted: columns and vocabularies.
+      left_out: a folder within `file` that holds other lists.
 
     Returns:
-      Recording -> its events, both in the order of the list. A file without rows is one recording without events.
+      The recordings in the order of the list, under the names that the list gives them. A file without rows is one recording
+      without events.
 
     Raises:
       InputError: names the file, the row (the first is row 1) and the value at fault.
     """
     file = pathlib.Path(file)
     if not file.is_dir():
-        name = spelling.normalise_name(file.stem)
-        recordings, names_recordings = _read_file(file, name)
-        return recordings if recordings or names_recordings else {name: []}
+        return _read_file(file, spelling.normalise_name(file.stem), wanted)
     entries = sorted(folder_walk.walk_folder(file))
     if unreadable := [path for path, is_file in entries if not is_file]:
         raise InputError(f"{unreadable[0]}: not readable (a folder without permission, or a link that leads nowhere)")
-    lists = [path for path, _ in entries if path.suffix.lower() in SUFFIXES]
+    lists = [path for path, _ in entries if path.suffix.lower() in SUFFIXES and left_out not in path.parents]
     if not lists:
         raise InputError(f"{file}: no event list in this folder; it needs one {', '.join(SUFFIXES)} file per recording")
-    merged: dict[str, list[Event]] = {}
+    merged: dict[str, Recording] = {}
     source: dict[str, pathlib.Path] = {}
     for path in lists:
         name = spelling.normalise_name(path.relative_to(file).with_suffix("").as_posix())
-        recordings, _ = _read_file(path, name)
-        for recording, events in (recordings or {name: []}).items():
-            if recording in merged:
-                raise InputError(f"{path}: the recording {recording!r} is also in {source[recording]}; keep one list of it")
-            merged[recording], source[recording] = events, path
-    return merged
+        for recording in _read_file(path, name, wanted) or [Recording(name, "", ())]:
+            if recording.path in merged:
+                raise InputError(
+                    f"{path}: the recording {recording.path!r} is also in {source[recording.path]}; keep one list of it"
+                )
+            merged[recording.path], source[recording.path] = recording, path
+    return list(merged.values())
 
 
-def _read_file(file: pathlib.Path, default_recording: str) -> tuple[dict[str, list[Event]], bool]:
-    """Returns the events of each recording in a file, and whether the file has a column for the recording."""
+def _read_file(file: pathlib.Path, default_recording: str, wanted: Wanted) -> list[Recording]:
+    """Returns the recordings of a file. None only if it has a column for the recording, but no rows."""
     rows = _read_rows(file)
-    if not rows:
-        return {}, False
-    layout = _parse_header(rows[0])
+    header = [field.lower() for field in rows[0].fields] if rows else []
+    layout = _parse_header(rows[0], wanted.columns) if rows else None
     if layout is None:
-        layout = _infer_layout(rows)
+        layout = _infer_layout(rows) if rows else _Layout({}, 0)
+    elif raven.is_selection_table(header):
+        rows, default_recording = raven.correct_rows(header, rows[1:], layout.positions), raven.name_recording(default_recording)
     else:
         rows = rows[1:]
-    names_recordings = "recording" in layout.positions
-    first_event_field = min(layout.positions[role] for role in EVENT_ROLES)
-    recordings: dict[str, list[Event]] = {}
+    collected = RecordingRows(EVENT_ROLES, scenes=wanted.scenes, events=wanted.events)
     for row in rows:
-        fields = _fit_fields(row, layout.width)
-        recording = fields[layout.positions["recording"]] if names_recordings else default_recording
-        if not recording:
-            raise InputError(f"{row.place}: the name of the recording is empty")
-        events = recordings.setdefault(spelling.normalise_name(recording), [])
-        onset, offset, label = (fields[layout.positions[role]] for role in EVENT_ROLES)
-        if not (_is_empty(onset) and _is_empty(offset) and _is_empty(label)):
-            label = spelling.normalise_label(label)
-            events.append(event_rows.parse_event(onset, offset, label, row, columns=EVENT_ROLES))
-        elif names_recordings:
+        _add_row(collected, row, layout, default_recording)
+    return collected.recordings() or ([] if "recording" in layout.positions else [Recording(default_recording, "", ())])
+
+
+def _add_row(collected: RecordingRows, row: Row, layout: _Layout, default_recording: str) -> None:
+    """Adds a row to those of its recording."""
+    fields = _fit_fields(row, layout.width)
+    texts = {role: fields[position] for role, position in layout.positions.items()}
+    recording = texts.pop("recording", default_recording)
+    if not recording:
+        raise InputError(f"{row.place}: the name of the recording is empty")
+    texts |= {role: "" for role in ("scene", "group") if _is_empty(texts.get(role, ""))}
+    if all(_is_empty(texts[role]) or texts[role] == NOT_ANNOTATED for role in EVENT_ROLES):
+        is_annotated = texts["label"] != NOT_ANNOTATED
+        texts |= {"onset": "", "offset": "", "label": "" if is_annotated else NOT_ANNOTATED}
+        if is_annotated and "recording" in layout.positions:
+            first_event_field = min(layout.positions[role] for role in EVENT_ROLES)
             _check_name_without_events(recording, row, is_alone=len(row.fields) <= first_event_field)
-    return recordings, names_recordings
+    collected.add(spelling.normalise_name(recording), row, **texts)
 
 
 def _check_name_without_events(name: str, row: Row, *, is_alone: bool) -> None:
@@ -150,21 +191,29 @@ def _fit_fields(row: Row, width: int) -> list[str]:
     return fields + [""] * (width - len(fields))
 
 
-def _parse_header(row: Row) -> _Layout | None:
+def _parse_header(row: Row, columns: Mapping[str, str]) -> _Layout | None:
     """Returns the layout that a header gives; None if the row is not a header."""
     names = [field.lower() for field in row.fields]
     names[0] = names[0].lstrip("# ")
-    if not any(name in names for role in ("recording", "onset", "offset") for name in COLUMNS[role]):
+    is_raven = raven.is_selection_table(names)
+    known_names = COLUMNS | (raven.COLUMNS if is_raven else {}) | {role: (name.lower(),) for role, name in columns.items()}
+    if (
+        not columns
+        and not is_raven
+        and not any(name in names for role in ("recording", "onset", "offset") for name in COLUMNS[role])
+    ):
         return None
     positions = {}
-    for role, known in COLUMNS.items():
-        matches = [position for position, name in enumerate(names) if name in known]
-        if len(matches) > 1:
-            columns = " and ".join(repr(row.fields[position]) for position in matches)
-            raise InputError(f"{row.place}: the columns {columns} both hold the {role}; keep one")
+    for role, known in known_names.items():
+        matches = [position for name in known for position in range(len(names)) if names[position] == name]
+        if len(matches) > 1 and not is_raven:
+            found = " and ".join(repr(row.fields[position]) for position in sorted(matches))
+            raise InputError(f"{row.place}: the columns {found} both hold the {role}; keep one")
         if matches:
             positions[role] = matches[0]
-        elif role != "recording":
+        elif role in columns:
+            raise InputError(f"{row.place}: no column {columns[role]!r} for the {role}; the header is {row.fields}")
+        elif role in EVENT_ROLES:
             raise InputError(f"{row.place}: no column for the {role}; name it {' or '.join(map(repr, known))}")
     return _Layout(positions, len(names))
 

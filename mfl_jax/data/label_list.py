@@ -5,7 +5,10 @@ A label list is a tab-separated UTF-8 text with the header
     path  scene_label  event_start_time  event_end_time  event_label
 
 and one row per event. `path` is relative to the folder of the recordings; times are seconds from the start of the recording. A
-recording without events has one row whose last three fields are empty. In a list of events alone, every scene_label is empty.
+recording without events has one row whose last three fields are empty.
+
+An empty scene_label means that the scene of the recording is not annotated. One row with the event_label `?` and no times says
+the same of its events. In a list of events alone, every scene_label is empty.
 
 The column `group` is optional: a location, a session or a device, the same in all rows of a recording. `folds` keeps the
 recordings of a group together.
@@ -14,13 +17,14 @@ Labels and paths that look the same are the same, however they are spelled: see 
 quoted.
 """
 
-import difflib
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from mfl_jax.data import event_rows, spelling
-from mfl_jax.data.annotation import Event, Recording
+from mfl_jax.data.annotation import Recording
 from mfl_jax.data.event_rows import Row
+from mfl_jax.data.recording_rows import RecordingRows
 from mfl_jax.errors import InputError, warn
 
 COLUMNS = ("path", "scene_label", "event_start_time", "event_end_time", "event_label")
@@ -54,43 +58,19 @@ def read_label_list(
       InputError: names the file, the row (the header is row 1) and the value at fault.
     """
     header, rows = _read_table(pathlib.Path(file))
-    first_rows: dict[str, tuple[str, str, Row]] = {}
-    recording_events: dict[str, list[Event]] = {}
+    collected = RecordingRows(COLUMNS[2:], scenes=scenes, events=events)
     for row in rows:
         if len(row.fields) != len(header):
             hint = event_rows.suggest_separator(row.text)
             raise InputError(f"{row.place}: {len(row.fields)} fields, but the header has {len(header)}{hint}: {row.text[:80]!r}")
         fields = dict(zip(header, row.fields, strict=True))
-        path, scene = _check_path(fields["path"], row), fields["scene_label"]
-        if scene:
-            scene = _spell_label(scene, scenes, "scene", row)
-        elif scenes is not None:
-            raise InputError(f"{row.place}: the scene_label is empty")
-        group = spelling.normalise_label(fields.get(GROUP, ""))
-        first_scene, first_group, first_row = first_rows.setdefault(path, (scene, group, row))
-        _check_equal("scene", scene, first_scene, path, row, first_row)
-        _check_equal("group", group, first_group, path, row, first_row)
-        known_events = recording_events.setdefault(path, [])
         onset, offset, label = (fields[column] for column in COLUMNS[2:])
-        if onset or offset or label:
-            label = (renamed or {}).get(spelling.normalise_label(label), label)
-            label = _spell_label(label, events, "event", row) if label else label
-            known_events.append(event_rows.parse_event(onset, offset, label, row, columns=COLUMNS[2:]))
-    unlabelled = [row for scene, _, row in first_rows.values() if not scene]
-    if 0 < len(unlabelled) < len(first_rows):
-        raise InputError(f"{unlabelled[0].place}: the scene_label is empty; name a scene in every row, or in none")
-    return [
-        Recording(_real_path(path, root), scene, tuple(recording_events[path]), group)
-        for path, (scene, group, _) in first_rows.items()
-    ]
-
-
-def _check_equal(kind: str, value: str, first_value: str, path: str, row: Row, first_row: Row) -> None:
-    if value != first_value:
-        raise InputError(
-            f"{row.place}: {path} has the {kind} {value!r} here and {first_value!r} in row {first_row.number}; "
-            f"a recording has one {kind}"
-        )
+        label = (renamed or {}).get(spelling.normalise_label(label), label)
+        path = _check_path(fields["path"], row)
+        collected.add(
+            path, row, onset=onset, offset=offset, label=label, scene=fields["scene_label"], group=fields.get(GROUP, "")
+        )  # fmt: skip
+    return [dataclasses.replace(recording, path=_real_path(recording.path, root)) for recording in collected.recordings()]
 
 
 def _real_path(path: str, root: pathlib.Path | None) -> str:
@@ -125,14 +105,3 @@ def _check_path(path: str, row: Row) -> str:
     if not pure.parts or pure.is_absolute() or ".." in pure.parts:
         raise InputError(f"{row.place}: the path {path!r} is not inside the folder of the recordings")
     return str(pure)
-
-
-def _spell_label(label: str, vocabulary: Sequence[str] | None, kind: str, row: Row) -> str:
-    """Returns a label in the spelling of the vocabulary, or in normal form without one."""
-    if vocabulary is None:
-        return spelling.normalise_label(label)
-    if (known := spelling.find_label(label, vocabulary)) is None:
-        similar = difflib.get_close_matches(label, vocabulary, 1)
-        hint = f"did you mean {similar[0]!r}?" if similar else f"known: {', '.join(vocabulary)}"
-        raise InputError(f"{row.place}: unknown {kind} {label!r}; {hint}")
-    return known

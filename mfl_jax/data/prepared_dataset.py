@@ -15,8 +15,8 @@ from mfl_jax.errors import InputError
 
 IN_MEMORY_BYTES = 8 << 30
 """Splits up to this size are kept in memory; larger ones are read from disk, batch by batch."""
-ORIGIN_FIELDS = ("fold", "recording", "clip_start_s")
-"""Fields of an example that describe the origin of a clip."""
+ORIGIN_FIELDS = ("fold", "recording", "clip_start_s", "event_mask")
+"""Fields of all clips that are kept in memory, even if the clips are not."""
 READ_AT_ONCE = 256
 """Clips to read at a time for their origins."""
 
@@ -56,8 +56,9 @@ class Dataset:
         if "recordings" not in metadata:
             raise InputError(f"{self.directory}: prepared by an older version, without label lists; delete it and prepare again")
         groups = metadata.get("groups", {}).get(split, {})
+        unannotated = set(metadata.get("events_not_annotated", {}).get(split, []))
         return [
-            Recording(path, scene, tuple(Event(onset, offset, label) for onset, offset, label in events), groups.get(path, ""))
+            Recording(path, scene, tuple(Event(*event) for event in events), groups.get(path, ""), path not in unannotated)
             for path, scene, events in metadata["recordings"][split]
         ]
 
@@ -91,7 +92,7 @@ class Dataset:
 
         self._check_split(split)
         source = tfds.builder_from_directory(self.directory).as_data_source(split)
-        return Clips(source, name=str(self.directory), min_clip_share=min_clip_share)
+        return Clips(source, name=str(self.directory), min_clip_share=min_clip_share, has_scenes=bool(self.scenes))
 
 
 def find_directory(dataset: str, data_dir: str | pathlib.Path) -> pathlib.Path | None:
@@ -163,7 +164,8 @@ class Clips:
       fold: int [shape=(n,)], cross-validation fold that holds the recording of each clip out; 0 for none.
       recording: str [shape=(n,)], path of the recording of each clip.
       clip_start_s: float64 [shape=(n,)], start of each clip in its recording.
-      scene_mask: bool [shape=(n,)], whether the scene of each clip counts.
+      scene_mask: bool [shape=(n,)], whether the scene of each clip counts: it is annotated, and the clip is long enough.
+      event_mask: bool [shape=(n,)], whether the events of each clip are annotated.
     """
 
     def __init__(
@@ -173,6 +175,7 @@ class Clips:
         *,
         name: str = "the data set",
         min_clip_share: float = 0.0,
+        has_scenes: bool = True,
     ):
         """Reads the clips if they fit into memory, and checks that all spectrograms are finite.
 
@@ -183,6 +186,7 @@ class Clips:
           in_memory_bytes: keep splits up to this size in memory.
           name: of the data set, for error messages.
           min_clip_share: as in `Dataset.read`.
+          has_scenes: whether the data set has scenes; in one of events alone, `scene_mask` depends on the length alone.
 
         Raises:
           InputError: a spectrogram is not finite.
@@ -197,12 +201,14 @@ class Clips:
                 self._arrays = self._read(range(len(source)))
                 for start in range(0, len(source), READ_AT_ONCE):
                     self._check_finite({key: array[start : start + READ_AT_ONCE] for key, array in self._arrays.items()})
-        self.fold, self.recording, self.clip_start_s, valid_frames = self._read_origins()
+        self.fold, self.recording, self.clip_start_s, self.event_mask, scenes, valid_frames = self._read_origins()
         self.scene_mask = scene_mask(
             valid_frames, self.clip_start_s, clip_frames=clip_frames, min_clip_share=min_clip_share
         )  # fmt: skip
+        if has_scenes:
+            self.scene_mask &= scenes >= 0
         if self._arrays is not None:
-            self._arrays["scene_mask"] = self.scene_mask
+            self._arrays |= {"scene_mask": self.scene_mask, "event_mask": self.event_mask}
 
     def __len__(self) -> int:
         return len(self._source)
@@ -213,6 +219,8 @@ class Clips:
         return {
             "log_mel": np.stack([example["log_mel"] for example in examples]),
             "events": np.stack([example["events"] for example in examples]),
+            # Older versions had no such field, and all events annotated.
+            "event_mask": np.asarray([example.get("events_annotated", True) for example in examples], bool),
             "scene": np.asarray([example["scene"] for example in examples], np.int32),
             "valid_frames": np.asarray([example["valid_frames"] for example in examples], np.int32),
             "fold": np.asarray([example["fold"] for example in examples], np.int32),
@@ -221,10 +229,10 @@ class Clips:
         }
 
     def _read_origins(self) -> list[np.ndarray]:
-        """Returns `ORIGIN_FIELDS` and `valid_frames` of all clips; removes the former from the arrays in memory."""
+        """Returns `ORIGIN_FIELDS`, `scene` and `valid_frames` of all clips; removes the first from the arrays in memory."""
         if self._arrays is not None:
-            return [*(self._arrays.pop(field) for field in ORIGIN_FIELDS), self._arrays["valid_frames"]]
-        fields = (*ORIGIN_FIELDS, "valid_frames")
+            return [*(self._arrays.pop(field) for field in ORIGIN_FIELDS), self._arrays["scene"], self._arrays["valid_frames"]]
+        fields = (*ORIGIN_FIELDS, "scene", "valid_frames")
         count = len(self)
         parts = []
         for start in range(0, count, READ_AT_ONCE):
@@ -249,10 +257,13 @@ class Clips:
         return self._arrays
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns `log_mel`, `events`, `scene`, `valid_frames` and `scene_mask` of clips, possibly none."""
+        """Returns `log_mel`, `events`, `scene`, `valid_frames`, `scene_mask` and `event_mask` of clips, possibly none.
+
+        `scene` is -1 where the scene is not annotated; `events` is False where events are not annotated.
+        """
         if not len(indices):
             return {field: array[:0] for field, array in self.take(np.zeros(1, int)).items()}
         if self._arrays is not None:
             return {field: array[indices] for field, array in self._arrays.items()}
         arrays = {field: array for field, array in self._read(indices).items() if field not in ORIGIN_FIELDS}
-        return arrays | {"scene_mask": self.scene_mask[indices]}
+        return arrays | {"scene_mask": self.scene_mask[indices], "event_mask": self.event_mask[indices]}

@@ -107,6 +107,8 @@ def find_difference(before: Sequence[Recording], now: Sequence[Recording]) -> st
         for kind in ("scene", "group"):
             if (value := getattr(recording, kind)) != (old_value := getattr(old, kind)):
                 return f"where the {kind} of {recording.path} was {old_value!r} and is {value!r}"
+        if recording.events_annotated != old.events_annotated:
+            return f"where the events of {recording.path} are {'now' if recording.events_annotated else 'no longer'} annotated"
         counts, old_counts = (collections.Counter(map(_describe_event, r.events)) for r in (recording, old))
         if added := counts - old_counts:
             event = next(event for event in recording.events if _describe_event(event) in added)

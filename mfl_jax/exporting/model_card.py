@@ -120,7 +120,9 @@ def _format_scores(model: TrainedModel, results: Mapping | None) -> str:
         rows += [(f"{task}: {FLOORS.get((task, kind), kind)}", *_format_percent(floor)) for kind, floor in floors]
     split = f"{results['clips']} clips of the {results['split']} split of `{results['dataset']}`"
     if (counted := results.get("scene_clips", results["clips"])) < results["clips"]:
-        split += f" (scenes: {counted} of them; the others are too short)"
+        split += f" (scenes: {counted} of them; the others are too short or not annotated)"
+    if (counted := results.get("event_clips", results["clips"])) < results["clips"]:
+        split += f" (events: {counted} of them; the others are not annotated)"
     return (
         f"## Scores\n\nMeasured on {split}, in percent. Scenes are scored clip by clip, events frame by frame at a threshold of "
         f"{_number(results['threshold'])}. The other rows are floors: the scores of answers that ignore the audio.\n\n"

@@ -7,7 +7,7 @@ State: every variable is an `nnx.Param` (trained) or an `nnx.BatchStat` (recorde
   (graphdef, params, batch_stats) and merged again inside transformed functions. Training adds up the gradients of the devices,
   but not the batch statistics, which the network must make equal on all devices (see `axis_name`).
 
-`network(log_mel, *, mask, train, axis_name, dropout_key)`: the logits (scene, event), float32 [shape=(B, S)] and
+`network(log_mel, *, mask, train, axis_name, key)`: the logits (scene, event), float32 [shape=(B, S)] and
   [shape=(B, T, E)], with None for a head that the config's tasks do not include.
   log_mel: float32 [shape=(B, T, M)], normalised; padded frames are 0.
   mask: bool [shape=(B, T)]. False for padded frames, which come after the valid ones, and for all frames of a clip that only
@@ -15,7 +15,7 @@ State: every variable is an `nnx.Param` (trained) or an `nnx.BatchStat` (recorde
   train: False means that clips are independent of each other, since inference may cut a batch into smaller ones.
   axis_name: name of the device axis under `pmap`, None on one device. Statistics of the batch must be summed over it
     (`jax.lax.psum`).
-  dropout_key: random key in training with dropout, otherwise None. Differs between steps, devices and runs.
+  key: random key in training, from the seed, the step and the device; otherwise None.
 
 `network.embed(...)`: the same arguments; a dictionary of `shared` [shape=(B, T, ...)], `scene` [shape=(B, ...)] and `event`
   [shape=(B, T, ...)], without heads that are not built. Only `TrainedModel.embeddings` uses it.
@@ -72,7 +72,7 @@ def apply_network(
     graphdef: nnx.GraphDef,
     train: bool,
     axis_name: str | None = None,
-    dropout_key: jax.Array | None = None,
+    key: jax.Array | None = None,
 ) -> tuple[Logits, dict]:
     """Runs the network on a batch.
 
@@ -84,7 +84,7 @@ def apply_network(
       graphdef: structure of the network.
       train: see the protocol above.
       axis_name: see the protocol above.
-      dropout_key: see the protocol above.
+      key: see the protocol above.
 
     Returns:
       The logits, and the batch statistics afterwards.
@@ -92,7 +92,7 @@ def apply_network(
     network = nnx.merge(graphdef, params, batch_stats, copy=True)
     logits = network(
         normalise(batch["log_mel"], batch["valid_frames"], feature_stats),
-        mask=valid_mask(batch), train=train, axis_name=axis_name, dropout_key=dropout_key,
+        mask=valid_mask(batch), train=train, axis_name=axis_name, key=key,
     )  # fmt: skip
     return logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 

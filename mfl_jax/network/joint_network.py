@@ -223,7 +223,7 @@ class JointNetwork(nnx.Module):
         mask: jax.Array | None = None,
         train: bool = False,
         axis_name: str | None = None,
-        dropout_key: jax.Array | None = None,
+        key: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """Computes the output of the shared stack and, for each head, the input of its last layer.
 
@@ -233,7 +233,7 @@ class JointNetwork(nnx.Module):
             by default. Padded frames come after the valid ones.
           train: whether batch norm uses and records the batch's statistics, and dropout is on.
           axis_name: axis of the devices that share the batch, for batch norm.
-          dropout_key: random key, required in training with dropout.
+          key: random key, required in training with dropout.
 
         Returns:
           `shared` [shape=(B, T, M // 32, channels)], `scene` [shape=(B, hidden)], `event` [shape=(B, T, hidden)].
@@ -243,7 +243,7 @@ class JointNetwork(nnx.Module):
         log_mel = _zero_padding(log_mel, mask)
         if not self.mask_padding:
             mask = jnp.broadcast_to(mask.any(1, keepdims=True), mask.shape)
-        keys = [None] * 5 if dropout_key is None else list(jax.random.split(dropout_key, 5))
+        keys = [None] * 5 if key is None else list(jax.random.split(key, 5))
         mode = {"train": train, "axis_name": axis_name}
         x = self.shared(log_mel.astype(self.compute), mask, dropout_keys=keys[:3], **mode)  # [B, T, M / 32, C]
         embedded = {"shared": x}

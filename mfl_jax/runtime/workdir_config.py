@@ -40,11 +40,16 @@ ADDED_FIELDS: dict[str, Any] = {
     "scene_weight": 1.0,
     "active_weight": 1.0,
     "inactive_weight": 1.0,
+    "optimiser": "radam",
+    "loss_terms": {},
+    "augmentations": {},
 }
 """Config fields added since the first release, each with the value that reproduces runs made before the field existed.
 
 Whoever adds a field to configs/default.py adds it here. `audio.NAME` stands for a field of `config.audio`.
 """
+OPEN_SECTIONS = ("loss_terms", "augmentations")
+"""Sections with one weight per optional part of training. A weight that a stored config lacks is 0: the part was not there."""
 ADDED_EXPERIMENT_FIELDS: dict[str, Any] = {"sweep.eta": [], "sweep.gamma": [], "sweep.zeta": []}
 """As `ADDED_FIELDS`, for fields that only experiments have."""
 
@@ -103,7 +108,15 @@ def _field_names(config: Mapping, prefix: str = "") -> Iterator[str]:
 def missing_fields(stored: Mapping, current: Mapping) -> list[str]:
     """Returns the fields of `current` that `stored`, filled with `ADDED_FIELDS`, lacks."""
     present = set(_field_names(fill_added_fields(stored)))
-    return [name for name in _field_names(to_plain_dict(current)) if name not in present]
+    names = [name for name in _field_names(to_plain_dict(current)) if name.partition(".")[0] not in OPEN_SECTIONS]
+    return [name for name in names if name not in present]
+
+
+def _drop_zeros(config: MutableMapping[str, Any]) -> None:
+    """Removes the zeros of `OPEN_SECTIONS`, which are equal to missing fields."""
+    for section in OPEN_SECTIONS:
+        if section in config:
+            config[section] = {name: value for name, value in config[section].items() if value}
 
 
 def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
@@ -128,6 +141,8 @@ def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
         if field in current and stored[field] == ADDED_FIELDS[field] != current[field]:
             logging.warning("%s: config.%s stays %r, as in the run so far", workdir, field, stored[field])
             config[field] = current[field] = stored[field]
+    _drop_zeros(stored)
+    _drop_zeros(current)
     fields = sorted({*stored, *current} - set(MAY_CHANGE))
     if "systems" in stored and stored["systems"].items() <= current.get("systems", {}).items():
         fields.remove("systems")

@@ -18,8 +18,8 @@ class ClipProbabilities(NamedTuple):
 
     Attributes:
       number: of the clip in its split.
-      labels: `scene` (an int), `events` bool [shape=(valid frames, E)], `valid_frames`, and `scene_mask`, whether the scene
-        counts.
+      labels: `scene` (an int, -1 if not annotated), `events` bool [shape=(valid frames, E)], `valid_frames`, and `scene_mask` and
+        `event_mask`, whether the scene and the events count.
       scene: float32 [shape=(S,)]; None if the model was not trained on scenes.
       event: float32 [shape=(valid frames, E)]; None if the model was not trained on events.
     """
@@ -49,7 +49,7 @@ def compute_clip_probabilities(model: TrainedModel, clips: Clips, numbers: np.nd
             valid = int(batch["valid_frames"][row])
             labels = {
                 "scene": int(batch["scene"][row]), "events": batch["events"][row, :valid],
-                "valid_frames": valid, "scene_mask": bool(batch["scene_mask"][row]),
+                "valid_frames": valid, "scene_mask": bool(batch["scene_mask"][row]), "event_mask": bool(batch["event_mask"][row]),
             }  # fmt: skip
             yield ClipProbabilities(
                 number=int(next(remaining)),
@@ -62,11 +62,17 @@ def compute_clip_probabilities(model: TrainedModel, clips: Clips, numbers: np.nd
 def compute_recording_probabilities(
     model: TrainedModel, clips: Clips, numbers: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Computes the event probabilities of the recordings that clips belong to.
+    """Computes the event probabilities of the recordings that clips belong to, without recordings whose events are not annotated.
 
     Returns:
       Path of a recording -> probabilities float32 and labels bool, both [shape=(T, E)].
+
+    Raises:
+      InputError: no recording is left.
     """
+    numbers = numbers[clips.event_mask[numbers]]
+    if not len(numbers):
+        raise InputError("no recording of these clips has its events annotated, so events can't be scored")
     parts: dict[str, list[tuple[float, np.ndarray, np.ndarray]]] = {}
     for clip in compute_clip_probabilities(model, clips, numbers):
         if clip.event is None:

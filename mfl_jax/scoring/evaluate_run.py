@@ -135,7 +135,7 @@ def score_events(config, dataset: Dataset, workdir: pathlib.Path, kinds: list[st
         )
         for recording, probabilities in scores.items()
     }
-    reference = {recording.path: recording.events for recording in dataset.recordings("evaluation")}
+    reference = {recording.path: recording.events for recording in dataset.recordings("evaluation") if recording.events_annotated}
     result = event_scores.score_frames(
         scores, reference, model.events,
         hop_s=hop_s, durations_s=durations_s, kinds=kinds, threshold=config.threshold, detected=detected,

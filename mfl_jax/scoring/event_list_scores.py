@@ -16,7 +16,7 @@ from typing import Any
 from mfl_jax.data import event_list, spelling
 from mfl_jax.data.annotation import Event
 from mfl_jax.data.match_recordings import match_recordings
-from mfl_jax.errors import InputError, warn
+from mfl_jax.errors import InputError, join_first, warn
 from mfl_jax.inference.prediction import DetectedEvent
 from mfl_jax.scoring.eval_packages import import_eval_packages
 
@@ -243,14 +243,23 @@ def score_event_files(
       InputError: a list is invalid, or `score_event_lists` refuses it.
     """
     labels = None if labels is None else [spelling.normalise_label(label) for label in labels]
-    reference, reference_unnamed = _read_lists(reference_file)
-    estimated, estimated_unnamed = _read_lists(estimated_file)
+    reference, unannotated, reference_unnamed = _read_lists(reference_file)
+    estimated, _, estimated_unnamed = _read_lists(estimated_file)
     if len(reference) == len(estimated) == 1 and (reference_unnamed or estimated_unnamed):
         estimated = {next(iter(reference)): next(iter(estimated.values()))}
     elif estimated_unnamed and not any(estimated.values()) and pathlib.Path(estimated_file).is_file():
         estimated = {}  # an empty file: no detection in any recording
     try:
-        scores = score_event_lists(reference, estimated, labels=labels, tolerances=tolerances)
+        matched = match_estimates(reference, estimated)
+        if unannotated:
+            warn(
+                f"events are not annotated in {len(unannotated)} of {len(reference)} recordings of {reference_file}, which are "
+                f"left out: {join_first(unannotated)}"
+            )
+            reference = {name: events for name, events in reference.items() if name not in unannotated}
+        if not reference:
+            raise InputError("the reference has no recording with annotated events; there is nothing to score")
+        scores = score_matched_lists(reference, matched, labels, tolerances, KINDS)
     except InputError as error:
         raise InputError(f"{estimated_file} against {reference_file}: {error}") from None
     return {
@@ -262,7 +271,9 @@ def score_event_files(
     }
 
 
-def _read_lists(file: str | pathlib.Path) -> tuple[dict[str, list[Event]], bool]:
-    """Returns the events of each recording, and whether the file holds one recording without naming it."""
-    lists = event_list.read_event_list(file)
-    return lists, len(lists) == 1 and spelling.normalise_name(pathlib.Path(file).stem) in lists
+def _read_lists(file: str | pathlib.Path) -> tuple[dict[str, Sequence[Event]], list[str], bool]:
+    """Returns the events of each recording, those not annotated, and whether the file holds one recording without naming it."""
+    recordings = event_list.read_recordings(file)
+    lists = {recording.path: recording.events for recording in recordings}
+    unannotated = [recording.path for recording in recordings if not recording.events_annotated]
+    return lists, unannotated, len(lists) == 1 and spelling.normalise_name(pathlib.Path(file).stem) in lists

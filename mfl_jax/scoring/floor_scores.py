@@ -8,19 +8,20 @@ import numpy as np
 from mfl_jax import metrics
 from mfl_jax.data.batching import read_batches
 from mfl_jax.data.prepared_dataset import Clips
+from mfl_jax.errors import warn
 from mfl_jax.frame_mask import frame_mask
 
 CLIPS_AT_ONCE = 64
 
 
 class Activity(NamedTuple):
-    """Counts of each scene, int64.
+    """Counts of each scene, int64. Clips whose scene is not annotated are left out.
 
     Attributes:
       clips: its clips [shape=(S,)].
       scene_clips: those that count for scenes [shape=(S,)].
-      frames: its valid frames [shape=(S,)].
-      active: the valid frames in which each event is active [shape=(S, E)].
+      frames: its valid frames [shape=(S,)]; if there are events, only those whose events are annotated.
+      active: the ones of `frames` in which each event is active [shape=(S, E)].
     """
 
     clips: np.ndarray
@@ -38,10 +39,11 @@ def count_activity(clips: Clips, numbers: np.ndarray, scenes: int, events: int) 
       scenes: number of scenes, S; 0 counts as 1.
       events: number of events, E.
     """
-    scenes = max(scenes, 1)
-    counts = Activity(*(np.zeros(shape, np.int64) for shape in (scenes, scenes, scenes, (scenes, events))))
+    rows = max(scenes, 1)
+    counts = Activity(*(np.zeros(shape, np.int64) for shape in (rows, rows, rows, (rows, events))))
     for batch in read_batches(clips, numbers, CLIPS_AT_ONCE):
-        valid = _mask_frames(batch)
+        batch = {key: array[batch["scene"] >= 0] for key, array in batch.items()} if scenes else batch
+        valid = _mask_frames(batch) & (batch["event_mask"][:, None] | (events == 0))
         np.add.at(counts.clips, batch["scene"], batch["clip_mask"])
         np.add.at(counts.scene_clips, batch["scene"], batch["scene_mask"])
         np.add.at(counts.frames, batch["scene"], valid.sum(1))
@@ -61,9 +63,10 @@ def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], e
     Returns:
       {"scene": {"majority": ...}, "event": {"all_off": ..., "always_on": ..., "oracle_scene": ...}}: always the most frequent
       scene; no event ever; all events always; and, knowing the true scene of each clip, always the events that are active in
-      most frames of that scene (`detected` names them). Without scenes, `scene` and `oracle_scene` are missing; without events,
-      `event`.
+      most frames of that scene (`detected` names them; for a clip without a scene, those of all scenes). Without scenes, `scene`
+      and `oracle_scene` are missing; without events, `event`. A task that no clip is annotated for scores 0, with a warning.
     """
+    _warn_of_unannotated(clips, numbers, scenes, events)
     counts = count_activity(clips, numbers, len(scenes), len(events))
     floors: dict[str, Any] = {}
     if scenes:
@@ -85,15 +88,27 @@ def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], e
 
 
 def _score_fixed_answers(clips: Clips, numbers: np.ndarray, detected: np.ndarray) -> dict[str, Any]:
-    """Scores the detection of the same events in every frame of a scene, bool [shape=(S, E)]."""
+    """Scores the detection of the same events in every frame of a scene, bool [shape=(S, E)], where events are annotated."""
+    detected = np.append(detected, detected.all(0, keepdims=True), axis=0)  # -1, no scene: what is detected in all scenes
     counts = {key: np.zeros(detected.shape[1], np.int64) for key in ("tp", "fp", "fn")} | dict.fromkeys(
         ("substitutions", "deletions", "insertions", "active"), 0
     )
     for batch in read_batches(clips, numbers, CLIPS_AT_ONCE):
         answers = np.broadcast_to(detected[batch["scene"]][:, None], batch["events"].shape)
-        counts = jax.tree.map(np.add, counts, metrics.frame_counts(answers, batch["events"], _mask_frames(batch)))
+        counts = jax.tree.map(np.add, counts, metrics.frame_counts(answers, batch["events"], _mask_event_frames(batch)))
     ratios = metrics.frame_ratios(counts)
     return {key: ratios[key] for key in ("micro_f", "macro_f", "error_rate")}
+
+
+def _warn_of_unannotated(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], events: tuple[str, ...]) -> None:
+    for classes, mask, kind in ((scenes, clips.scene_mask, "scene"), (events, clips.event_mask, "event")):
+        if classes and len(numbers) and not mask[numbers].any():
+            warn(f"no clip to score is annotated for {kind}s; {kind} scores are 0 of 0")
+
+
+def _mask_event_frames(batch: dict) -> np.ndarray:
+    """Marks the valid frames of the clips of a batch whose events are annotated."""
+    return _mask_frames(batch) & batch["event_mask"][:, None]
 
 
 def _mask_frames(batch: dict) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mfl_jax import metrics
-from mfl_jax.data import annotation, label_list
+from mfl_jax.data import annotation, event_list
 from mfl_jax.data.annotation import Recording
 from mfl_jax.data.scene_mask import scene_mask
 from mfl_jax.inference import postprocessing
@@ -30,6 +30,7 @@ class ReferenceScores:
       rules: post-processing of the events.
       counts: way of counting -> task -> counts of `metrics`.
       scored: number of recordings added.
+      without_scene, without_events: number of these that the reference does not annotate for a task of the model.
     """
 
     model: TrainedModel
@@ -37,13 +38,17 @@ class ReferenceScores:
     rules: Mapping[str, postprocessing.Rule]
     counts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     scored: int = 0
+    without_scene: int = 0
+    without_events: int = 0
 
     def add(self, prediction: Prediction, reference: Recording) -> None:
-        """Adds a recording."""
+        """Adds a recording, for the tasks that it is annotated for."""
         self.scored += 1
-        if self.model.scenes:
+        self.without_scene += bool(self.model.scenes and not reference.scene)
+        self.without_events += bool(self.model.events and not reference.events_annotated)
+        if self.model.scenes and reference.scene:
             self._add_scenes(prediction, self.model.scenes.index(reference.scene))
-        if self.model.events:
+        if self.model.events and reference.events_annotated:
             self._add_events(prediction, reference)
 
     def scores(self) -> dict[str, dict[str, Any]]:
@@ -92,10 +97,10 @@ class ReferenceScores:
 
 
 def read_reference(file: str | pathlib.Path, model: TrainedModel) -> dict[str, Recording]:
-    """Reads the label list that predictions are compared with.
+    """Reads what predictions are compared with: any list or folder of lists of `event_list.read_recordings`.
 
     Raises:
-      InputError: the label list is invalid, or has scenes or events that the model does not know.
+      InputError: a list is invalid, or has scenes or events that the model does not know.
     """
-    recordings = label_list.read_label_list(file, scenes=model.scenes or None, events=model.events or None)
-    return {recording.path: recording for recording in recordings}
+    vocabularies = event_list.Wanted(scenes=model.scenes or None, events=model.events or None)
+    return {recording.path: recording for recording in event_list.read_recordings(file, vocabularies)}

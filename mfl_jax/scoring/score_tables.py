@@ -22,11 +22,14 @@ def print_results(results: Mapping[str, Any], console: rich.console.Console | No
     table = rich.table.Table(title=f"{results['system']} on {results['dataset']}, {results['split']} split, percent")
     for column in ("", "score", "floor", "answers of the floor"):
         table.add_column(column, justify="left" if column in ("", "answers of the floor") else "right")
+    notes = []
     if "scene" in results:
         if (counted := results.get("scene_clips", results["clips"])) < results["clips"]:
-            table.caption = f"scenes are scored on {counted} of {results['clips']} clips; the others are too short"
+            notes.append(f"scenes are scored on {counted} of {results['clips']} clips; the others are too short or not annotated")
         _add_floors(table, results, "scene", {"majority": f"always {results['floors']['scene']['majority']['answer']}"})
     if "event" in results:
+        if (counted := results.get("event_clips", results["clips"])) < results["clips"]:
+            notes.append(f"events are scored on {counted} of {results['clips']} clips; the others are not annotated")
         kinds = {"always_on": "every event always", "all_off": "no event ever"}
         if (oracle := results["floors"]["event"].get("oracle_scene")) is not None:
             usual = "; ".join(f"{', '.join(names)} in {scene}" for scene, names in oracle["detected"].items())
@@ -34,6 +37,7 @@ def print_results(results: Mapping[str, Any], console: rich.console.Console | No
         _add_floors(table, results, "event", kinds)
         if results["event"]["error_rate"] is not None:
             table.add_row("event error rate", f"{results['event']['error_rate']:.3f}", "1.000", "no event ever (a ratio)")
+    table.caption = "\n".join(notes) or None
     (console or rich.console.Console()).print(table)
 
 

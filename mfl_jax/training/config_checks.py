@@ -5,7 +5,10 @@ from collections.abc import Mapping
 
 from mfl_jax.errors import InputError
 from mfl_jax.network.joint_network import TASKS
+from mfl_jax.training.augmentations import AUGMENTATIONS
 from mfl_jax.training.focal_loss import REDUCTIONS
+from mfl_jax.training.loss_terms import TERMS
+from mfl_jax.training.optimiser import OPTIMISERS
 from mfl_jax.training.steps import LOSS_SCALARS
 from mfl_jax.training.task_balance import BALANCES
 
@@ -21,6 +24,7 @@ CHOICES = {
     "reduction": REDUCTIONS,
     "balance": BALANCES,
     "validation": VALIDATIONS,
+    "optimiser": tuple(OPTIMISERS),
     "matmul_precision": PRECISIONS,
     "compute": COMPUTE,
     "accelerator": ACCELERATORS,
@@ -36,6 +40,8 @@ def check_config(config: Mapping) -> None:
         _require(config, field, config[field] >= 1, "must be >= 1")
     for field in (*LOSS_SCALARS, "slope"):
         _require(config, field, math.isfinite(config[field]) and config[field] >= 0, "must be finite and >= 0")
+    _check_section(config, "loss_terms", TERMS)
+    _check_section(config, "augmentations", AUGMENTATIONS)
     rate = config["learning_rate"]
     _require(config, "learning_rate", math.isfinite(rate) and rate > 0, "must be finite and > 0")
     rate = config["balance_learning_rate"]
@@ -54,6 +60,18 @@ def check_config(config: Mapping) -> None:
     _require(config, "keep_every", config["keep_every"] >= 0, "must be a number of epochs, or 0 for none")
     valid_scores = set(requested_scores(config)) <= set(SCORES)
     _require(config, "scores", valid_scores, f"must be some of {', '.join(SCORES)}, separated by commas")
+
+
+def _check_section(config: Mapping, section: str, known: Mapping[str, object]) -> None:
+    """Checks that the fields of a section are known, and that their values are finite and not negative."""
+    for name, value in config[section].items():
+        place = f"config.{section}.{name}"
+        if name not in known:
+            raise InputError(
+                f"{place}: there is no such entry; known: {', '.join(known) or 'none'} (mfl_jax/training/{section}.py)"
+            )
+        if not (math.isfinite(value) and value >= 0):
+            raise InputError(f"{place} is {value!r}; must be finite and >= 0")
 
 
 def _require(config: Mapping, field: str, valid: object, rule: str) -> None:

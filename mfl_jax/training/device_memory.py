@@ -50,7 +50,7 @@ def run_bytes(config, dataset: Dataset) -> int:
 
     def differentiate(params, batch):
         def logits(params):
-            forward = functools.partial(apply_network, graphdef=graphdef, train=True, dropout_key=jax.random.key(0))
+            forward = functools.partial(apply_network, graphdef=graphdef, train=True, key=jax.random.key(0))
             return forward(params, state.batch_stats, state.feature_stats, batch)[0]
 
         return jax.vjp(logits, params)

@@ -99,6 +99,7 @@ def format_epoch(record: Mapping) -> str:
             f"{event[key]:.3f}" if event[key] is not None else "-" for key in ("focal_weight_active", "focal_weight_inactive")
         ]
         parts.append(f"event micro F {event['micro_f']:.1f}, focal weights {' active, '.join(weights)} inactive")
+    parts += [f"{name} {value:.4g}" for name, value in train.get("loss_terms", {}).items() if value is not None]
     if "balance" in train:
         parts.append(f"balance {train['balance']['scene']:.3g} scene, {train['balance']['event']:.3g} event")
     if "validation" in record:
@@ -107,8 +108,12 @@ def format_epoch(record: Mapping) -> str:
 
 
 def validation_score(record: Mapping) -> float:
-    """Computes the score that decides which checkpoint is best: the mean micro F of the trained tasks, in percent."""
-    scores = [record["validation"][task]["micro_f"] for task in ("scene", "event") if task in record["validation"]]
+    """Computes the score that decides which checkpoint is best: the mean micro F of the trained tasks, in percent.
+
+    A task that no clip is annotated for is left out.
+    """
+    figures = [record["validation"][task] for task in ("scene", "event") if task in record["validation"]]
+    scores = [task["micro_f"] for task in figures if task["loss"] is not None]
     return sum(scores) / len(scores)
 
 

@@ -76,7 +76,7 @@ def build_results(
         "dataset": config.dataset,
         "split": split,
         "clips": int(sums["clips"]),
-        **({"scene_clips": int(sums["scene"]["clips"])} if "scene" in sums else {}),
+        **{f"{task}_clips": int(sums[task]["clips"]) for task in ("scene", "event") if task in sums},
         **score_counts(sums),
         "floors": {task: lowest[task] for task in config.tasks},
         "counts": {

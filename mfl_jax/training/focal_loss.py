@@ -134,7 +134,7 @@ def event_sums(
     Returns:
       float32 scalars that add up over batches and devices: `loss`, the sum over (frame, event) cells; `active_loss`,
       `active_factor` (focal factors) and `active_plain_loss`, the sums over active cells; the same with `inactive_`; `active`
-      and `inactive`, the numbers of such cells.
+      and `inactive`, the numbers of such cells; `clips`, the number of clips with an unmasked frame.
     """
     terms = event_focal_terms(logits, active, gamma=gamma, zeta=zeta)
     loss = jnp.where(active, active_weight, inactive_weight) * terms.loss
@@ -150,6 +150,7 @@ def event_sums(
         "inactive_plain_loss": jnp.sum(terms.plain, where=off),
         "active": jnp.sum(on, dtype=jnp.float32),
         "inactive": jnp.sum(off, dtype=jnp.float32),
+        "clips": jnp.sum(frame_mask.any(-1), dtype=jnp.float32),
     }
 
 
@@ -159,7 +160,6 @@ REDUCTIONS = ("mean", "sum")
 def multi_focal_loss(
     scene: dict[str, jax.Array] | None,
     event: dict[str, jax.Array] | None,
-    clips: jax.Array,
     *,
     alpha: jax.Array | float,
     beta: jax.Array | float,
@@ -170,11 +170,10 @@ def multi_focal_loss(
     Args:
       scene: sums of a batch; None if the scene task is not trained.
       event: sums of a batch; None if the event task is not trained.
-      clips: number of clips in the batch, including those that are too short for `scene["clips"]`.
       alpha: weight of the SCENE loss.
       beta: weight of the EVENT loss.
       reduction: `mean` divides the scene loss by its clips and the event loss by the unmasked (frame, event) cells. `sum` uses
-        Eqs. 5 and 6 as printed, a sum over frames and events, averaged over the clips of the batch.
+        Eqs. 5 and 6 as printed, a sum over frames and events, averaged over the clips that count for the task.
 
     Returns:
       The loss, a float32 scalar.
@@ -186,5 +185,5 @@ def multi_focal_loss(
         loss += alpha * scene["loss"] / jnp.maximum(scene["clips"], 1.0)
     if event is not None:
         cells = jnp.maximum(event["active"] + event["inactive"], 1.0)
-        loss += beta * event["loss"] / (cells if reduction == "mean" else jnp.maximum(clips, 1.0))
+        loss += beta * event["loss"] / (cells if reduction == "mean" else jnp.maximum(event["clips"], 1.0))
     return loss

@@ -23,7 +23,7 @@ from mfl_jax.training.checkpoints import Checkpoints, state_bytes
 from mfl_jax.training.epoch import Batches, EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
 from mfl_jax.training.setup import Run, build_run, checkpoint_metadata
-from mfl_jax.training.splits import split_development
+from mfl_jax.training.splits import check_annotations, split_development
 from mfl_jax.training.steps import TrainState
 
 KEPT_CHECKPOINTS = 2
@@ -58,7 +58,8 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
     parallel.check_hosts_agree(identity, "has another config or other data; give all the same command and the same data set as")
     clips = dataset.read("development", min_clip_share=config.min_clip_share)
     training, held_out = split_development(clips, config.validation)
-    _print_plan(run, clips.scene_mask[training], console)
+    check_annotations(clips, training, held_out, config.tasks)
+    _print_plan(run, clips, training, console)
     with contextlib.ExitStack() as stack:
         stack.enter_context(workdir_lock.lock_workdir(workdir))
         stop = stack.enter_context(stop_requests())
@@ -73,13 +74,14 @@ def train(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console
         return job.run_epochs(state, stop)
 
 
-def _print_plan(run: Run, scene_mask: np.ndarray, console: rich.console.Console) -> None:
-    """Prints what is trained; `scene_mask` bool [shape=(n,)] is that of the clips to train on."""
+def _print_plan(run: Run, clips: Clips, training: np.ndarray, console: rich.console.Console) -> None:
+    """Prints what is trained; `training` are the numbers of the clips to train on."""
     config, devices, hosts = run.config, run.devices, parallel.host_count()
-    clips, scene_clips = len(scene_mask), int(scene_mask.sum())
-    for_scenes = f" ({scene_clips} for scenes)" if "scene" in config.tasks and scene_clips < clips else ""
+    counts = {"scene": int(clips.scene_mask[training].sum()), "event": int(clips.event_mask[training].sum())}
+    fewer = [f"{counts[task]} for {task}s" for task in config.tasks if counts[task] < len(training)]
+    of_tasks = f" ({', '.join(fewer)})" if fewer else ""
     console.print(
-        f"{config.name}: {clips} clips to train on{for_scenes}, {-(-clips // config.batch_size)} steps an epoch; "
+        f"{config.name}: {len(training)} clips to train on{of_tasks}, {-(-len(training) // config.batch_size)} steps an epoch; "
         f"batch of {config.batch_size} on {len(devices)} {devices[0].device_kind} device(s)"
         f"{f' of {hosts} hosts' if hosts > 1 else ''}, {run.padded_size // len(devices)} on each",
         soft_wrap=True,

@@ -28,9 +28,9 @@ def count_recordings(by_clip: Mapping, clips: Clips) -> Counts:
       clips: the split that was scored.
 
     Returns:
-      `recording`: the paths, str [shape=(R,)], sorted. If scenes were counted, `scene`: the true scene of each recording, int32
-      [shape=(R,)], and `answers`: its clips by predicted scene, int32 [shape=(R, S)]. If events were counted, everything that
-      `metrics.frame_counts` returns, int32, with a leading axis of recordings.
+      `recording`: the paths, str [shape=(R,)], sorted. If scenes were counted, `scene`: the true scene of each recording, -1 if
+      not annotated, int32 [shape=(R,)], and `answers`: its clips by predicted scene, int32 [shape=(R, S)]. If events were
+      counted, everything that `metrics.frame_counts` returns, int32, with a leading axis of recordings.
     """
     counted = by_clip["number"] >= 0  # the others are padding
     names, index = np.unique(clips.recording[by_clip["number"][counted]], return_inverse=True)
@@ -56,7 +56,7 @@ def sum_recordings(counts: Mapping[str, np.ndarray]) -> dict[str, dict[str, list
     if "scene" in arrays:
         scene, answers = arrays.pop("scene"), arrays.pop("answers")
         confusion = np.zeros((answers.shape[1],) * 2, np.int64)
-        np.add.at(confusion, scene, answers)
+        np.add.at(confusion, scene, answers)  # a recording without a scene, -1, has no answers
         total["scene"] = {"confusion": confusion.tolist()}
     if arrays:
         total["event"] = {name: array.sum(0, dtype=np.int64).tolist() for name, array in arrays.items()}

@@ -27,10 +27,11 @@ from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.epoch import EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
-from mfl_jax.training.splits import Splits
+from mfl_jax.training.optimiser import OPTIMISER_SCALARS
+from mfl_jax.training.splits import Splits, check_annotations
 from mfl_jax.training.steps import LOSS_SCALARS, TrainState
 
-VARYING = ("name", "seed", "learning_rate", *LOSS_SCALARS)
+VARYING = ("name", "seed", *OPTIMISER_SCALARS, *LOSS_SCALARS)
 """Config fields in which members of a group may differ."""
 
 
@@ -154,6 +155,7 @@ class _Group:
         self.folder = find_folder(members, home, devices)
         self.about = {"members": [member.name for member in self.padded], "fingerprint": self.dataset.fingerprint}
         self.training, *_ = splits.numbers(members[0].fold)
+        check_annotations(splits.development, self.training, self.training[:0], self.config.tasks)
         self.batches = GroupBatches(
             [member.config.seed for member in self.padded],
             self.config.batch_size, splits.development, self.training, self.devices,

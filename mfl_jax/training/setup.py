@@ -16,7 +16,7 @@ from mfl_jax.errors import InputError
 from mfl_jax.network.joint_network import JointNetwork
 from mfl_jax.runtime import parallel, workdir_config
 from mfl_jax.training import steps, task_balance
-from mfl_jax.training.optimiser import make_optimiser
+from mfl_jax.training.optimiser import OPTIMISER_SCALARS, make_optimiser
 from mfl_jax.training.steps import TrainState
 
 CACHED_STEPS = 16
@@ -149,7 +149,7 @@ def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
     Raises:
       InputError: the data set does not fit the config.
     """
-    tasks = tuple(config.tasks)
+    tasks, scalars = tuple(config.tasks), step_scalars(config)
     network = build_network(config, dataset)
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     if config.balance == "uncertainty":
@@ -159,18 +159,23 @@ def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
         step=jnp.int32(0),
         params=params,
         batch_stats=nnx.to_pure_dict(nnx.state(network, nnx.BatchStat)),
-        opt_state=make_optimiser(config.learning_rate).init(params),
+        opt_state=make_optimiser(config.optimiser, scalars).init(params),
         feature_stats={"mean": jnp.zeros(bins, jnp.float32), "std": jnp.ones(bins, jnp.float32)},
-        sums=steps.zero_sums(tasks, len(dataset.scenes), len(dataset.events)),
+        sums=steps.zero_sums(tasks, len(dataset.scenes), len(dataset.events), scalars),
     )
 
 
 def step_scalars(config) -> dict:
-    """Reads the config fields that a step takes as arrays: float32, and `seed` as uint32."""
-    fields = (*steps.LOSS_SCALARS, "learning_rate")
-    rate = config.balance_learning_rate or config.learning_rate
-    scalars = {field: np.float32(config[field]) for field in fields} | {"balance_learning_rate": np.float32(rate)}
-    return scalars | {"seed": np.uint32(config.seed)}
+    """Reads the config fields that a step takes as arrays, by name: float32, and `seed` as uint32.
+
+    Loss terms and augmentations of weight 0 are left out: what is not used is not compiled into the step.
+    """
+    scalars: dict[str, Any] = {field: np.float32(config[field]) for field in (*steps.LOSS_SCALARS, *OPTIMISER_SCALARS)}
+    scalars["balance_learning_rate"] = np.float32(config.balance_learning_rate or config.learning_rate)
+    scalars["seed"] = np.uint32(config.seed)
+    for section in ("loss_terms", "augmentations"):
+        scalars[section] = {name: np.float32(value) for name, value in config[section].items() if value}
+    return scalars
 
 
 class StepSettings(NamedTuple):
@@ -179,12 +184,12 @@ class StepSettings(NamedTuple):
     graphdef: Any
     reduction: str
     threshold: float
-    dropout: bool
+    optimiser: str
 
 
 def step_settings(config, graphdef) -> StepSettings:
     """Reads the settings of a config's steps; `graphdef` is the structure of its network."""
-    return StepSettings(graphdef, config.reduction, config.threshold, config.dropout > 0)
+    return StepSettings(graphdef, config.reduction, config.threshold, config.optimiser)
 
 
 def bind_steps(settings: StepSettings) -> tuple[Callable, Callable]:

@@ -1,11 +1,12 @@
 """Which clips a run trains on, and which it is validated or scored on."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from mfl_jax.data.prepared_dataset import Clips, Dataset
-from mfl_jax.errors import InputError
+from mfl_jax.errors import InputError, warn
 
 
 def split_development(clips: Clips, validation: str) -> tuple[np.ndarray, np.ndarray]:
@@ -32,6 +33,33 @@ def split_development(clips: Clips, validation: str) -> tuple[np.ndarray, np.nda
     if not len(training):
         raise InputError("there are no clips to train on")
     return training, held_out
+
+
+def _list_unannotated(clips: Clips, numbers: np.ndarray, tasks: Sequence[str]) -> list[str]:
+    """Returns the tasks that none of some clips counts for."""
+    masks = {"scene": clips.scene_mask, "event": clips.event_mask}
+    return [task for task in tasks if not masks[task][numbers].any()]
+
+
+def check_annotations(clips: Clips, training: np.ndarray, held_out: np.ndarray, tasks: Sequence[str]) -> None:
+    """Checks that there are clips to train each task on; warns if one can't be validated.
+
+    Args:
+      clips: the development split.
+      training, held_out: as from `split_development`.
+      tasks: `config.tasks`.
+
+    Raises:
+      InputError: a task has no annotated clip to train on, or there is no task to validate.
+    """
+    if missing := _list_unannotated(clips, training, tasks):
+        names = {"scene": "a scene", "event": "annotated events"}
+        raise InputError(f"no clip to train on has {names[missing[0]]}, but config.tasks has {missing[0]!r}; remove the task")
+    if len(held_out) and (missing := _list_unannotated(clips, held_out, tasks)):
+        place = f"no held-out clip is annotated for {' or '.join(missing)}"
+        if len(missing) == len(tasks):
+            raise InputError(f"{place}; set config.validation to another fold")
+        warn(f"{place}; the best checkpoint is chosen by the other task alone")
 
 
 @dataclasses.dataclass(frozen=True)

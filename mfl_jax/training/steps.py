@@ -1,12 +1,15 @@
 """One training step and one evaluation step: pure functions of pytrees.
 
 A batch is a dictionary of `log_mel` float [shape=(B, T, M)], `events` bool [shape=(B, T, E)], `scene` int [shape=(B,)],
-`valid_frames` int [shape=(B,)], `clip_mask` bool [shape=(B,)], which is False for padding clips, and `scene_mask` bool
-[shape=(B,)], which is False for clips too short for their scene to count (`config.min_clip_share`).
+`valid_frames` int [shape=(B,)], `clip_mask` bool [shape=(B,)], which is False for padding clips, and `scene_mask` and
+`event_mask` bool [shape=(B,)]: whether the scene and the events of a clip count. A scene counts if it is annotated and the clip
+is long enough (`config.min_clip_share`), events count if they are annotated. A task has no loss, gradients and counts where its
+mask is False.
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,12 +19,14 @@ import optax
 from mfl_jax import metrics
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.network.forward import apply_network, infer
-from mfl_jax.training import focal_loss, task_balance
+from mfl_jax.training import augmentations, focal_loss, loss_terms, task_balance
 from mfl_jax.training.optimiser import make_optimiser
 
 EVENT_SCALARS = ("gamma", "zeta", "active_weight", "inactive_weight")
 LOSS_SCALARS = ("alpha", "beta", "eta", "scene_weight", *EVENT_SCALARS)
 """Config fields that a step takes as float32 scalars for the loss, so that changing them compiles nothing."""
+AUGMENTATION_KEY, LOSS_KEY = 2**31, 2**31 + 1
+"""Folded into the key of a step. Far from 0, 1, ...: `jax.random.split`, which networks use, gives the keys of these numbers."""
 
 
 @jax.tree_util.register_dataclass
@@ -69,14 +74,18 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
             "counts": metrics.scene_counts(scene_logits.argmax(-1), batch["scene"], counted, classes=scene_logits.shape[-1]),
         }
     if event_logits is not None:
-        frames = event_logits.shape[1]
-        valid = frame_mask(batch["valid_frames"], frames) & clip_mask[:, None]
+        valid = _annotated_frames(batch, event_logits.shape[1]) & clip_mask[:, None]
         detected = jax.nn.sigmoid(event_logits) >= threshold
         sums["event"] = {
             **focal_loss.event_sums(event_logits, batch["events"], valid, **{name: scalars[name] for name in EVENT_SCALARS}),
             "counts": metrics.frame_counts(detected, batch["events"], valid),
         }
     return sums
+
+
+def _annotated_frames(batch, frames: int) -> jax.Array:
+    """Marks the frames whose events count: bool [shape=(B, frames)]."""
+    return frame_mask(batch["valid_frames"], frames) & batch["event_mask"][:, None]
 
 
 def _clip_counts(scene_logits, event_logits, batch, *, threshold: float) -> dict:
@@ -86,23 +95,21 @@ def _clip_counts(scene_logits, event_logits, batch, *, threshold: float) -> dict
         answers = (scene_logits.argmax(-1)[:, None] == jnp.arange(scene_logits.shape[-1])) & batch["scene_mask"][:, None]
         counts["scene"] = {"true": batch["scene"], "answers": answers.astype(jnp.int32)}
     if event_logits is not None:
-        valid = frame_mask(batch["valid_frames"], event_logits.shape[1])
+        valid = _annotated_frames(batch, event_logits.shape[1])
         counts["event"] = jax.vmap(metrics.frame_counts)(jax.nn.sigmoid(event_logits) >= threshold, batch["events"], valid)
     return counts
 
 
 def _loss_denominators(sums: dict) -> dict:
     """Selects the counts that the loss is divided by, which must be those of the global batch."""
-    counts = {"clips": sums["clips"]}
-    if "scene" in sums:
-        counts["scene_clips"] = sums["scene"]["clips"]
-    if "event" in sums:
-        counts["active"], counts["inactive"] = sums["event"]["active"], sums["event"]["inactive"]
+    names = {"scene": ("clips",), "event": ("clips", "active", "inactive")}
+    counts: dict[str, Any] = {task: {name: sums[task][name] for name in names[task]} for task in names if task in sums}
+    counts["loss_terms"] = {name: term["clips"] for name, term in sums.get("loss_terms", {}).items()}
     return counts
 
 
 def loss_and_gradients(
-    params, batch_stats, feature_stats, batch, scalars, *, graphdef, reduction, threshold, axis_name, dropout_key=None
+    params, batch_stats, feature_stats, batch, scalars, *, graphdef, reduction, threshold, axis_name, key=None
 ):
     """Computes the loss of a global batch and its gradients.
 
@@ -119,7 +126,7 @@ def loss_and_gradients(
       reduction: of `focal_loss.multi_focal_loss`.
       threshold: of the detections that are counted.
       axis_name: name of the device axis, or None on one device.
-      dropout_key: random key of the dropout, or None for no dropout.
+      key: random key of the step on this device; None if nothing in it is random.
 
     Returns:
       The loss, the gradients, the new batch statistics and the sums, all of the global batch.
@@ -128,23 +135,28 @@ def loss_and_gradients(
     def loss_share(params):
         logits, new_stats = apply_network(
             task_balance.select_network_params(params), batch_stats, feature_stats, batch,
-            graphdef=graphdef, train=True, axis_name=axis_name, dropout_key=dropout_key,
+            graphdef=graphdef, train=True, axis_name=axis_name, key=key,
         )  # fmt: skip
         sums = batch_sums(*logits, batch, scalars, threshold=threshold)
+        weights = scalars["loss_terms"]
+        if weights:
+            sums["loss_terms"] = loss_terms.sum_terms(logits, batch, weights, jax.random.fold_in(key, LOSS_KEY))
         global_counts = _loss_denominators(sums)
         if axis_name is not None:
             global_counts = jax.lax.psum(global_counts, axis_name)
-        scene = {**sums["scene"], "clips": global_counts["scene_clips"]} if "scene" in sums else None
-        event = {**sums["event"], **{k: global_counts[k] for k in ("active", "inactive")}} if "event" in sums else None
+        scene, event = ({**sums[task], **global_counts[task]} if task in sums else None for task in ("scene", "event"))
         alpha, beta, penalty = scalars["alpha"], scalars["beta"], 0.0
         if task_balance.LOG_VARIANCES in params:
-            learned, penalty = task_balance.uncertainty_weights(params[task_balance.LOG_VARIANCES])
+            log_variances = params[task_balance.LOG_VARIANCES]
+            learned, penalty = task_balance.uncertainty_weights(
+                log_variances, {task: global_counts[task]["clips"] for task in log_variances}
+            )
             alpha, beta = alpha * learned.get("scene", 1.0), beta * learned.get("event", 1.0)
             if axis_name is not None:
                 penalty /= jax.lax.axis_size(axis_name)  # each device's share of a term that is added once
-        loss = focal_loss.multi_focal_loss(
-            scene, event, global_counts["clips"], alpha=alpha, beta=beta, reduction=reduction
-        )  # fmt: skip
+        loss = focal_loss.multi_focal_loss(scene, event, alpha=alpha, beta=beta, reduction=reduction)
+        if weights:
+            penalty += loss_terms.weigh_terms(sums["loss_terms"], weights, global_counts["loss_terms"])
         return loss + penalty, (new_stats, sums)
 
     (loss, (new_stats, sums)), gradients = jax.value_and_grad(loss_share, has_aux=True)(params)
@@ -162,7 +174,7 @@ def train_step(
     graphdef,
     reduction: str,
     threshold: float,
-    dropout: bool,
+    optimiser: str,
     axis_name: str | None,
 ) -> tuple[TrainState, jax.Array]:
     """Takes one training step.
@@ -170,27 +182,27 @@ def train_step(
     Args:
       state: before the step.
       batch: this device's part of the batch.
-      scalars: `LOSS_SCALARS`, `learning_rate` and, with uncertainty weighting, `balance_learning_rate`, float32; and the `seed`
-        of the dropout, uint32. They are arrays, so that changing them compiles nothing.
+      scalars: `LOSS_SCALARS`, `OPTIMISER_SCALARS` and, with uncertainty weighting, `balance_learning_rate`, float32;
+        `loss_terms` and `augmentations`, dictionaries of those that are used; and the `seed` of the random keys, uint32. They are
+        arrays, so that changing them compiles nothing.
       graphdef: structure of the network.
       reduction: of `focal_loss.multi_focal_loss`.
       threshold: of the detections that are counted.
-      dropout: whether the network uses dropout.
+      optimiser: one of `optimiser.OPTIMISERS`.
       axis_name: name of the device axis under `pmap`, or None on one device.
 
     Returns:
       The state after the step and the loss of the global batch.
     """
-    dropout_key = None
-    if dropout:
-        dropout_key = jax.random.fold_in(jax.random.key(scalars["seed"]), state.step)
-        if axis_name is not None:
-            dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
+    key = jax.random.fold_in(jax.random.key(scalars["seed"]), state.step)
+    if axis_name is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    batch = augmentations.augment(batch, scalars["augmentations"], jax.random.fold_in(key, AUGMENTATION_KEY))
     loss, gradients, batch_stats, sums = loss_and_gradients(
         state.params, state.batch_stats, state.feature_stats, batch, scalars,
-        graphdef=graphdef, reduction=reduction, threshold=threshold, axis_name=axis_name, dropout_key=dropout_key,
+        graphdef=graphdef, reduction=reduction, threshold=threshold, axis_name=axis_name, key=key,
     )  # fmt: skip
-    updates, opt_state = make_optimiser(scalars["learning_rate"]).update(gradients, state.opt_state, state.params)
+    updates, opt_state = make_optimiser(optimiser, scalars).update(gradients, state.opt_state, state.params)
     if task_balance.LOG_VARIANCES in updates:
         updates = task_balance.rescale_updates(updates, scalars["balance_learning_rate"] / scalars["learning_rate"])
     state = dataclasses.replace(
@@ -221,8 +233,8 @@ def eval_step(state: TrainState, batch: dict, scalars: dict, *, graphdef, thresh
     return sums
 
 
-def zero_sums(tasks: tuple[str, ...], scenes: int, events: int) -> dict:
-    """Builds the `sums` of a `TrainState` before the first step of an epoch."""
+def zero_sums(tasks: tuple[str, ...], scenes: int, events: int, scalars: Mapping) -> dict:
+    """Builds the `sums` of a `TrainState` before the first step of an epoch; `scalars` as in `train_step`."""
 
     def sum_one_clip():
         batch = {
@@ -231,11 +243,13 @@ def zero_sums(tasks: tuple[str, ...], scenes: int, events: int) -> dict:
             "valid_frames": jnp.zeros(1, jnp.int32),
             "clip_mask": jnp.zeros(1, bool),
             "scene_mask": jnp.zeros(1, bool),
+            "event_mask": jnp.zeros(1, bool),
         }
         scene_logits = jnp.zeros((1, scenes)) if "scene" in tasks else None
         event_logits = jnp.zeros((1, 1, events)) if "event" in tasks else None
-        scalars = dict.fromkeys(LOSS_SCALARS, 0.0)
         sums = batch_sums(scene_logits, event_logits, batch, scalars, threshold=metrics.THRESHOLD)
+        if weights := scalars["loss_terms"]:
+            sums["loss_terms"] = loss_terms.zero_sums(weights)
         return {**sums, "loss": jnp.float32(0), "batches": jnp.float32(0)}
 
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(sum_one_clip))
@@ -251,7 +265,8 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
     Returns:
       {"scene": {"loss", "focal_weight", "loss_multiplier", "micro_f", "macro_f"}, "event": {"loss", "focal_weight_active",
       "focal_weight_inactive", "loss_multiplier_active", "loss_multiplier_inactive", "micro_f", "macro_f", "error_rate"}}, and
-      after training "loss", the mean over batches.
+      after training "loss", the mean over batches, and "loss_terms", the mean over clips of each term that the loss has beside
+      these, without its weight.
       A focal weight is the mean focal factor. A loss multiplier is the loss over the plain loss, i.e. the mean factor weighted
       by the plain loss, times the constant weight. Both are 1 for plain CE and BCE. A mean over nothing is None, and so is a
       multiplier of a plain loss of 0 or of one not summed since the start of the epoch.
@@ -266,6 +281,8 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
     figures = {}
     if "batches" in sums:
         figures["loss"] = mean(sums["loss"], sums["batches"])
+    if "loss_terms" in sums:
+        figures["loss_terms"] = {name: mean(term["total"], term["clips"]) for name, term in sums["loss_terms"].items()}
     if "scene" in sums:
         scene = sums["scene"]
         ratios = metrics.scene_ratios(scene["counts"])
@@ -280,8 +297,9 @@ def epoch_figures(sums: dict, *, reduction: str) -> dict:
         event = sums["event"]
         ratios = metrics.frame_ratios(event["counts"])
         cells = float(event["active"]) + float(event["inactive"])
+        clips = sums["clips"] if math.isnan(event["clips"]) else event["clips"]  # an earlier version had all events annotated
         figures["event"] = {
-            "loss": mean(event["loss"], cells if reduction == "mean" else sums["clips"]),
+            "loss": mean(event["loss"], cells if reduction == "mean" else clips),
             "focal_weight_active": mean(event["active_factor"], event["active"]),
             "focal_weight_inactive": mean(event["inactive_factor"], event["inactive"]),
             "loss_multiplier_active": multiplier(event["active_loss"], event["active_plain_loss"]),

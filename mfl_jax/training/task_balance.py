@@ -38,19 +38,23 @@ def rescale_updates(updates: Mapping[str, Any], factor: jax.Array) -> dict[str, 
     return {**updates, LOG_VARIANCES: jax.tree.map(lambda update: update * factor, updates[LOG_VARIANCES])}
 
 
-def uncertainty_weights(log_variances: Mapping[str, jax.Array]) -> tuple[dict[str, jax.Array], jax.Array]:
+def uncertainty_weights(
+    log_variances: Mapping[str, jax.Array], clips: Mapping[str, jax.Array]
+) -> tuple[dict[str, jax.Array], jax.Array]:
     """Computes the weights of uncertainty weighting (Kendall, Gal and Cipolla, CVPR 2018).
 
     The loss for classification is the sum of L_k / sigma_k^2 + log sigma_k.
 
     Args:
       log_variances: s_k = log sigma_k^2, one scalar per task.
+      clips: number of clips that count for each task. A task without any has no loss, and so no penalty.
 
     Returns:
       The weights exp(-s_k), and the penalty to add to the weighted loss: the sum of s_k / 2.
     """
     weights = {task: jnp.exp(-log_variance) for task, log_variance in log_variances.items()}
-    return weights, sum(log_variances.values(), jnp.zeros((), jnp.float32)) / 2
+    penalised = [jnp.where(clips[task] > 0, log_variance, 0.0) for task, log_variance in log_variances.items()]
+    return weights, sum(penalised, jnp.zeros((), jnp.float32)) / 2
 
 
 def dynamic_weight_average(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:

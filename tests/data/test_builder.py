@@ -318,6 +318,41 @@ def test_scenes_in_one_split_alone_are_refused(tmp_path):
         prepare_small(tmp_path / "data", root)
 
 
+def test_events_in_one_split_alone_are_refused(tmp_path):
+    root = write_few(tmp_path)
+    for split, row in (("development", "0\t1\tlow"), ("evaluation", "\t\t?")):
+        rows = "".join(f"audio/{split}_{n}.wav\tcalm\t{row}\n" for n in range(2))
+        (root / "meta" / f"meta_{split}.txt").write_text(HEADER + rows)
+    with pytest.raises(InputError, match=r"meta_evaluation\.txt: the event_label is '\?' in every row, but the other label list"):
+        prepare_small(tmp_path / "data", root)
+
+
+def test_examples_say_what_is_not_annotated(tmp_path, capsys):
+    """Development 0 has no scene, development 1 no events; evaluation has both, one recording truly without events."""
+    root = write_few(tmp_path)
+    development = "audio/development_0.wav\t\t0\t9\tlow\naudio/development_1.wav\tcalm\t\t\t?\n"
+    evaluation = "audio/evaluation_0.wav\tcalm\t0\t9\tlow\naudio/evaluation_1.wav\tcalm\t\t\t\n"
+    (root / "meta" / "meta_development.txt").write_text(HEADER + development)
+    (root / "meta" / "meta_evaluation.txt").write_text(HEADER + evaluation)
+    dataset = prepare_small(tmp_path / "data", root)
+    assert (dataset.scenes, dataset.events) == (("calm",), ("low",))
+    clips = dataset.read("development")
+    arrays, is_first = clips.take(np.arange(len(clips))), clips.recording == "audio/development_0.wav"
+    np.testing.assert_array_equal(arrays["scene"], np.where(is_first, -1, 0))
+    np.testing.assert_array_equal(arrays["scene_mask"], ~is_first)
+    np.testing.assert_array_equal(arrays["event_mask"], is_first)
+    assert not arrays["events"][~is_first].any() and arrays["events"][is_first].any((1, 2)).all()
+    evaluated = dataset.read("evaluation")
+    assert evaluated.scene_mask.all() and evaluated.event_mask.all()
+    kept = dataset.recordings("development")
+    assert [(r.scene, r.events_annotated, len(r.events)) for r in kept] == [("", True, 1), ("calm", False, 0)]
+    warnings = capsys.readouterr().err
+    for task, number in (("scenes", 0), ("events", 1)):
+        count = f"{task} are not annotated in 1 of 2 recordings, which do not count for {task}"
+        assert f"small, development: {count}: audio/development_{number}.wav\n" in warnings
+    assert "small, evaluation: scenes" not in warnings and "small, evaluation: events" not in warnings
+
+
 @pytest.mark.parametrize(
     ("labels", "tasks", "message"),
     [

@@ -8,7 +8,7 @@ from support.small import build_examples
 
 def test_a_clip_survives_json():
     events = (annotation.Event(0.5, 1.0, "fan", 7),)
-    clip = clip_cutting.Clip("a.wav", "a.f32", "home", 2, 100, 50, events)
+    clip = clip_cutting.Clip("a.wav", "a.f32", "home", 2, 100, 50, events, False)
     assert clip_cutting.Clip.from_row(clip.to_row()) == clip and clip.key == "a.wav@000000100"
 
 

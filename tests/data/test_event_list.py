@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from mfl_jax.data.event_list import read_event_list
+from mfl_jax.data.annotation import Event, Recording
+from mfl_jax.data.event_list import Wanted, read_event_list, read_recordings
 from mfl_jax.data.match_recordings import match_recordings
 from mfl_jax.errors import InputError
 
@@ -261,3 +262,78 @@ def test_linked_folders_are_read_and_unreadable_ones_refused(tmp_path):
     (tmp_path / "lists" / "day3").symlink_to("../unmounted")
     with pytest.raises(InputError, match=r"lists/day3: not readable \(a folder without permission, or a link"):
         read_event_list(tmp_path / "lists")
+
+
+def test_lists_with_scenes_groups_and_recordings_that_are_not_annotated(tmp_path):
+    text = (
+        "path\tscene_label\tevent_start_time\tevent_end_time\tevent_label\tgroup\n"
+        "a.wav\thome\t0\t1\tcar\tyard\na.wav\thome\t1\t2\thorn\tyard\nb.wav\t\t\t\t?\t\nc.wav\t?\t\t\t\tn/a\n"
+    )
+    assert read_recordings(write_list(tmp_path, text)) == [
+        Recording("a.wav", "home", (Event(0.0, 1.0, "car", 2), Event(1.0, 2.0, "horn", 3)), "yard"),
+        Recording("b.wav", "", (), events_annotated=False),
+        Recording("c.wav", "", ()),
+    ]
+    (recording,) = read_recordings(write_list(tmp_path, "x.wav\tstreet\t0\t1\tcar\n"))
+    assert recording == Recording("x.wav", "street", (Event(0.0, 1.0, "car", 1),))
+    assert read_event_list(write_list(tmp_path, "a.wav\t\t\t?\n")) == {"a.wav": []}
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ("a.wav,1,2,?", r"row 2: the label '\?' means that events are not annotated, but the row has times \('1', '2'\); leave"),
+        ("a.wav,0,1,car\na.wav,,,?", r"row 3: row 3 says that the events of a\.wav are not annotated .* row 2 annotates them"),
+        ("a.wav,,,?\na.wav,0,1,car", r"row 3: row 2 says that the events of a\.wav are not annotated .* row 3 annotates them"),
+    ],
+)
+def test_contradicting_rows_are_refused(tmp_path, rows, message):
+    with pytest.raises(InputError, match=rf"list\.tsv, {message}"):
+        read_recordings(write_list(tmp_path, f"filename,onset,offset,event_label\n{rows}\n"))
+
+
+def test_columns_with_other_names(tmp_path):
+    columns = {"recording": "File", "onset": "start", "offset": "end", "label": "Class", "group": "site"}
+    text = "id,file,start,end,class,onset,site\n1,a.wav,0.5,1,car,9,yard\n2,b.wav,,,,,\n"
+    assert read_recordings(write_list(tmp_path, text), Wanted(columns)) == [
+        Recording("a.wav", "", (Event(0.5, 1.0, "car", 2),), "yard"),
+        Recording("b.wav", "", ()),
+    ]
+    with pytest.raises(
+        InputError, match=r"row 1: no column 'start' for the onset; the header is \['file', 'begin', 'end', 'class'"
+    ):
+        read_recordings(write_list(tmp_path, "file,begin,end,class,site\na,0,1,car,x\n"), Wanted(columns))
+
+
+RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tAnnotation\n"
+
+
+def test_a_raven_table_has_a_row_for_each_view(tmp_path):
+    rows = "1\tWaveform 1\t1\t0.5\t2.25\t0\t0\tcar\n1\tSpectrogram 1\t1\t0.5\t2.25\t0\t900\tcar\n"
+    file = write_list(tmp_path, RAVEN + rows + "2\tSpectrogram 1\t1\t1.0\t1.4\t0\t900\thorn\n", "a001.Table.1.selections.txt")
+    assert as_tuples(read_event_list(file)) == {"a001": TWO["a/x.wav"]}
+    assert as_tuples(read_event_list(write_list(tmp_path, RAVEN, "b.BirdNET.selections.txt"))) == {"b": []}
+
+
+def test_a_raven_table_of_several_files_needs_the_offset_in_each(tmp_path):
+    """Two files of 60 s; the event at 61.5 s is at 1.5 s of the second one."""
+    names = "Selection\tView\tBegin Time (s)\tEnd Time (s)\tBegin File\tFile Offset (s)\tSpecies\n"
+    rows = "1\tSpectrogram 1\t2.5\t3.0\ta.wav\t2.5\tcar\n2\tSpectrogram 1\t61.5\t61.9\tb.wav\t1.5\thorn\n"
+    expected = {"a.wav": [(2.5, 3.0, "car")], "b.wav": [(1.5, 1.9, "horn")]}
+    assert as_tuples(read_event_list(write_list(tmp_path, names + rows))) == expected
+    message = r"row 3: times of 'b\.wav' count from the start of 'a\.wav', as Raven had both open; add the column 'File Offset"
+    with pytest.raises(InputError, match=message):
+        read_event_list(write_list(tmp_path, names.replace("File Offset (s)", "Delta") + rows))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (RAVEN + "1\tWaveform 1\t1\t0,5\t2\t0\t0\tcar\n", r"row 2: the onset '0,5' is not a number of seconds; write a decimal"),
+        (RAVEN + "1\tWaveform 1\t1\t0.5\t2\t0\t0\t\n", r"row 2: the label is empty"),
+        (RAVEN.replace("Annotation", "Note"), r"row 1: no column for the label; name it 'annotation' or"),
+    ],
+)
+def test_errors_of_raven_tables_are_one_line(tmp_path, text, message):
+    with pytest.raises(InputError, match=rf"list\.tsv, {message}"):
+        read_event_list(write_list(tmp_path, text))

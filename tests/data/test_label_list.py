@@ -151,6 +151,19 @@ def test_spellings_of_one_path_name_one_recording(tmp_path, path):
     assert [(recording.path, len(recording.events)) for recording in got] == [("b/c.wav", 2)]
 
 
+def test_not_annotated_is_not_the_same_as_no_events(tmp_path):
+    text = HEADER + "a.wav\t\t0\t1\tfan\nb.wav\thome\t\t\t?\nc.wav\thome\t\t\t\nd.wav\t?\t\t\t \ne.wav\t\t\t\t?\n"
+    for vocabulary in ({}, {"scenes": SCENES, "events": EVENTS}):
+        got = label_list.read_label_list(write(tmp_path, text), **vocabulary)
+        assert got == [
+            Recording("a.wav", "", (Event(0.0, 1.0, "fan", 2),)),
+            Recording("b.wav", "home", (), events_annotated=False),
+            Recording("c.wav", "home", ()),
+            Recording("d.wav", "", ()),
+            Recording("e.wav", "", (), events_annotated=False),
+        ]
+
+
 def error_message(path, **options):
     """Returns the error message of a label list; it must be one line."""
     with pytest.raises(InputError) as refused:
@@ -180,7 +193,9 @@ GOOD = "a.wav\thome\t0.5\t1.25\tdishes\n"
         ("a.wav\thome\t0\t1\tFAN!", ["unknown event 'FAN!'", "known: cutlery, dishes, fan, water tap running"]),
         ("a.wav\thome\t0\t1\t", ["the event_label is empty"]),
         ("b.wav\thmoe\t0\t1\tfan", ["unknown scene 'hmoe'", "did you mean 'home'?"]),
-        ("b.wav\t\t0\t1\tfan", ["the scene_label is empty"]),
+        ("a.wav\t\t0\t1\tfan", ["a.wav", "scene '' here", "'home' in row 2"]),
+        ("b.wav\thome\t0\t1\t?", ["'?' means that events are not annotated, but the row has times ('0', '1')"]),
+        ("a.wav\thome\t\t\t?", ["row 3 says that the events of a.wav are not annotated ('?'), but row 2 annotates them"]),
         ("a.wav\toffice\t0\t1\tfan", ["a.wav", "'office' here", "'home' in row 2"]),
         ("a.wav\toffice\t\t\t", ["a.wav", "'office' here", "'home' in row 2"]),
         ("a.wav\thome\t0\t1_0\tfan", ["event_end_time '1_0' is not a number"]),

@@ -19,7 +19,7 @@ def test_clips_read_from_disk_equal_those_in_memory(prepared):
     for indices in (np.array([5, 0, 23]), np.arange(0)):
         expected = in_memory.take(indices)
         arrays = on_disk.take(indices)
-        assert arrays.keys() == expected.keys() == {"log_mel", "events", "scene", "valid_frames", "scene_mask"}
+        assert arrays.keys() == expected.keys() == {"log_mel", "events", "scene", "valid_frames", "scene_mask", "event_mask"}
         for field, array in expected.items():
             np.testing.assert_array_equal(arrays[field], array)
 

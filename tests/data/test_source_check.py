@@ -136,6 +136,13 @@ def test_groups_that_are_added_or_changed_are_named(copy):
     assert "where the group of audio/development_0.wav was 'yard' and is 'hall'; " in refuse(copy)
 
 
+def test_events_that_are_no_longer_annotated_are_named(copy):
+    file = copy / "recordings/meta/meta_evaluation.txt"
+    rows = [row for row in file.read_text().splitlines() if "evaluation_0.wav" not in row]
+    file.write_text("\n".join([*rows, "audio/evaluation_0.wav\tcalm\t\t\t?"]) + "\n")
+    assert f"{file}, where the events of audio/evaluation_0.wav are no longer annotated; " in refuse(copy)
+
+
 def test_recordings_that_are_replaced_are_named(copy):
     """Same size, other samples; and another size."""
     audio = copy / "recordings/audio"

@@ -59,7 +59,7 @@ def test_dropout_of_the_network_follows_its_key():
 
     def logits(key, train):
         x = noise(2, ODD["frames"], ODD["mel_bins"])
-        return apply(params, batch_stats, x, train=train, dropout_key=key)[0]
+        return apply(params, batch_stats, x, train=train, key=key)[0]
 
     keys = jax.random.split(jax.random.key(0), 2)
     for head in range(2):

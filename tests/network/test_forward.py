@@ -60,7 +60,7 @@ class LinearNetwork(nnx.Module):
         self.layer = nnx.Linear(mel_bins, scenes, rngs=rngs)
         self.batches = nnx.BatchStat(jnp.zeros(()))
 
-    def __call__(self, log_mel, *, mask, train, axis_name, dropout_key):
+    def __call__(self, log_mel, *, mask, train, axis_name, key):
         if train:
             self.batches[...] += 1
         return self.layer(log_mel.mean(1)), None

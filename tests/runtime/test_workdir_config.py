@@ -176,3 +176,21 @@ def test_an_experiment_from_before_sweeps_resumes(tmp_path):
     assert workdir_config.check_workdir(tmp_path / "home", small_experiment(tmp_path))
     with pytest.raises(InputError, match=r"sweep was .* and is"):
         workdir_config.check_workdir(tmp_path / "home", small_experiment(tmp_path, sweep={"eta": (1.0,)}))
+
+
+@pytest.mark.parametrize("section", workdir_config.OPEN_SECTIONS)
+def test_a_part_of_training_that_a_run_did_not_have_is_zero_there(tmp_path, section):
+    """A new name needs no entry in ADDED_FIELDS: its weight was 0."""
+    workdir_config.claim_workdir(tmp_path, small_config(tmp_path))
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored[section]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    config = small_config(tmp_path)
+    config[section].smooth = 0.0
+    assert workdir_config.check_workdir(tmp_path, config)
+    config[section].smooth = 0.5
+    with pytest.raises(InputError, match=rf"{section} was {{}} and is {{'smooth': 0.5}}"):
+        workdir_config.check_workdir(tmp_path, config)
+    workdir_config.claim_workdir(tmp_path / "other", config)
+    with pytest.raises(InputError, match=rf"{section} was {{'smooth': 0.5}} and is {{}}"):
+        workdir_config.check_workdir(tmp_path / "other", small_config(tmp_path))

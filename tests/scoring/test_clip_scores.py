@@ -84,3 +84,15 @@ def test_classes_of_an_untrained_task_are_ignored(opened):
     model, dataset = opened
     clip_scores.check_classes(dataclasses.replace(model, scenes=()), dataclasses.replace(dataset, scenes=("a",)))
     clip_scores.check_classes(dataclasses.replace(model, events=()), dataclasses.replace(dataset, events=("a",)))
+
+
+def test_recordings_without_annotated_events_are_left_out(opened):
+    model, dataset = opened
+    clips, numbers = dataset.read("evaluation"), np.arange(12)
+    paths = np.unique(clips.recording)
+    clips.event_mask = clips.recording != paths[1]
+    joined = clip_scores.compute_recording_probabilities(model, clips, numbers)
+    assert sorted(joined) == [path for path in paths if path != paths[1]]
+    clips.event_mask = np.zeros(12, bool)
+    with pytest.raises(InputError, match="no recording of these clips has its events annotated"):
+        clip_scores.compute_recording_probabilities(model, clips, numbers)

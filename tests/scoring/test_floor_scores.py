@@ -7,7 +7,7 @@ from mfl_jax.data import annotation, label_list, prepare, prepared_dataset
 from mfl_jax.scoring import floor_scores
 
 
-def make_clips(min_clip_share=0.0, start_s=0.0, **arrays) -> prepared_dataset.Clips:
+def make_clips(min_clip_share=0.0, start_s=0.0, has_scenes=True, **arrays) -> prepared_dataset.Clips:
     """Returns clips with the given arrays, as if read from a prepared data set."""
 
     class Source:
@@ -18,7 +18,7 @@ def make_clips(min_clip_share=0.0, start_s=0.0, **arrays) -> prepared_dataset.Cl
             origin = {"fold": 0, "recording": "a.wav", "clip_start_s": start_s}
             return [{field: array[index] for field, array in arrays.items()} | origin for index in indices]
 
-    return prepared_dataset.Clips(Source(), min_clip_share=min_clip_share)
+    return prepared_dataset.Clips(Source(), min_clip_share=min_clip_share, has_scenes=has_scenes)
 
 
 def test_floors_of_three_clips():
@@ -52,12 +52,24 @@ def test_short_clips_have_frames_but_no_scene():
     assert floors["event"]["always_on"]["micro_f"] == pytest.approx(100 * 2 * 3 / (2 * 3 + 9))
 
 
+def test_activity_leaves_out_what_is_not_annotated():
+    """Clip 0 has no scene, clip 2 no events."""
+    events = np.zeros((3, 4, 1), bool)
+    events[:2, :3] = True
+    clips = make_clips(
+        log_mel=np.zeros((3, 4, 1), np.float32), events=events, events_annotated=np.array([True, True, False]),
+        scene=np.array([-1, 1, 1]), valid_frames=np.array([4, 4, 4]),
+    )  # fmt: skip
+    counts = floor_scores.count_activity(clips, np.arange(3), 2, 1)
+    assert [count.tolist() for count in counts] == [[0, 2], [0, 2], [0, 4], [[0], [3]]]
+
+
 def test_floors_of_one_task_alone():
     """Without scenes nobody knows the true one; without events there is nothing to detect."""
     events = np.zeros((2, 4, 1), bool)
     events[0, :3] = True
     arrays = {"log_mel": np.zeros((2, 4, 1), np.float32), "valid_frames": np.array([4, 2])}
-    clips = make_clips(events=events, scene=np.array([-1, -1]), **arrays)
+    clips = make_clips(has_scenes=False, events=events, scene=np.array([-1, -1]), **arrays)
     floors = floor_scores.compute_floors(clips, np.arange(2), (), ("x",))
     assert floors.keys() == {"event"} and floors["event"].keys() == {"all_off", "always_on"}
     assert floors["event"]["always_on"]["micro_f"] == pytest.approx(100 * 2 * 3 / (2 * 3 + 3))  # 6 valid frames, 3 active
@@ -94,3 +106,25 @@ def test_floors_of_the_published_evaluation_labels(shared_dir):
     assert floors["scene"]["majority"]["micro_f"] == pytest.approx(32.95, abs=0.005)
     assert floors["event"]["oracle_scene"]["detected"] == {"office": ["fan"]}
     assert floors["event"]["oracle_scene"]["micro_f"] == pytest.approx(38.93, abs=0.005)
+
+
+def test_floors_leave_out_what_is_not_annotated(caplog):
+    """Clip 0 has no scene, clip 2 no events. Event 0 is usual in scene b, event 1 in both and so without one."""
+    events = np.zeros((4, 4, 2), bool)
+    events[:2, :3] = events[3, :, 1] = True
+    clips = make_clips(
+        log_mel=np.zeros((4, 4, 1), np.float32), events=events, events_annotated=np.array([True, True, False, True]),
+        scene=np.array([-1, 1, 1, 0]), valid_frames=np.array([4, 4, 4, 4]),
+    )  # fmt: skip
+    floors = floor_scores.compute_floors(clips, np.arange(4), ("a", "b"), ("x", "y"))
+    assert floors["scene"]["majority"]["answer"] == "b" and floors["scene"]["majority"]["micro_f"] == pytest.approx(200 / 3)
+    assert floors["event"]["oracle_scene"]["detected"] == {"a": ["y"], "b": ["x", "y"]}
+    # 12 annotated frames, 24 cells, of which 6 + 6 + 4 are active. The oracle detects 4 + 8 + 4 of them: 3 + 6 + 4 right.
+    assert floors["event"]["always_on"]["micro_f"] == pytest.approx(100 * 2 * 16 / (2 * 16 + 8))
+    assert floors["event"]["oracle_scene"]["micro_f"] == pytest.approx(100 * 2 * 13 / (16 + 16))
+    assert not caplog.records
+    floor_scores.compute_floors(clips, np.array([2]), ("a", "b"), ("x", "y"))
+    floor_scores.compute_floors(clips, np.array([0]), ("a", "b"), ("x", "y"))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no clip to score is annotated for {kind}s; {kind} scores are 0 of 0" for kind in ("event", "scene")
+    ]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from ml_collections import FrozenConfigDict
 
 import mfl_jax
 from mfl_jax.data import annotation, label_list, prepared_dataset
+from mfl_jax.data.annotation import Recording
 from mfl_jax.data.match_recordings import match_recordings
+from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.errors import InputError
 from mfl_jax.inference import streaming
 from mfl_jax.inference.audio_source import AudioSource
@@ -246,3 +249,22 @@ def test_data_set_of_an_older_version_can_still_be_scored(trained_run, tmp_path)
     model = mfl_jax.load(copy)
     joined = clip_scores.compute_recording_probabilities(model, older.read("evaluation"), np.arange(12))
     assert {scores.shape for scores, _ in joined.values()} == {(130, 2)}
+
+
+def test_a_recording_is_scored_for_what_is_annotated():
+    """The second recording has no scene, the third no events: each would add an error."""
+    model = types.SimpleNamespace(
+        scenes=("a", "b"), events=("x",), mel=MelConfig(), config=types.SimpleNamespace(threshold=0.5), clip_frames=10
+    )
+    scores = reference_scores.ReferenceScores(model, {}, {"x": Rule(threshold=0.5)})
+    prediction = types.SimpleNamespace(
+        scene=np.array([0.2, 0.8]), clip_scores=None, frame_scores=np.full((10, 1), 0.9, np.float32), hop_s=0.02
+    )
+    event = annotation.Event(0.0, 0.2, "x")
+    scores.add(prediction, Recording("1.wav", "b", (event,)))
+    scores.add(prediction, Recording("2.wav", "", (event,)))
+    scores.add(prediction, Recording("3.wav", "b", (), events_annotated=False))
+    assert (scores.scored, scores.without_scene, scores.without_events) == (3, 1, 1)
+    counts = scores.counts["recordings"]
+    assert counts["scene"]["confusion"].tolist() == [[0, 0], [0, 2]]
+    assert (int(counts["event"]["tp"][0]), int(counts["event"]["fp"][0])) == (20, 0)

@@ -60,10 +60,10 @@ def _count_random_answers(clips, numbers, config, dataset, rng) -> dict:
         sums["by_clip"]["scene"] = {"true": batch["scene"], "answers": rows}
     if "event" in config.tasks:
         detected = batch["events"] ^ (rng.random(batch["events"].shape) < 0.25)
-        valid = frame_mask(batch["valid_frames"], detected.shape[1])
+        valid = frame_mask(batch["valid_frames"], detected.shape[1]) & batch["event_mask"][:, None]
         by_clip = [metrics.frame_counts(*clip) for clip in zip(detected, batch["events"], valid, strict=True)]
         sums["by_clip"]["event"] = jax.tree.map(lambda *clips: np.stack(clips), *by_clip)
-        sums["event"] = {"counts": metrics.frame_counts(detected, batch["events"], valid)}
+        sums["event"] = {"clips": batch["event_mask"].sum(), "counts": metrics.frame_counts(detected, batch["events"], valid)}
     return sums
 
 

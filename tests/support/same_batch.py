@@ -39,6 +39,7 @@ def batches(count):
             "scene": scene.astype(np.int32),
             "valid_frames": rng.integers(20, 51, CLIPS).astype(np.int32),
             "scene_mask": np.arange(CLIPS) % 5 != 3,  # not those of clips 3, 8 and 13
+            "event_mask": np.arange(CLIPS) % 7 != 3,  # not those of clips 3 and 10
             "clip_mask": np.ones(CLIPS, bool),
         }
 

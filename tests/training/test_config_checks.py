@@ -22,6 +22,7 @@ from support.small import small_config
         ({"threshold": 1.0}, "config.threshold is 1.0; must be > 0 and < 1"),
         ({"balance": "gradnorm"}, "config.balance is 'gradnorm'; must be one of fixed, uncertainty, dwa"),
         ({"balance": "dwa", "tasks": ("scene",)}, "config.balance is 'dwa'; must be fixed: there is nothing to balance"),
+        ({"optimiser": "sgd"}, "config.optimiser is 'sgd'; must be one of radam"),
         ({"tasks": ()}, "config.tasks is (); must be one or both of scene, event"),
         ({"tasks": ("scene", "speech")}, "config.tasks is ('scene', 'speech'); must be one or both of scene, event"),
         ({"seed": 2**32}, "config.seed is 4294967296; must be from 0 to 4294967295"),
@@ -64,3 +65,22 @@ def test_scores_are_separated_by_commas(tmp_path):
     config_checks.check_config(config)
     assert config_checks.requested_scores(config) == ["frame", "segment", "event", "psds"]
     assert config_checks.requested_scores(small_config(tmp_path, scores="")) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "message"),
+    [
+        ("loss_terms", "smooth", 1.0, "config.loss_terms.smooth: there is no such entry; known: none"),
+        ("augmentations", "noise", 0.0, "config.augmentations.noise: there is no such entry; known: none"),
+        ("loss_terms", "known", -1.0, "config.loss_terms.known is -1.0; must be finite and >= 0"),
+        ("loss_terms", "known", float("inf"), "config.loss_terms.known is inf; must be finite and >= 0"),
+    ],
+)
+def test_an_unknown_part_of_training_or_an_invalid_weight_is_refused(tmp_path, monkeypatch, section, name, value, message):
+    if name == "known":
+        monkeypatch.setitem(config_checks.TERMS, "known", None)
+    config = small_config(tmp_path)
+    config[section][name] = value
+    with pytest.raises(InputError) as refusal:
+        config_checks.check_config(config)
+    assert str(refusal.value).startswith(message)

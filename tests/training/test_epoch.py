@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mfl_jax.runtime import parallel
-from mfl_jax.training import epoch
+from mfl_jax.training import epoch, epoch_log
 from mfl_jax.training.steps import TrainState
 
 
@@ -46,3 +46,9 @@ class Writer:
 def test_epochs_are_saved_as_long_as_checkpoints_take_little_time(monkeypatch, share, number, last, hosts, due):
     monkeypatch.setattr(parallel, "host_count", lambda: hosts)
     assert epoch.is_checkpoint_due(Writer(share), number, last=last, keep_every=2) == due
+
+
+def test_a_task_that_was_not_validated_does_not_choose_the_checkpoint():
+    scene, event = {"loss": 0.3, "micro_f": 60.0}, {"loss": 0.1, "micro_f": 20.0}
+    assert epoch_log.validation_score({"validation": {"scene": scene, "event": event}}) == 40
+    assert epoch_log.validation_score({"validation": {"scene": {"loss": None, "micro_f": 0.0}, "event": event}}) == 20

@@ -247,13 +247,10 @@ def test_sums_of_parts_add_up():
 
 def test_reductions_and_weights_by_hand():
     scene = {"loss": jnp.float32(6), "factor": jnp.float32(1), "clips": jnp.float32(3)}
-    event = {"loss": jnp.float32(40), "active": jnp.float32(3), "inactive": jnp.float32(7)}
-    clips = jnp.float32(3)
+    event = {"loss": jnp.float32(40), "active": jnp.float32(3), "inactive": jnp.float32(7), "clips": jnp.float32(3)}
 
     def loss(scene, event, **options):
-        return float(
-            focal_loss.multi_focal_loss(scene, event, clips, **{"alpha": 0.5, "beta": 2.0, "reduction": "mean", **options})
-        )
+        return float(focal_loss.multi_focal_loss(scene, event, **{"alpha": 0.5, "beta": 2.0, "reduction": "mean", **options}))
 
     # alpha weighs the scene: 0.5 * 6 / 3; beta the events: 2 * 40 / 10 cells, or 2 * 40 / 3 clips.
     assert loss(scene, None) == pytest.approx(1.0)
@@ -274,7 +271,7 @@ def test_constant_weights_and_their_gradients_by_hand():
     def loss(scene_logits, event_logits, scene_weight, event_weights):
         scene = focal_loss.scene_sums(scene_logits, batch["scenes"], batch["clip_mask"], eta=0.0, weight=scene_weight)
         event = focal_loss.event_sums(event_logits, batch["active"], batch["frame_mask"], gamma=0.0, zeta=0.0, **event_weights)
-        total = focal_loss.multi_focal_loss(scene, event, scene["clips"], alpha=0.5, beta=2.0, reduction="mean")
+        total = focal_loss.multi_focal_loss(scene, event, alpha=0.5, beta=2.0, reduction="mean")
         return total, (scene, event)
 
     logits = batch["scene_logits"], batch["event_logits"]
@@ -301,8 +298,7 @@ def test_sum_is_mean_times_frames_times_events():
     logits, active = jnp.asarray(rng.normal(size=(2, 500, 25)), jnp.float32), jnp.asarray(rng.random((2, 500, 25)) < 0.1)
     event = focal_loss.event_sums(logits, active, jnp.ones((2, 500), bool), **FOCUS)
     mean, total = (
-        focal_loss.multi_focal_loss(None, event, jnp.float32(2), alpha=1.0, beta=1.0, reduction=reduction)
-        for reduction in ("mean", "sum")
+        focal_loss.multi_focal_loss(None, event, alpha=1.0, beta=1.0, reduction=reduction) for reduction in ("mean", "sum")
     )
     assert float(total / mean) == pytest.approx(12_500, rel=1e-5)
 
@@ -311,7 +307,7 @@ def test_a_fully_masked_batch_has_loss_zero():
     batch = some_batch(4)
     scene = focal_loss.scene_sums(batch["scene_logits"], batch["scenes"], jnp.zeros(4, bool), eta=0.5)
     event = focal_loss.event_sums(batch["event_logits"], batch["active"], jnp.zeros((4, 6), bool), **FOCUS)
-    assert focal_loss.multi_focal_loss(scene, event, scene["clips"], alpha=1.0, beta=1.0, reduction="mean") == 0
+    assert focal_loss.multi_focal_loss(scene, event, alpha=1.0, beta=1.0, reduction="mean") == 0
     assert not any(jax.tree.leaves((scene, event)))
 
 

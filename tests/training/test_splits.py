@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mfl_jax.errors import InputError
-from mfl_jax.training.splits import Splits, split_development
+from mfl_jax.training.splits import Splits, check_annotations, split_development
 from support.small import merged
 
 
@@ -63,3 +63,32 @@ def test_an_empty_fold_of_an_experiment_is_refused(small_data):
     assert splits.numbers(3)[0].tolist() == [0, 1]
     with pytest.raises(InputError, match=r"^fold4 is to be held out \(config\.validation or config\.folds\), but no .* 1, 2, 3$"):
         splits.numbers(4)
+
+
+class AnnotatedClips:
+    """Four clips: two with a scene, three with events, the last with neither."""
+
+    scene_mask = np.array([True, True, False, False])
+    event_mask = np.array([True, True, True, False])
+
+
+@pytest.mark.parametrize(
+    ("training", "held_out", "tasks", "message"),
+    [
+        ([2, 3], [], ("scene", "event"), "no clip to train on has a scene, but config.tasks has 'scene'; remove the task"),
+        ([3], [], ("event",), "no clip to train on has annotated events, but config.tasks has 'event'"),
+        ([0, 1], [3], ("scene", "event"), "no held-out clip is annotated for scene or event; set config.validation to another"),
+        ([0, 1], [2], ("scene",), "no held-out clip is annotated for scene; set config.validation to another fold"),
+    ],
+)
+def test_a_task_without_annotated_clips_is_refused(training, held_out, tasks, message):
+    with pytest.raises(InputError, match=message):
+        check_annotations(AnnotatedClips, np.array(training), np.array(held_out, int), tasks)
+
+
+def test_a_task_that_cannot_be_validated_is_named(caplog):
+    check_annotations(AnnotatedClips, np.array([0, 3]), np.array([1, 3]), ("scene", "event"))
+    check_annotations(AnnotatedClips, np.array([2]), np.array([], int), ("event",))
+    assert not caplog.records
+    check_annotations(AnnotatedClips, np.array([0]), np.array([2]), ("scene", "event"))
+    assert "no held-out clip is annotated for scene; the best checkpoint is chosen by the other task alone" in caplog.text

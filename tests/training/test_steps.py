@@ -21,6 +21,13 @@ LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-2, 0.9, 0.999, 1e-8
 FOCAL = {"eta": 0.5, "gamma": 1.0, "zeta": 0.0625}
 PLAIN = {"eta": 0.0, "gamma": 0.0, "zeta": 0.0}
 UNWEIGHTED = {"scene_weight": 1.0, "active_weight": 1.0, "inactive_weight": 1.0}
+SCALARS = {**PLAIN, **UNWEIGHTED, "alpha": 1.0, "beta": 1.0, "learning_rate": LEARNING_RATE}
+
+
+def make_scalars(**fields):
+    """The scalars of a step with a seed, without further loss terms and augmentations."""
+    scalars = {key: jnp.float32(value) for key, value in {**SCALARS, **fields}.items()}
+    return {**scalars, "seed": jnp.uint32(0), "loss_terms": {}, "augmentations": {}}
 
 
 def training_batches():
@@ -38,6 +45,7 @@ def training_batches():
             "scene": scene.astype(np.int32),
             "valid_frames": rng.integers(60, frames + 1, 4).astype(np.int32),
             "scene_mask": np.ones(4, bool),
+            "event_mask": np.ones(4, bool),
             "clip_mask": np.arange(4) < (4, 3, 2)[number % 3],
         }
 
@@ -53,11 +61,11 @@ def training(reduction, compute="float32"):
         step=jnp.int32(0),
         params=params,
         batch_stats=batch_stats,
-        opt_state=make_optimiser(LEARNING_RATE).init(params),
+        opt_state=make_optimiser("radam", {"learning_rate": LEARNING_RATE}).init(params),
         feature_stats={"mean": jnp.float32(rng.normal(-5, 1, 64)), "std": jnp.float32(rng.uniform(2, 4, 64))},
-        sums=steps.zero_sums(joint_network.TASKS, SMALL["scenes"], SMALL["events"]),
+        sums=steps.zero_sums(joint_network.TASKS, SMALL["scenes"], SMALL["events"], make_scalars()),
     )
-    options = {"reduction": reduction, "threshold": 0.5, "dropout": False, "axis_name": None}
+    options = {"reduction": reduction, "threshold": 0.5, "optimiser": "radam", "axis_name": None}
     return state, jax.jit(functools.partial(steps.train_step, graphdef=graphdef, **options))
 
 
@@ -138,7 +146,7 @@ def train_both(peer, weights, reduction, *, align):
     (group,) = optimiser.param_groups
     ours, theirs = StepMeter(state.params), StepMeter(list(map(tensor_array, network.parameters())))
     record = {"losses": [], "factors": [], "branches": [ours.branches, theirs.branches]}
-    scalars = {key: jnp.float32(value) for key, value in {**weights, **UNWEIGHTED, "learning_rate": LEARNING_RATE}.items()}
+    scalars = make_scalars(**weights)
     for number, batch in enumerate(training_batches(), 1):
         optimiser.zero_grad()
         expected = peer_loss(peer, network, batch, state.feature_stats, reduction=reduction, **weights)
@@ -206,8 +214,7 @@ def test_rectification_begins_at_step_six():
 @pytest.mark.ci_only
 def test_bfloat16_keeps_the_state_in_float32_and_stays_close():
     """bfloat16 has 8 bits, so losses agree to a few percent: ties in a pool choose another maximum."""
-    fields = {**FOCAL, **UNWEIGHTED, "alpha": 1.0, "beta": 1.0, "learning_rate": LEARNING_RATE}
-    scalars = {key: jnp.float32(value) for key, value in fields.items()}
+    scalars = make_scalars(**FOCAL)
     losses, gradients = {}, {}
     for compute in ("float32", "bfloat16"):
         state, take_step = training("mean", compute)
@@ -253,7 +260,7 @@ def multipliers(
 
 
 def select_multipliers(sums):
-    counts = jax.device_get(steps.zero_sums(joint_network.TASKS, 2, 2))
+    counts = jax.device_get(steps.zero_sums(joint_network.TASKS, 2, 2, make_scalars()))
     tasks = {task: {**sums[task], "counts": counts[task]["counts"]} for task in sums}
     figures = steps.epoch_figures({"clips": 3.0, **tasks}, reduction="mean")
     event = figures["event"]
@@ -298,7 +305,7 @@ def test_loss_multipliers_of_nothing_are_none():
 
 
 def test_without_plain_losses_of_the_whole_epoch_multipliers_are_none():
-    sums = jax.tree.map(lambda leaf: leaf + 1.0, jax.device_get(steps.zero_sums(joint_network.TASKS, 2, 2)))
+    sums = jax.tree.map(lambda leaf: leaf + 1.0, jax.device_get(steps.zero_sums(joint_network.TASKS, 2, 2, make_scalars())))
     assert select_multipliers({task: sums[task] for task in ("scene", "event")}) == [1, 1, 1]
     sums["scene"]["plain_loss"] = sums["event"]["active_plain_loss"] = sums["event"]["inactive_plain_loss"] = np.float32(np.nan)
     assert select_multipliers({task: sums[task] for task in ("scene", "event")}) == [None, None, None]

@@ -21,9 +21,11 @@ pytestmark = pytest.mark.lightly_optimised
 def test_uncertainty_weights_are_those_of_the_paper():
     sigma = {"scene": 0.5, "event": 3.0}
     logs = {task: jnp.float32(2 * math.log(value)) for task, value in sigma.items()}
-    weights, penalty = task_balance.uncertainty_weights(logs)
+    weights, penalty = task_balance.uncertainty_weights(logs, dict.fromkeys(logs, 1))
     assert {task: float(w) for task, w in weights.items()} == pytest.approx({t: s**-2 for t, s in sigma.items()})
     assert float(penalty) == pytest.approx(math.log(0.5) + math.log(3.0))
+    _, penalty = task_balance.uncertainty_weights(logs, {"scene": 0, "event": 5})  # nothing is annotated for scenes
+    assert float(penalty) == pytest.approx(math.log(3.0))
 
 
 def test_the_uncertainty_loss_is_least_where_the_variance_is_twice_the_loss():
@@ -31,7 +33,7 @@ def test_the_uncertainty_loss_is_least_where_the_variance_is_twice_the_loss():
     for loss in (0.1, 2.0):
 
         def total(s, loss=loss):
-            weights, penalty = task_balance.uncertainty_weights({"scene": s})
+            weights, penalty = task_balance.uncertainty_weights({"scene": s}, {"scene": 1})
             return weights["scene"] * loss + penalty
 
         assert float(jax.grad(total)(jnp.float32(math.log(2 * loss)))) == pytest.approx(0, abs=1e-6)
@@ -41,11 +43,11 @@ def test_the_uncertainty_loss_is_least_where_the_variance_is_twice_the_loss():
 def test_log_variances_reach_their_optimum_at_a_rate_of_their_own(rate, reaches):
     """Constant losses, and the 4,800 steps and the learning rate of the paper: s = log(2 L) is the optimum."""
     losses, network_rate = {"scene": 1.3, "event": 0.02}, 2e-4
-    optimiser = make_optimiser(network_rate)
+    optimiser = make_optimiser("radam", {"learning_rate": network_rate})
     start = {task_balance.LOG_VARIANCES: task_balance.initial_log_variances(tuple(losses))}
 
     def total(params):
-        weights, penalty = task_balance.uncertainty_weights(params[task_balance.LOG_VARIANCES])
+        weights, penalty = task_balance.uncertainty_weights(params[task_balance.LOG_VARIANCES], losses)
         return sum(weights[task] * loss for task, loss in losses.items()) + penalty
 
     def step(carry, _):

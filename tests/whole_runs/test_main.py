@@ -191,6 +191,7 @@ def test_five_steps_of_the_full_network_learn():
         "scene": np.array([0, 3], np.int32),
         "valid_frames": np.array([500, 321], np.int32),
         "scene_mask": np.ones(2, bool),
+        "event_mask": np.ones(2, bool),
         "clip_mask": np.ones(2, bool),
     }
     state, losses = built.initial, []
