@@ -101,6 +101,18 @@ def test_read_only_data_is_accepted(original, copy, monkeypatch):
     assert open_copy(copy).fingerprint == original[1].fingerprint
 
 
+def test_preparing_says_what_it_reused_and_why(original, copy):
+    lines: list[str] = []
+    for manual_dir in (copy / "recordings", None):
+        settings = {"data_dir": copy / "data", "manual_dir": manual_dir, **AUDIO}
+        prepare.prepare("annotated_audio/small", report=lines.append, **settings)
+    directory = copy / "data/annotated_audio/small/1.0.0"
+    assert lines == [
+        f"{directory}: reused, because the label lists and all 4 recordings of {copy / 'recordings'} are unchanged",
+        f"{directory}: reused, as it is: without config.manual_dir there is nothing to compare it with",
+    ]
+
+
 def test_other_spelling_and_order_of_a_label_list_is_accepted(original, copy):
     file = copy / "recordings/meta/meta_development.txt"
     header, *rows = file.read_text().splitlines()
