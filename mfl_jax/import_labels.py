@@ -33,10 +33,10 @@ ROLES = ("recording", "onset", "offset", "label")
 
 def define_flags() -> None:
     """Defines the flags of the command."""
-    flags.DEFINE_string("out", None, "Folder for the label lists, for --config.manual_dir. By default they are not written.")
+    flags.DEFINE_string("out", None, "Folder for the label lists, for --config.manual_dir.")
     flags.DEFINE_string("recordings", None, "Folder of the recordings; by default SOURCE, or the folder of the list SOURCE.")
     flags.DEFINE_list(
-        "columns", [], "Names of the columns with recording, start, end and class, e.g. filename,start,end,class. The first may be "
+        "columns", [], "Columns of recording, start, end and class, e.g. filename,start,end,class. The first may be "
         "left out if each list is about one recording."
     )  # fmt: skip
     flags.DEFINE_float("split", None, "Share of the recordings to train on, e.g. 0.8; the others are to score.")

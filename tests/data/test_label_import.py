@@ -55,7 +55,7 @@ def test_wrong_folders_names_and_files_are_refused_in_one_line(tmp_path):
         find(tmp_path / "labels", tmp_path / "audio")
     for folder in "ab":
         write_audio(tmp_path / f"audio/{folder}/1.wav", 1.0)
-    with pytest.raises(InputError, match="the labelled recording '1' matches both 'a/1.wav' and 'b/1.wav'"):
+    with pytest.raises(InputError, match=r"the labelled recording '1' matches both 'a/1\.wav' and 'b/1\.wav'"):
         find(tmp_path / "labels", tmp_path / "audio")
     write_text(tmp_path / "bad/1.txt", "0\t1\tcar\n")
     write_text(tmp_path / "bad/1.wav", "no audio")

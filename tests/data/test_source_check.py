@@ -13,7 +13,7 @@ import soundfile
 from mfl_jax.data import clip_cutting, prepare, source_check
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.errors import InputError
-from support.small import HEADER, RATE, prepare_small, small_config, write_recordings
+from support.small import AUDIO, HEADER, RATE, prepare_small, small_config, write_recordings
 
 HOW_TO_GO_ON = "delete that folder to prepare it again, or leave out config.manual_dir to use it as it is"
 
