@@ -42,10 +42,11 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> int:
     config_checks.check_config(config)
     if mode in ("train", "evaluate") and config_checks.requested_event_scores(config):
         eval_packages.import_eval_packages()  # a missing package shows before training, not after it
+    if mode == "prepare":  # belongs to no run
+        prepare.prepare_from_config(config, report=print if parallel.is_first_host() else None)
+        return 0
     workdir_config.check_workdir(workdir, config)
     dataset = prepare.prepare_from_config(config)
-    if mode == "prepare":
-        return 0
     setup.configure_process(config)
     if config.note and parallel.is_first_host():
         print(config.note, flush=True)

@@ -36,7 +36,7 @@ INDENTED = re.compile(r"(?:^(?: {4}|\t)[^\n]*(?:\n|\Z))+", re.MULTILINE)
 INLINE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\[(?:[^\]]|\n)*?\]\(([^)\s]+)\)")
 SNIPPET = re.compile(r'^--8<-- "([^"]+)"', re.MULTILINE)
-COMMAND_MODULES = ("main", "experiment", "evaluate", "predict", "report", "export")
+COMMAND_MODULES = ("main", "experiment", "evaluate", "import_labels", "predict", "report", "export")
 FOLDERS = ("mfl_jax", "configs", "datasets", "launch", "tests", "benchmarks", "examples", "docs", ".ci")
 NAMES_OF_LATER_FILES = ("mfl_jax/data", "datasets/recordings")
 """Paths in the documentation of files that a run makes."""

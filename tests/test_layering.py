@@ -10,7 +10,7 @@ from support import ROOT
 
 BASE = {"errors", "metrics", "plot_style", "frame_mask"}
 """Modules at the top level that any package may import."""
-COMMANDS = {"main", "experiment", "evaluate", "predict", "report", "export", "analysis", "__init__"}
+COMMANDS = {"main", "experiment", "evaluate", "import_labels", "predict", "report", "export", "analysis", "__init__"}
 BELOW = {
     "runtime": set(),
     "network": set(),

@@ -56,4 +56,6 @@ class Builder(AnnotatedRecordings):
             self.root.parent.mkdir(parents=True, exist_ok=True)
             recordings_per_scene = {"development": config.development, "evaluation": config.evaluation}
             synthesis.render(self.root, recordings_per_scene, seed=config.seed)
+        elif self._recordings is None:
+            warn(f"{self.root}: reusing these recordings, because the same synthesis wrote them before")
         return super().recordings

@@ -368,7 +368,10 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         settings: dict[str, Any] = {"root": self.root, "folder": folder, "mel": self.builder_config.mel}
         spectrograms = spectrogram_cache.find_spectrograms([recording.path for recording in recordings], **settings)
         if spectrograms:
-            warn(f"{folder}: reusing {len(spectrograms)} of {len(recordings)} spectrograms of an interrupted preparation")
+            warn(
+                f"{folder}: reusing {len(spectrograms)} of {len(recordings)} spectrograms of an interrupted preparation, because "
+                "settings and recordings (size and modification time) are unchanged"
+            )
         missing = [recording for recording in recordings if recording.path not in spectrograms]
         if not missing:
             return spectrograms

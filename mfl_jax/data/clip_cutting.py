@@ -91,8 +91,9 @@ class Clip:
     @classmethod
     def from_row(cls, row: Sequence) -> "Clip":
         """Rebuilds a clip from `to_row`."""
-        *fields, events, events_annotated = row
-        return cls(*fields, tuple(Event(*event) for event in events), events_annotated)
+        recording, spectrogram, scene, fold, first_frame, valid_frames, events, events_annotated = row
+        parsed = tuple(Event(*event) for event in events)
+        return cls(recording, spectrogram, scene, fold, first_frame, valid_frames, parsed, events_annotated)
 
 
 def plan_clips(

@@ -21,9 +21,10 @@ Names and labels that look the same are the same: see `spelling`.
 """
 
 import dataclasses
+import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mfl_jax.data import event_rows, match_recordings, raven, spelling
 from mfl_jax.data.annotation import NOT_ANNOTATED, Event, Recording
@@ -91,7 +92,7 @@ def read_event_list(file: str | pathlib.Path) -> dict[str, list[Event]]:
 
 
 def read_recordings(
-    file: str | pathlib.Path, wanted: Wanted = Wanted(), *, left_out: pathlib.Path | None = None
+    file: str | pathlib.Path, wanted: Wanted = Wanted(), *, left_out: Collection[pathlib.Path] = ()
 ) -> list[Recording]:
     """Reads a list.
 
@@ -100,7 +101,7 @@ def read_recordings(
         also in subfolders and linked folders, but not hidden, is the list of one recording, named after its path below the
         folder without the suffix. Recordings named by the rows of such a file take precedence.
       wanted: columns and vocabularies.
-      left_out: a folder within `file` that holds other lists.
+      left_out: files of the folder that are not read.
 
     Returns:
       The recordings in the order of the list, under the names that the list gives them. A file without rows is one recording
@@ -115,7 +116,10 @@ def read_recordings(
     entries = sorted(folder_walk.walk_folder(file))
     if unreadable := [path for path, is_file in entries if not is_file]:
         raise InputError(f"{unreadable[0]}: not readable (a folder without permission, or a link that leads nowhere)")
-    lists = [path for path, _ in entries if path.suffix.lower() in SUFFIXES and left_out not in path.parents]
+    lists = [path for path, _ in entries if path.suffix.lower() in SUFFIXES]
+    if left_out:
+        others = set(map(os.path.realpath, left_out))
+        lists = [path for path in lists if os.path.realpath(path) not in others]
     if not lists:
         raise InputError(f"{file}: no event list in this folder; it needs one {', '.join(SUFFIXES)} file per recording")
     merged: dict[str, Recording] = {}

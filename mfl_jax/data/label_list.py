@@ -17,12 +17,14 @@ Labels and paths that look the same are the same, however they are spelled: see 
 quoted.
 """
 
+import csv
 import dataclasses
+import io
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from mfl_jax.data import event_rows, spelling
-from mfl_jax.data.annotation import Recording
+from mfl_jax.data.annotation import NOT_ANNOTATED, Recording
 from mfl_jax.data.event_rows import Row
 from mfl_jax.data.recording_rows import RecordingRows
 from mfl_jax.errors import InputError, warn
@@ -71,6 +73,19 @@ def read_label_list(
             path, row, onset=onset, offset=offset, label=label, scene=fields["scene_label"], group=fields.get(GROUP, "")
         )  # fmt: skip
     return [dataclasses.replace(recording, path=_real_path(recording.path, root)) for recording in collected.recordings()]
+
+
+def format_label_list(recordings: Sequence[Recording]) -> str:
+    """Returns the text of a label list; `read_label_list` is the inverse, up to the rows of events. No group: no such column."""
+    text, has_groups = io.StringIO(), any(recording.group for recording in recordings)
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow([*COLUMNS, *([GROUP] if has_groups else [])])
+    for recording in recordings:
+        rows = [(repr(event.onset_s), repr(event.offset_s), event.label) for event in recording.events]
+        for times_and_label in rows or [("", "", "" if recording.events_annotated else NOT_ANNOTATED)]:
+            row = [recording.path, recording.scene, *times_and_label]
+            writer.writerow([*row, *([recording.group] if has_groups else [])])
+    return text.getvalue()
 
 
 def _real_path(path: str, root: pathlib.Path | None) -> str:

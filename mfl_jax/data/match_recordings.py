@@ -6,15 +6,19 @@ from collections.abc import Iterable
 from mfl_jax.data.spelling import normalise_name
 from mfl_jax.errors import InputError
 
-# Listed, because a name such as `Y0_350.000_360.000` contains dots that do not start a suffix.
-SUFFIXES = (
-    ".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".aif", ".aiff", ".au", ".wma",
-    ".txt", ".tsv", ".ann", ".csv", ".lab", ".json", ".jams",
+AUDIO_SUFFIXES = (
+    ".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au",
+    ".m4a", ".aac", ".wma",
 )  # fmt: skip
+"""Files in a folder with these suffixes are recordings. Unreadable formats, the last row, are included to be reported."""
+# Listed, because a name such as `Y0_350.000_360.000` contains dots that do not start a suffix.
+SUFFIXES = (*AUDIO_SUFFIXES, ".mp4", ".txt", ".tsv", ".ann", ".csv", ".lab", ".json", ".jams")
 """Suffixes of audio files and lists; matching ignores them."""
 
 
-def match_recordings(estimated: Iterable[str], reference: Iterable[str], *, require_all: bool = True) -> dict[str, str]:
+def match_recordings(
+    estimated: Iterable[str], reference: Iterable[str], *, require_all: bool = True, kind: str = "estimated"
+) -> dict[str, str]:
     """Finds the reference recording of each estimated one.
 
     A name that is in the reference matches itself. Two of the remaining names match if one of them ends with the other, folder
@@ -25,6 +29,7 @@ def match_recordings(estimated: Iterable[str], reference: Iterable[str], *, requ
       estimated: names of recordings.
       reference: names of recordings.
       require_all: whether an estimated name without a match is an error; otherwise it is left out.
+      kind: of `estimated`, for error messages.
 
     Returns:
       Estimated name -> name in the reference.
@@ -36,7 +41,7 @@ def match_recordings(estimated: Iterable[str], reference: Iterable[str], *, requ
     matches = {name: by_spelling[normalise_name(name)] for name in estimated if normalise_name(name) in by_spelling}
     matched_by: dict[str, str] = {}
     for name, match in matches.items():
-        _check_unmatched(name, match, matched_by)
+        _check_unmatched(name, match, matched_by, kind)
     unmatched_by_file: dict[str, list[str]] = {}
     for name in by_spelling.values():
         if name not in matched_by:
@@ -48,22 +53,22 @@ def match_recordings(estimated: Iterable[str], reference: Iterable[str], *, requ
         candidates = [other for other in unmatched_by_file.get(_file_name(name), []) if _share_ending(parts, _split_name(other))]
         if not candidates:
             if require_all:
-                raise InputError(f"the estimated recording {name!r} is not in the reference")
+                raise InputError(f"the {kind} recording {name!r} is not in the reference")
             continue
         if len(candidates) > 1:
             raise InputError(
-                f"the estimated recording {name!r} matches both {candidates[0]!r} and {candidates[1]!r} of the reference; "
+                f"the {kind} recording {name!r} matches both {candidates[0]!r} and {candidates[1]!r} of the reference; "
                 "include the folder in its name"
             )
-        _check_unmatched(name, candidates[0], matched_by)
+        _check_unmatched(name, candidates[0], matched_by, kind)
         matches[name] = candidates[0]
     return matches
 
 
-def _check_unmatched(name: str, match: str, matched_by: dict[str, str]) -> None:
+def _check_unmatched(name: str, match: str, matched_by: dict[str, str], kind: str) -> None:
     """Notes that a name has found its match; refuses the second name that finds it."""
     if (other := matched_by.setdefault(match, name)) != name:
-        raise InputError(f"the estimated recordings {other!r} and {name!r} both match {match!r} of the reference")
+        raise InputError(f"the {kind} recordings {other!r} and {name!r} both match {match!r} of the reference")
 
 
 def _split_name(name: str) -> tuple[str, ...]:

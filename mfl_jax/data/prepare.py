@@ -7,7 +7,7 @@ import io
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 import tensorflow_datasets as tfds
@@ -96,6 +96,7 @@ def prepare(
     manual_dir: str | pathlib.Path | None = None,
     beam: str = "",
     tasks: Sequence[str] = (),
+    report: Callable[[str], object] | None = None,
     **audio,
 ) -> Dataset:
     """Prepares a data set unless it is prepared already, and opens it.
@@ -109,6 +110,7 @@ def prepare(
       manual_dir: folder of the recordings and label lists, for builders that need one. A prepared data set is compared with it.
       beam: options of the Apache Beam pipeline that prepares; empty for the threads of this machine.
       tasks: to train; each needs a class.
+      report: called with one line that says whether the data set was reused, and why.
       **audio: `clip_s` and fields of `MelConfig`, for builders that leave them open.
 
     Raises:
@@ -118,7 +120,9 @@ def prepare(
     dataset = complete_name(dataset)
     name, config = split_name(dataset)
     if prepared := _open_prepared(dataset, data_dir):
-        _check_prepared(prepared, manual_dir, tasks, audio)
+        reason = _check_prepared(prepared, manual_dir, tasks, audio)
+        if report:
+            report(f"{prepared.directory}: reused, {reason}")
         return prepared
     if beam:
         beam_pipeline.check_options(beam)
@@ -130,9 +134,14 @@ def prepare(
         _check_tasks(tasks, features["scene"].names, metadata["events"], f"the label lists in {manual_dir}")
         with _lock(absolute_data_dir / dataset):
             if prepared := _open_prepared(dataset, data_dir):  # by another host, perhaps from another copy of the recordings
-                _check_prepared(prepared, manual_dir, tasks, audio)
+                reason = _check_prepared(prepared, manual_dir, tasks, audio)
+                if report:
+                    report(f"{prepared.directory}: reused, prepared meanwhile by another process; {reason}")
                 return prepared
-            return _build(builder, dataset, data_dir)
+            prepared = _build(builder, dataset, data_dir)
+            if report:
+                report(f"{prepared.directory}: prepared, {' and '.join(f'{n} clips of {s}' for s, n in prepared.clips.items())}")
+            return prepared
     except OSError as error:
         reason = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
         raise InputError(
@@ -171,8 +180,8 @@ def _open_prepared(dataset: str, data_dir: str | pathlib.Path) -> Dataset | None
     return prepared
 
 
-def prepare_from_config(config: ConfigDict) -> Dataset:
-    """Opens the data set of a training config; prepares it first if necessary.
+def prepare_from_config(config: ConfigDict, *, report: Callable[[str], object] | None = None) -> Dataset:
+    """Opens the data set of a training config; prepares it first if necessary; `report` as for `prepare`.
 
     Raises:
       InputError: the data set needs recordings (names the commands that help), was prepared with other settings, or see
@@ -185,7 +194,8 @@ def prepare_from_config(config: ConfigDict) -> Dataset:
         raise InputError(_explain_missing_data(dataset, config))
     return prepare(
         dataset,
-        data_dir=data_dir, manual_dir=config.manual_dir or None, beam=config.get("beam", ""), tasks=_list_tasks(config), **audio,
+        data_dir=data_dir, manual_dir=config.manual_dir or None, beam=config.get("beam", ""), tasks=_list_tasks(config),
+        report=report, **audio,
     )  # fmt: skip
 
 
@@ -207,13 +217,14 @@ def _explain_missing_data(dataset: str, config: ConfigDict) -> str:
     )
 
 
-def _check_prepared(prepared: Dataset, manual_dir: str | pathlib.Path | None, tasks: Sequence[str], audio: dict) -> None:
-    """Checks that a prepared data set is the one that was asked for; see `prepare`."""
+def _check_prepared(prepared: Dataset, manual_dir: str | pathlib.Path | None, tasks: Sequence[str], audio: dict) -> str:
+    """Checks that a prepared data set is the one that was asked for, see `prepare`; returns why it can be used."""
     if audio:
         _check_audio_settings(prepared, audio)
     _check_tasks(tasks, prepared.scenes, prepared.events, str(prepared.directory))
-    if manual_dir:
-        source_check.check_sources(prepared, storage.expand_path(manual_dir).absolute())
+    if not manual_dir:
+        return "as it is: without config.manual_dir there is nothing to compare it with"
+    return source_check.check_sources(prepared, storage.expand_path(manual_dir).absolute())
 
 
 def _check_tasks(tasks: Sequence[str], scenes: Sequence[str], events: Sequence[str], place: str) -> None:

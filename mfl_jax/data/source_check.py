@@ -54,12 +54,15 @@ def _read_stamps(folder: pathlib.Path, fingerprint: str) -> dict[str, int]:
         return {}  # missing or incomplete: all recordings are read again
 
 
-def check_sources(dataset: Dataset, root: pathlib.Path) -> None:
+def check_sources(dataset: Dataset, root: pathlib.Path) -> str:
     """Checks that a data set is what would be prepared from a folder now; warns if an older version left no sums.
 
     Args:
       dataset: prepared.
       root: folder of the recordings and label lists.
+
+    Returns:
+      Why the data set can be used.
 
     Raises:
       InputError: names the first difference in the label lists, or the recordings that differ.
@@ -67,13 +70,13 @@ def check_sources(dataset: Dataset, root: pathlib.Path) -> None:
     sources = dataset.sources()
     if sources == {}:
         warn(f"config.manual_dir is not used: the recordings of {dataset.directory} are synthesised")
-        return
+        return "as it is: its recordings are synthesised"
     if sources is None:
         warn(
             f"{dataset.directory}: prepared by an older version without sums of its recordings and label lists, so it is not "
             f"compared with {root}; delete it to prepare it again"
         )
-        return
+        return f"as it is: it can't be compared with {root}"
     if not root.is_dir():
         raise InputError(f"config.manual_dir is {root}, which is not a folder; leave it out to use {dataset.directory}")
     if difference := _compare_lists(dataset, root, sources["lists"]) or _compare_recordings(dataset, root, sources["recordings"]):
@@ -81,6 +84,7 @@ def check_sources(dataset: Dataset, root: pathlib.Path) -> None:
             f"{dataset.directory} was not prepared from this data: {difference}; delete that folder to prepare it again, or "
             "leave out config.manual_dir to use it as it is"
         )
+    return f"because the label lists and all {len(sources['recordings'])} recordings of {root} are unchanged"
 
 
 def _compare_lists(dataset: Dataset, root: pathlib.Path, lists: Mapping[str, Sequence]) -> str:

@@ -7,14 +7,12 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from mfl_jax.data import spelling
+from mfl_jax.data.match_recordings import AUDIO_SUFFIXES
 from mfl_jax.errors import InputError
 from mfl_jax.inference.audio_source import AudioSource
 from mfl_jax.inference.recording_list import read_recording_list
 from mfl_jax.runtime import folder_walk, storage
 
-READABLE = (".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au")
-AUDIO_SUFFIXES = frozenset((*READABLE, ".m4a", ".aac", ".wma"))
-"""Files in a folder with these suffixes are recordings. Unreadable formats are included, so that they are reported."""
 LIST_SUFFIXES = frozenset({".txt", ".lst", ".list", ".csv", ".tsv"})
 """Arguments with these suffixes are lists of recordings."""
 

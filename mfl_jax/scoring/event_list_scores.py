@@ -274,6 +274,6 @@ def score_event_files(
 def _read_lists(file: str | pathlib.Path) -> tuple[dict[str, Sequence[Event]], list[str], bool]:
     """Returns the events of each recording, those not annotated, and whether the file holds one recording without naming it."""
     recordings = event_list.read_recordings(file)
-    lists = {recording.path: recording.events for recording in recordings}
+    lists: dict[str, Sequence[Event]] = {recording.path: recording.events for recording in recordings}
     unannotated = [recording.path for recording in recordings if not recording.events_annotated]
     return lists, unannotated, len(lists) == 1 and spelling.normalise_name(pathlib.Path(file).stem) in lists

@@ -13,7 +13,7 @@ import soundfile
 from mfl_jax.data import clip_cutting, prepare, source_check
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.errors import InputError
-from support.small import HEADER, RATE, prepare_small, small_config, write_recordings
+from support.small import AUDIO, HEADER, RATE, prepare_small, small_config, write_recordings
 
 HOW_TO_GO_ON = "delete that folder to prepare it again, or leave out config.manual_dir to use it as it is"
 
@@ -99,6 +99,18 @@ def test_read_only_data_is_accepted(original, copy, monkeypatch):
 
     monkeypatch.setattr(source_check, "write_stamps", refuse_to_write)
     assert open_copy(copy).fingerprint == original[1].fingerprint
+
+
+def test_preparing_says_what_it_reused_and_why(original, copy):
+    lines: list[str] = []
+    for manual_dir in (copy / "recordings", None):
+        settings = {"data_dir": copy / "data", "manual_dir": manual_dir, **AUDIO}
+        prepare.prepare("annotated_audio/small", report=lines.append, **settings)
+    directory = copy / "data/annotated_audio/small/1.0.0"
+    assert lines == [
+        f"{directory}: reused, because the label lists and all 4 recordings of {copy / 'recordings'} are unchanged",
+        f"{directory}: reused, as it is: without config.manual_dir there is nothing to compare it with",
+    ]
 
 
 def test_other_spelling_and_order_of_a_label_list_is_accepted(original, copy):

@@ -109,6 +109,14 @@ def test_a_package_for_scores_is_missed_before_anything_is_prepared(tmp_path, mo
         main.run(small_config(tmp_path, scores="frame,psds"), tmp_path / "run", "prepare")
 
 
+def test_preparing_does_not_look_at_the_work_directory(tmp_path):
+    """Here one of another run, which training would refuse."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text('{"name": "other"}')
+    with pytest.raises(InputError, match="not prepared"):
+        main.run(small_config(tmp_path), tmp_path / "run", "prepare")
+
+
 def test_a_broken_recording_is_reported_in_one_line(call, tmp_path):
     root = write_recordings(tmp_path / "recordings", development=2, evaluation=2)
     (root / "audio" / "evaluation_1.wav").write_bytes(b"RIFF and nothing else")
