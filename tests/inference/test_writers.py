@@ -31,7 +31,7 @@ def make_prediction(
         scene=windows.mean(0).astype(np.float32),
         window_start_s=np.array([0.0, 1.0, 2.0]), window_end_s=np.array([2.0, 2.59, 2.59]),
         window_scenes=windows.astype(np.float32), frame_scores=rng.random((frames, len(events))).astype(np.float32),
-        clip_scores=None, clip_s=2.0, overlap=0.5,
+        clip_scores=None, clip_s=2.0, overlap=0.5, frequency_range_hz=(50.0, 4000.0),
         detected=tuple(prediction.DetectedEvent(onset, offset, label, sure) for label, onset, offset, sure in detected),
     )  # fmt: skip
 
