@@ -62,10 +62,10 @@ def tones(*events, duration_s=4.0):
     """A recording of tones, from (class, onset, offset, amplitude): a detected event of each class, to within a frame."""
     t = np.arange(round(duration_s * MEL.sample_rate_hz)) / MEL.sample_rate_hz
     hz = {"low": 500, "high": 2000}
-    parts = [
-        amplitude * np.sin(2 * np.pi * hz[label] * t) * ((t >= onset) & (t < offset)) for label, onset, offset, amplitude in events
-    ]  # fmt: skip
-    return np.float32(np.sum([np.zeros(len(t)), *parts], axis=0))
+    wave = np.zeros(len(t), np.float32)
+    for label, onset, offset, amplitude in events:
+        wave += np.float32(amplitude * np.sin(2 * np.pi * hz[label] * t) * ((t >= onset) & (t < offset)))
+    return wave
 
 
 def noise(samples, seed=0):
