@@ -105,11 +105,14 @@ def write_clips(clips: Sequence[EventClip], audio_files: Mapping[str, pathlib.Pa
         for name in dict.fromkeys(map(str, (path.parent for path in names.values()))):
             (folder / name).mkdir(parents=True, exist_ok=True)
         for recording, its_clips in sorted(by_recording.items()):
+            paths = {clip: folder / names[clip] for clip in its_clips}
             try:
-                _cut(audio_files[recording], rate, {clip: folder / names[clip] for clip in its_clips})
+                _cut(audio_files[recording], rate, paths)
                 written.update(its_clips)
             except InputError as error:
                 warn(f"{error}; no clips of it")
+                for path in paths.values():
+                    path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         _write_table([(names[clip].as_posix(), clip) for clip in clips if clip in written], folder / TABLE)
     except soundfile.LibsndfileError as error:
@@ -141,9 +144,7 @@ def _delete_clips(folder: pathlib.Path) -> None:
 
 def _cut(audio_file: pathlib.Path, rate: int, out: Mapping[EventClip, pathlib.Path]) -> None:
     """Reads a recording once and writes the clips in it, block by block, since events may last for hours."""
-    waiting = {
-        clip: (round(clip.start_s * rate), round((clip.event.offset_s + MARGIN_S) * rate)) for clip in out
-    }  # fmt: skip
+    waiting = {clip: (round(clip.start_s * rate), round((clip.event.offset_s + MARGIN_S) * rate)) for clip in out}
     for clip in waiting:
         soundfile.write(out[clip], np.zeros(0, np.float32), rate, "PCM_16")
     for first, block in _number_blocks(audio_reader.stream_mono(audio_file, rate)):

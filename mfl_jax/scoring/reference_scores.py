@@ -122,6 +122,8 @@ def read_reference(file: str | pathlib.Path, model: TrainedModel) -> dict[str, R
     if not known and (scenes or events):
         labels = ", ".join((*model.scenes, *model.events))
         raise InputError(f"{file}: the model knows none of its scenes and events; it knows {labels}")
+    if unlabelled and not model.events:
+        raise InputError(f"{file}: names no scenes, and the model knows no events; give a list with scenes")
     if unlabelled:
         warn(f"{file}: names no scenes; scenes are not scored")
     _warn_of_unknown(file, "scene", "recordings", scenes, model.scenes)
