@@ -125,7 +125,7 @@ def read_reference(file: str | pathlib.Path, model: TrainedModel) -> dict[str, R
     if unlabelled and not model.events:
         raise InputError(f"{file}: names no scenes, and the model knows no events; give a list with scenes")
     if unlabelled:
-        warn(f"{file}: names no scenes; scenes are not scored")
+        warn(f"{file}: {unlabelled} of {len(recordings)} recordings have no scene, and their scenes are not scored")
     _warn_of_unknown(file, "scene", "recordings", scenes, model.scenes)
     _warn_of_unknown(file, "event", "events", events, model.events)
     return {recording.path: recording for recording in recordings}

@@ -199,7 +199,7 @@ def test_unknown_labels_of_the_reference_are_named(evaluated, tmp_path, capsys):
 
 def test_list_of_events_alone_scores_the_events(evaluated, tmp_path, capsys):
     reference = reference_scores.read_reference(write_list(tmp_path, "a.wav\t\t0\t1\thigh"), evaluated[0])
-    assert "names no scenes; scenes are not scored" in capsys.readouterr().err
+    assert "1 of 1 recordings have no scene, and their scenes are not scored" in capsys.readouterr().err
     assert [event.label for event in reference["a.wav"].events] == ["high"]
     with pytest.raises(InputError, match="names no scenes, and the model knows no events"):
         reference_scores.read_reference(tmp_path / "labels.txt", dataclasses.replace(evaluated[0], events=()))
