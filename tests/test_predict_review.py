@@ -154,6 +154,21 @@ def test_everything_else_is_predicted_anew(call, tmp_path, monkeypatch, change):
     assert call("--resume", *arguments) == 0 and predicted == []
 
 
+def test_recording_whose_files_were_partly_overwritten_is_predicted_anew(call, tmp_path, monkeypatch):
+    """A call with another overlap fails between two files of a recording."""
+
+    def fail(prediction, file):
+        raise OSError(28, "No space left on device")
+
+    assert call() == 0
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="No space left on device"):
+        patch.setitem(writers.FORMATS, "json", (fail, ".json"))
+        call("--overlap=0", "--resume")
+    predicted = count_predicted(monkeypatch)
+    assert call("--resume") == 0
+    assert len(predicted) == 1 and read_summary(tmp_path)["reused"] == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_call_says_what_was_done_and_goes_on(call, tmp_path, monkeypatch, capsys, number):
     original = writers.FORMATS["events"]

@@ -20,6 +20,7 @@ from mfl_jax.inference.audio_source import AudioSource
 from mfl_jax.inference.output_files import OutputFiles
 from mfl_jax.inference.prediction import DetectedEvent
 from mfl_jax.inference.trained_model import TrainedModel
+from mfl_jax.runtime.progress import progress_bar
 
 FILE = "finished.jsonl"
 
@@ -79,19 +80,31 @@ class FinishedRecordings:
             self._current.add(recording)
         return recording in self._current
 
+    def forget(self, recording: str) -> None:
+        """Makes the row of a recording invalid, before its files are overwritten.
+
+        Raises:
+          OSError: the file can't be written.
+        """
+        if recording in self._starts:
+            self._append(FinishedRecording("", {"recording": recording}, (), None))
+
     def add(self, finished: FinishedRecording) -> None:
         """Appends a recording.
 
         Raises:
           OSError: the file can't be written.
         """
+        self._append(finished)
+        self._current.add(finished.recording)
+
+    def _append(self, finished: FinishedRecording) -> None:
         row = json.dumps(dataclasses.asdict(finished), ensure_ascii=False).encode(errors="replace")
         with self._file.open("ab") as rows:
             rows.write(self._separator)
             self._separator = b""
             self._starts[finished.recording] = rows.tell()
             rows.write(row + b"\n")
-        self._current.add(finished.recording)
 
     def all(self) -> Iterator[FinishedRecording]:
         """Yields the recordings that were reused or added, sorted by name."""
@@ -171,4 +184,5 @@ def find_unfinished(
         key = make_key(source, references.get(source.name))
         return key is not None and finished.reuse(source.name, key)
 
-    return [source for source in sources if not is_finished(source)]
+    with progress_bar("recordings") as bar:
+        return [source for source in bar.track(sources, description="comparing") if not is_finished(source)]

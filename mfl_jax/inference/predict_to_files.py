@@ -109,6 +109,7 @@ def predict_to_files(
                 name, reason = result.source.name, result.reason.removeprefix(f"{result.source.place}: ")
             else:
                 name, reference = result.recording, references.get(result.recording)
+                finished.forget(name)
                 if not (reason := _write_files(files, result, reference)):
                     counts = None if score is None or reference is None else score(result, reference)
                     entries.append(entry := _summarise(result))
