@@ -48,7 +48,7 @@ def check_array(samples: Any, sample_rate_hz: Any) -> ArraySource:
     is_number = isinstance(sample_rate_hz, numbers.Real) and not isinstance(sample_rate_hz, bool)
     if not is_number or not math.isfinite(sample_rate_hz) or sample_rate_hz < 1 or sample_rate_hz != int(sample_rate_hz):
         raise InputError(f"{NAME}: the sampling rate must be a whole number of Hz >= 1, not {sample_rate_hz!r}")
-    if array.dtype.kind != "f" and array.dtype not in (np.int16, np.int32):
+    if array.dtype.kind != "f" and not (array.dtype.kind == "i" and array.dtype.itemsize in (2, 4)):
         raise InputError(
             f"{NAME}: the samples have the type {array.dtype}; pass floating-point numbers with full scale 1, int16 or int32"
         )

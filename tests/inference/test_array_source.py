@@ -29,7 +29,7 @@ def test_samples_equal_those_of_a_file(tmp_path, subtype, dtype, channels, rate)
 
 
 def test_full_scale_of_integers():
-    for array in (np.array([-(2**15), 2**14], np.int16), np.array([-(2**31), 2**30], np.int32), [-1.0, 0.5]):
+    for array in (np.array([-(2**15), 2**14], np.int16), np.array([-(2**31), 2**30], ">i4"), [-1.0, 0.5]):
         samples, _ = read_blocks(array_source.check_array(array, 8000).stream_mono)
         assert samples.dtype == np.float32 and samples.tolist() == [-1, 0.5]
 
