@@ -22,13 +22,19 @@ h1 { font-size: 1.4rem; line-height: 1.2; margin: 0 0 .3rem; } h2 { font-size: 1
 p { margin: .3rem 0; overflow-wrap: anywhere; }
 a { color: inherit; }
 :focus-visible { outline: 3px solid #D00000; outline-offset: 1px; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-         overflow-wrap: anywhere; }
-thead th { background: var(--soft); overflow-wrap: normal; } tbody th { font-weight: inherit; }
-.number { text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+thead th { background: var(--soft); vertical-align: bottom; } tbody th { font-weight: inherit; }
+.recordings tbody th { overflow-wrap: anywhere; } .recordings .scene { white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
 .problem { border-left: .3rem solid var(--problem); background: var(--soft); padding: .5rem .8rem; }
-@media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding-right: .35rem; } }
+@media (max-width: 40rem) {
+  th, td { padding: .3rem; }
+  .recordings thead { display: none; }
+  .recordings tr { display: block; padding: .3rem 0; border-bottom: 1px solid var(--line); }
+  .recordings th { display: block; border: 0; padding: 0; }
+  .recordings td { display: inline; border: 0; padding: 0 .6rem 0 0; }
+}
 """
 
 
@@ -59,10 +65,10 @@ def write_index(
             f'<link rel="icon" href="data:,">\n<title>Predictions</title>\n<style>{STYLE}</style></head>\n<body><main>\n'
             "<h1>Predictions</h1>\n"
         )
-        out.write(_summarise(recordings()))
         out.writelines(f'<p class="problem">{html.escape(text)}</p>\n' for text in problems)
+        out.write(_summarise(recordings()))
         out.write(
-            '<h2>Recordings</h2>\n<table><thead><tr><th scope="col">Recording<th scope="col" class="number">Length'
+            '<h2>Recordings</h2>\n<table class="recordings"><thead><tr><th scope="col">Recording<th scope="col" class="number">Length'
             '<th scope="col">Scene<th scope="col">Events</tr></thead><tbody>\n'
         )
         out.writelines(_to_row(recording.entry, link(recording.recording)) for recording in recordings())
@@ -108,5 +114,5 @@ def _to_row(entry: Mapping[str, Any], page: pathlib.PurePosixPath) -> str:
     events = html.escape(", ".join(f"{label} {count}" for label, count in entry["events"].items()))
     return (
         f'<tr><th scope="row"><a href="{urllib.parse.quote(page.as_posix())}">{name}</a>'
-        f'<td class="number">{format_clock(entry["duration_s"])}<td>{scene}{probability}<td>{events}</tr>\n'
+        f'<td class="number">{format_clock(entry["duration_s"])}<td class="scene">{scene}{probability}<td>{events}</tr>\n'
     )
