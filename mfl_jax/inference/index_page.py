@@ -68,8 +68,8 @@ def write_index(
         out.writelines(f'<p class="problem">{html.escape(text)}</p>\n' for text in problems)
         out.write(_summarise(recordings()))
         out.write(
-            '<h2>Recordings</h2>\n<table class="recordings"><thead><tr><th scope="col">Recording<th scope="col" class="number">Length'
-            '<th scope="col">Scene<th scope="col">Events</tr></thead><tbody>\n'
+            '<h2>Recordings</h2>\n<table class="recordings"><thead><tr><th scope="col">Recording'
+            '<th scope="col" class="number">Length<th scope="col">Scene<th scope="col">Events</tr></thead><tbody>\n'
         )
         out.writelines(_to_row(recording.entry, link(recording.recording)) for recording in recordings())
         out.write("</tbody></table>\n</main></body></html>\n")
