@@ -26,10 +26,11 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 thead th { background: var(--soft); vertical-align: bottom; } tbody th { font-weight: inherit; }
 .recordings tbody th { overflow-wrap: anywhere; } .recordings .scene { white-space: nowrap; }
+.wide { overflow-x: auto; }
 .number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
 .problem { border-left: .3rem solid var(--problem); background: var(--soft); padding: .5rem .8rem; }
 @media (max-width: 40rem) {
-  th, td { padding: .3rem; }
+  th, td { padding: .3rem .2rem; } thead { font-size: .75rem; }
   .recordings thead { display: none; }
   .recordings tr { display: block; padding: .3rem 0; border-bottom: 1px solid var(--line); }
   .recordings th { display: block; border: 0; padding: 0; }
@@ -102,9 +103,9 @@ def _summarise(recordings: Iterable[FinishedRecording]) -> str:
         for label, (found_in, count, seconds, confidence) in sorted(events.items(), key=lambda item: (-item[1][1], item[0]))
     )
     return (
-        text + '<h2>Events</h2>\n<table><thead><tr><th scope="col">Class<th scope="col" class="number">Events'
+        text + '<h2>Events</h2>\n<div class="wide"><table><thead><tr><th scope="col">Class<th scope="col" class="number">Events'
         '<th scope="col" class="number">Recordings<th scope="col" class="number">Duration'
-        '<th scope="col" class="number">Mean confidence</tr></thead><tbody>\n' + "".join(rows) + "</tbody></table>\n"
+        '<th scope="col" class="number">Mean confidence</tr></thead><tbody>\n' + "".join(rows) + "</tbody></table></div>\n"
     )
 
 
