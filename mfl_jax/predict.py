@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # imported where they are used, so that --help and wrong flag
 
     from mfl_jax.data.annotation import Recording
     from mfl_jax.inference.audio_source import AudioSource
+    from mfl_jax.inference.finished_recordings import FinishedRecordings, KeyMaker
+    from mfl_jax.inference.output_files import OutputFiles
     from mfl_jax.inference.postprocessing import Rule
     from mfl_jax.inference.predict_to_files import FinishedRun
     from mfl_jax.inference.trained_model import TrainedModel
@@ -28,6 +31,8 @@ if TYPE_CHECKING:  # imported where they are used, so that --help and wrong flag
 
 MAX_ROWS = 25
 """Recordings in the printed table; summary.json has all of them."""
+STOPPED = 130
+"""Exit status after Ctrl-C or SIGTERM."""
 
 
 def define_flags() -> None:
@@ -35,7 +40,7 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", None, "Folder of a run, e.g. runs/proposed, or one of its checkpoints.")
     flags.DEFINE_string("out", "out", "Output folder; each format has its own folder in it.")
     flags.DEFINE_list(
-        "write", ["events", "json"], "Formats: events (TSV, as sed_eval reads it), json, audacity, jams, scores (TSV), npz."
+        "write", ["events", "json"], "Formats: events (TSV, for sed_eval), json, audacity, jams, raven, scores (TSV), npz."
     )
     flags.DEFINE_float("overlap", 0.5, "Share of a window that overlaps the next one, from 0 (as --mode=evaluate) to below 1.")
     flags.DEFINE_string(
@@ -45,11 +50,15 @@ def define_flags() -> None:
         "reference", None, "Labels of the recordings, to compare the predictions with: a list, or a folder of lists."
     )
     flags.DEFINE_boolean("plot", False, "Draw a picture of each recording.")
-    flags.DEFINE_boolean("page", False, "Write a page with a player for each recording.")
+    flags.DEFINE_boolean("page", False, "Write a page with a player for each recording, and index.html.")
+    flags.DEFINE_integer(
+        "clips", 0, "Cut out this many events with the highest confidence and with the lowest one, for each class.", lower_bound=0
+    )
+    flags.DEFINE_boolean("resume", False, "Reuse the recordings that an earlier call finished with the same settings.")
 
 
 def run(arguments: list[str]) -> int:
-    """Runs the command; returns the exit status: 0, or 1 if some recordings could not be read."""
+    """Runs the command; returns the exit status: 0, 1 if some recordings could not be read, or 130 after Ctrl-C or SIGTERM."""
     if not flags.FLAGS.checkpoint:
         raise InputError("--checkpoint=FOLDER is missing, e.g. --checkpoint=runs/proposed")
     if not arguments:
@@ -68,7 +77,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _predict(model: TrainedModel, sources: Sequence[AudioSource]) -> int:
-    from mfl_jax.inference import output_files, streaming
+    from mfl_jax.inference import finished_recordings, output_files, streaming
+    from mfl_jax.inference.overview import write_overview
     from mfl_jax.inference.predict_to_files import predict_to_files
     from mfl_jax.runtime import storage
 
@@ -79,14 +89,42 @@ def _predict(model: TrainedModel, sources: Sequence[AudioSource]) -> int:
     files = output_files.OutputFiles(
         out, sources, model.mel, formats=flags.FLAGS.write, plot=flags.FLAGS.plot, page=flags.FLAGS.page
     )
-    finished = predict_to_files(
-        model, sources, files, overlap=flags.FLAGS.overlap, rules=rules, references=references,
-        score=None if scores is None else scores.add,
+    finished = finished_recordings.FinishedRecordings(out / finished_recordings.FILE, keep=flags.FLAGS.resume)
+    make_key = finished_recordings.KeyMaker(
+        model, files, overlap=flags.FLAGS.overlap, rules=rules, is_scored=scores is not None
     )  # fmt: skip
-    summary = _summarise(model, finished, rules_name, scores)
+    unfinished = _reuse_finished(sources, finished, make_key, files, references, scores) if flags.FLAGS.resume else sources
+    reused = [recording.entry for recording in finished.all()]
+    run = predict_to_files(
+        model, unfinished, files, finished, make_key, overlap=flags.FLAGS.overlap, rules=rules, references=references,
+        score=None if scores is None else scores.add,
+    ).with_reused(reused)  # fmt: skip
+    summary = _summarise(model, run, rules_name, scores)
     storage.atomic_write(out / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    _print_results(finished, rules_name, scores, out)
-    return 1 if finished.refused else 0
+    write_overview(
+        run, finished, files, page=flags.FLAGS.page, clips=flags.FLAGS.clips, clip_rate_hz=model.mel.sample_rate_hz
+    )  # fmt: skip
+    _print_results(run, rules_name, scores, out)
+    return STOPPED if run.remaining else 1 if run.refused else 0
+
+
+def _reuse_finished(
+    sources: Sequence[AudioSource],
+    finished: FinishedRecordings,
+    make_key: KeyMaker,
+    files: OutputFiles,
+    references: Mapping[str, Recording],
+    scores: ReferenceScores | None,
+) -> list[AudioSource]:
+    """Reuses finished recordings and their counts; returns the others."""
+    from mfl_jax.inference.finished_recordings import find_unfinished
+
+    unfinished = find_unfinished(sources, finished, make_key, files, references)
+    for recording in finished.all():
+        if scores is not None and recording.counts is not None:
+            scores.add_counts(recording.counts)
+    print(f"{len(sources) - len(unfinished)} of {len(sources)} recordings are finished and reused", file=sys.stderr)
+    return unfinished
 
 
 def _choose_rules(model: TrainedModel) -> tuple[dict[str, Rule], str]:
@@ -112,30 +150,33 @@ def _read_reference(
     return scores, {name: scores.reference[path] for name, path in paths.items()}
 
 
-def _summarise(model: TrainedModel, finished: FinishedRun, rules_name: str, scores: ReferenceScores | None) -> dict:
+def _summarise(model: TrainedModel, run: FinishedRun, rules_name: str, scores: ReferenceScores | None) -> dict:
     """Returns the content of summary.json."""
     summary = {
         "checkpoint": str(model.directory), "step": model.step, "overlap": flags.FLAGS.overlap, "postprocess": rules_name,
-        "recordings": finished.recordings, "duration_s": finished.audio_s, "seconds": finished.wall_s,
+        "complete": not run.remaining, "remaining": run.remaining, "reused": run.reused,
+        "recordings": run.recordings, "duration_s": run.audio_s + run.reused_s, "seconds": run.wall_s,
     }  # fmt: skip
     if scores is not None:
         summary["scores"] = scores.scores() | {"recordings_scored": scores.scored}
     return summary
 
 
-def _print_results(finished: FinishedRun, rules_name: str, scores: ReferenceScores | None, out: pathlib.Path) -> None:
+def _print_results(run: FinishedRun, rules_name: str, scores: ReferenceScores | None, out: pathlib.Path) -> None:
     import rich.console
 
-    console, done, refused = rich.console.Console(), len(finished.done), len(finished.refused)
+    console, done, refused = rich.console.Console(), len(run.done), len(run.refused)
     if done:
-        _print_done(console, finished.done)
+        _print_done(console, run.done)
     if refused:
-        _print_refused(console, finished.refused)
+        _print_refused(console, run.refused)
     if scores is not None:
         _print_scores(console, scores, rules_name, done)
+    if run.remaining:
+        warn(f"interrupted: {run.remaining} recordings are not predicted yet; the same command with --resume goes on")
     console.print(
-        f"{done} recordings done, {refused} refused; {finished.audio_s / 3600:.2f} h of audio in {finished.wall_s:.1f} s "
-        f"({finished.audio_s / finished.wall_s:.0f} x real time); written to {out}",
+        f"{done} recordings done, {refused} refused; {run.audio_s / 3600:.2f} h of audio in {run.wall_s:.1f} s "
+        f"({run.audio_s / run.wall_s:.0f} x real time); written to {out}",
         soft_wrap=True, highlight=False, markup=False,
     )  # fmt: skip
 
@@ -176,13 +217,13 @@ def _print_scores(console: rich.console.Console, reference_scores: ReferenceScor
     reference, scored = flags.FLAGS.reference, reference_scores.scored
     if scored < done:
         warn(f"{done - scored} of {done} recordings are not in {reference} and are not scored")
-    if not scored:
+    if not reference_scores.counts:
         return
     if reference_scores.lacks_events():
         warn(f"{reference} has no event in these recordings and none was detected; event scores are 0 of 0")
     for kind, count in (("scenes", reference_scores.without_scene), ("events", reference_scores.without_events)):
         if count:
-            warn(f"{reference} does not annotate the {kind} of {count} of {scored} recordings, which are not scored for {kind}")
+            warn(f"the {kind} of {count} of {scored} recordings are not scored: not annotated in {reference}, or unknown to the model")
     scores = reference_scores.scores()
     if not scores:
         return

@@ -16,7 +16,7 @@ from mfl_jax.errors import InputError
 from mfl_jax.inference import postprocessing, writers
 from mfl_jax.runtime import storage
 from support import small
-from support.predict_command import list_files, read_json, run_predict, write_noise
+from support.predict_command import OVERVIEW, list_files, read_json, run_predict, write_noise
 
 pytestmark = pytest.mark.lightly_optimised
 
@@ -43,7 +43,7 @@ def audio(trained_run):
 
 def test_recording_gives_events_and_a_summary(call, checkpoint, audio, tmp_path, capsys):
     assert call(checkpoint, audio / "evaluation_1.wav") == 0
-    assert list_files(tmp_path / "out") == ["events/evaluation_1.tsv", "json/evaluation_1.json", "summary.json"]
+    assert list_files(tmp_path / "out") == sorted(["events/evaluation_1.tsv", "json/evaluation_1.json", *OVERVIEW])
     printed = capsys.readouterr().out
     expected = mfl_jax.load(checkpoint.partition("=")[2]).predict(audio / "evaluation_1.wav")
     content = read_json(tmp_path / "out/json/evaluation_1.json")
@@ -87,10 +87,10 @@ def test_all_formats_of_nested_folders(call, checkpoint, tmp_path):
     assert call(checkpoint, "--write=" + ",".join(kinds), tmp_path / "in") == 0
     stems = ["a", "deep/er/a", "übung/b c", "[x]"]
     expected = [f"{kind}/{stem}{writers.FORMATS[kind][1]}" for kind in kinds for stem in stems]
-    assert list_files(tmp_path / "out") == sorted([*expected, "summary.json"])
+    assert list_files(tmp_path / "out") == sorted([*expected, *OVERVIEW])
     for name, stem in zip(names, stems, strict=True):
         content = read_json(tmp_path / "out/json" / f"{stem}.json")
-        rows = (tmp_path / "out/events" / f"{stem}.tsv").read_text().splitlines()[1:]
+        rows = [row.rpartition("\t")[0] for row in (tmp_path / "out/events" / f"{stem}.tsv").read_text().splitlines()[1:]]
         labels = (tmp_path / "out/audacity" / f"{stem}.txt").read_text().splitlines()
         assert content["recording"] == name and len(content["events"]) == len(rows) == len(labels)
         assert all(row == f"{name}\t{label}" for row, label in zip(rows, labels, strict=True))
@@ -135,14 +135,14 @@ def test_second_call_overwrites_the_first(call, checkpoint, audio, tmp_path):
     assert (tmp_path / "out/json/evaluation_0.json").read_text() != first
     assert call(checkpoint, audio / "evaluation_0.wav") == 0
     assert (tmp_path / "out/json/evaluation_0.json").read_text() == first
-    assert len(list_files(tmp_path / "out")) == 3
+    assert len(list_files(tmp_path / "out")) == 2 + len(OVERVIEW)
 
 
 def test_summary_has_all_recordings_and_the_screen_some(call, checkpoint, tmp_path, capsys):
     for number in range(predict.MAX_ROWS + 3):
         write_noise(tmp_path / "in" / f"{number:02}.wav", 400, number)
     assert call(checkpoint, "--write=", tmp_path / "in") == 0
-    assert list_files(tmp_path / "out") == ["summary.json"]
+    assert list_files(tmp_path / "out") == OVERVIEW
     assert len(read_json(tmp_path / "out/summary.json")["recordings"]) == predict.MAX_ROWS + 3
     printed = capsys.readouterr().out
     assert "24.wav" in printed and "25.wav" not in printed and "and 3 more" in printed
@@ -231,7 +231,7 @@ def test_mistakes_give_one_line(call, trained_run, tmp_path, arguments, expected
 def test_unreadable_recordings_are_named_and_the_others_done(call, checkpoint, audio, tmp_path, capsys):
     (tmp_path / "[bold]text.wav").write_text("no sound")
     assert call(checkpoint, tmp_path / "[bold]text.wav", audio / "evaluation_0.wav", tmp_path / "missing.wav") == 1
-    assert list_files(tmp_path / "out") == ["events/evaluation_0.tsv", "json/evaluation_0.json", "summary.json"]
+    assert list_files(tmp_path / "out") == sorted(["events/evaluation_0.tsv", "json/evaluation_0.json", *OVERVIEW])
     entries = {entry["recording"]: entry for entry in read_json(tmp_path / "out/summary.json")["recordings"]}
     assert entries["missing.wav"]["refused"] == "no such recording"
     assert "not readable as audio" in entries["[bold]text.wav"]["refused"] and "refused" not in entries["evaluation_0.wav"]
@@ -243,7 +243,7 @@ def test_unreadable_recordings_are_named_and_the_others_done(call, checkpoint, a
 def test_summary_without_a_readable_recording(call, checkpoint, tmp_path):
     assert call(checkpoint, tmp_path / "missing.wav") == 1
     summary = read_json(tmp_path / "out/summary.json")
-    assert list_files(tmp_path / "out") == ["summary.json"] and summary["duration_s"] == 0
+    assert list_files(tmp_path / "out") == ["detections.csv", "summary.json"] and summary["duration_s"] == 0
     assert summary["recordings"] == [{"recording": "missing.wav", "refused": "no such recording"}]
 
 

@@ -14,7 +14,7 @@ from mfl_jax.inference import picture, writers
 from mfl_jax.training import setup
 from mfl_jax.training.checkpoints import Checkpoints
 from support import small
-from support.predict_command import list_files, read_json, run_predict, write_noise
+from support.predict_command import OVERVIEW, list_files, read_json, run_predict, write_noise
 
 pytestmark = pytest.mark.lightly_optimised
 
@@ -133,8 +133,8 @@ def test_reference_without_events_and_nothing_detected_says_so(call, checkpoint,
 
 def test_reference_of_other_classes_is_refused_before_anything_is_written(call, checkpoint, evaluated, tmp_path):
     reference = tmp_path / "labels.txt"
-    reference.write_text(small.HEADER + "audio/evaluation_0.wav\tcalm\t0.1\t0.5\tbagpipe\n")
-    with pytest.raises(InputError, match="bagpipe") as error:
+    reference.write_text(small.HEADER + "audio/evaluation_0.wav\tcathedral\t0.1\t0.5\tbagpipe\n")
+    with pytest.raises(InputError, match="the model knows none of its scenes and events") as error:
         call(checkpoint, f"--reference={reference}", *evaluated[2])
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
@@ -155,7 +155,7 @@ def test_model_of_one_task(call, trained_run, evaluated, tmp_path, capsys, task)
     assert all((entry["scene"] is None) == (task == "event") for entry in summary["recordings"])
     content = read_json(tmp_path / "out/json/evaluation_0.json")
     assert ("scene" in content, "events" in content) == (task == "scene", task == "event")
-    assert len(list_files(tmp_path / "out")) == 5 * 4 + 1
+    assert len(list_files(tmp_path / "out")) == 6 * 4 + len(OVERVIEW)
 
 
 @pytest.mark.parametrize("flag", ["reference", "postprocess"])

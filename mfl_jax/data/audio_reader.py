@@ -75,6 +75,38 @@ def stream_mono(
         on_warning("; ".join(findings))
 
 
+def stream_array(
+    samples: np.ndarray, rate: int, sample_rate_hz: int, name: str, on_warning: Callable[[str], None] | None = None
+) -> Iterator[np.ndarray]:
+    """Yields samples in memory as `stream_mono` yields those of a file.
+
+    Args:
+      samples: floating-point numbers, full scale +-1, or int16 or int32, full scale of their type [shape=(n, channels)], n > 0.
+      rate: sampling rate of `samples`.
+      sample_rate_hz: rate of the blocks.
+      name: of the recording, for error messages.
+      on_warning: called after the last block with one line if the signal is suspicious.
+
+    Yields:
+      float32 arrays [shape=(n,)], full scale +-1.
+
+    Raises:
+      InputError: a sample is not finite or is beyond +-`MAX_SAMPLE`.
+    """
+    scale = np.float32(-1 / np.iinfo(samples.dtype).min) if samples.dtype.kind == "i" else None
+    length = _samples_per_block(rate)
+
+    def to_floats(block: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):  # infinite values are refused below
+            floats = block.astype(np.float32)
+        return floats if scale is None else floats * scale
+
+    checks, blocks = SignalChecks(), (to_floats(samples[start : start + length]) for start in range(0, len(samples), length))
+    yield from _resample(_average_channels(name, _OpenPart(rate, 0, blocks), checks, start_s=0.0), rate, sample_rate_hz)
+    if on_warning is not None and (findings := checks.warnings()):
+        on_warning("; ".join(findings))
+
+
 def _check_file(path: pathlib.Path) -> None:
     if (name := str(path).encode(errors="replace").decode()) != str(path):
         raise InputError(f"{name}: the name of this recording is not valid UTF-8; rename it")
@@ -107,9 +139,9 @@ class _OpenPart:
 
 
 def _average_channels(
-    path: pathlib.Path, recording: _OpenPart, checks: SignalChecks, start_s: float
+    name: str | pathlib.Path, recording: _OpenPart, checks: SignalChecks, start_s: float
 ) -> Iterator[np.ndarray]:  # fmt: skip
-    """Yields the blocks of a recording, which starts `start_s` into the file, as mono; checks and counts their samples."""
+    """Yields the blocks of a recording, which starts `start_s` into `name`, as mono; checks and counts their samples."""
     for block in recording.blocks:
         low, high = float(block.min()), float(block.max())  # not a number if any sample is
         if not -MAX_SAMPLE <= low <= high <= MAX_SAMPLE:
@@ -117,7 +149,7 @@ def _average_channels(
             value = block[np.argmin(valid)]
             index = recording.samples + int(np.argmin(valid))
             reason = f"is {np.abs(value).max():g}, far beyond full scale (1)" if np.isfinite(value).all() else "is not finite"
-            raise InputError(f"{path}: sample {index} ({start_s + index / recording.rate:.3f} s) {reason}; repair the file")
+            raise InputError(f"{name}: sample {index} ({start_s + index / recording.rate:.3f} s) {reason}; repair it")
         # np.mean is many times slower over such a short axis.
         mono = functools.reduce(np.add, block.T)
         if block.shape[1] > 1:

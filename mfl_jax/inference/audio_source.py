@@ -2,8 +2,31 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
+import numpy as np
 import soundfile
+
+from mfl_jax.data import audio_reader
+
+
+class SoundSource(Protocol):
+    """A recording in a file or in memory."""
+
+    @property
+    def name(self) -> str:
+        """The name of the recording in everything written about it."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """The file, or what error messages start with instead."""
+        ...
+
+    def stream_mono(self, sample_rate_hz: int, on_warning: Callable[[str], None]) -> Iterator[np.ndarray]:
+        """Yields consecutive mono blocks, as `audio_reader.stream_mono` does."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,6 +35,13 @@ class AudioSource:
 
     name: str
     file: pathlib.Path
+
+    @property
+    def place(self) -> str:
+        return str(self.file)
+
+    def stream_mono(self, sample_rate_hz: int, on_warning: Callable[[str], None]) -> Iterator[np.ndarray]:
+        return audio_reader.stream_mono(self.file, sample_rate_hz, on_warning)
 
 
 def read_duration_s(source: AudioSource) -> float | None:

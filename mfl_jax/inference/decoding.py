@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from mfl_jax.data import audio_reader, mel_spectrogram
+from mfl_jax.data import mel_spectrogram
 from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.errors import InputError
 from mfl_jax.inference import windows
-from mfl_jax.inference.audio_source import AudioSource
+from mfl_jax.inference.audio_source import SoundSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ Decoded = DecodedWindow | DecodedEnd | DecodeFailure
 
 @contextlib.contextmanager
 def decode_recordings(
-    sources: Sequence[AudioSource], mel: MelConfig, *, clip_frames: int, stride: int, max_waiting: int
+    sources: Sequence[SoundSource], mel: MelConfig, *, clip_frames: int, stride: int, max_waiting: int
 ) -> Iterator[Iterator[Decoded]]:
     """Decodes recordings in the background; the threads end when the context is left.
 
@@ -77,7 +77,7 @@ class _Stopped(Exception):
 class _Decoder:
     """Threads that take recordings from a shared iterator and put their windows into a bounded queue."""
 
-    def __init__(self, sources: Sequence[AudioSource], mel: MelConfig, clip_frames: int, stride: int, max_waiting: int):
+    def __init__(self, sources: Sequence[SoundSource], mel: MelConfig, clip_frames: int, stride: int, max_waiting: int):
         self._sources, self._mel, self._clip_frames, self._stride = sources, mel, clip_frames, stride
         self._indices = iter(range(len(sources)))
         # Besides results: None when a thread is done, and exceptions that must end the whole prediction.
@@ -126,7 +126,7 @@ class _Decoder:
         raise _Stopped
 
     def _decode(self, index: int) -> None:
-        file, rate = self._sources[index].file, self._mel.sample_rate_hz
+        source, rate = self._sources[index], self._mel.sample_rate_hz
         samples = 0
         warnings: list[str] = []
 
@@ -137,7 +137,7 @@ class _Decoder:
                 yield block
 
         try:
-            blocks = audio_reader.stream_mono(file, rate, warnings.append)
+            blocks = source.stream_mono(rate, warnings.append)
             pieces = mel_spectrogram.stream_log_mel(count_samples(blocks), self._mel)
             for window in windows.cut_windows(pieces, self._clip_frames, self._stride):
                 self._put(DecodedWindow(index, window))
@@ -146,6 +146,6 @@ class _Decoder:
         except (OSError, ValueError, MemoryError) as error:  # affects this recording only
             # The text of a system error would name the file again.
             lines = str(getattr(error, "strerror", None) or error).strip().splitlines() or [type(error).__name__]
-            self._put(DecodeFailure(index, f"{file}: not readable ({lines[-1]})"))
+            self._put(DecodeFailure(index, f"{source.place}: not readable ({lines[-1]})"))
         else:
             self._put(DecodedEnd(index, samples / rate, "; ".join(warnings)))

@@ -11,9 +11,17 @@ from mfl_jax.inference.audio_source import AudioSource
 from mfl_jax.inference.prediction import Prediction
 from mfl_jax.inference.writers import FORMATS
 
+PAGES = "pages", ".html"
+"""Folder and suffix of the pages."""
+
 
 class OutputFiles:
-    """Writes the files of each prediction below a folder."""
+    """Writes the files of each prediction below a folder.
+
+    Attributes:
+      folder: output folder.
+      audio_files: name of a recording -> its file.
+    """
 
     def __init__(
         self,
@@ -41,8 +49,8 @@ class OutputFiles:
         self.folder = folder
         self._mel = mel
         self._formats = list(dict.fromkeys(formats))
-        self._audio_files = {source.name: source.file for source in sources}
-        self._stems = _choose_stems(list(self._audio_files))
+        self.audio_files = {source.name: source.file for source in sources}
+        self._stems = _choose_stems(list(self.audio_files))
         self._drawings = _import_drawings(plot, page)
         _create_folder(folder)
 
@@ -59,11 +67,20 @@ class OutputFiles:
             write(prediction, self._prepare_path(kind, name, suffix))
         for kind, suffix, draw in self._drawings:
             out_file = self._prepare_path(kind, name, suffix)
-            draw(prediction, self._audio_files[name], self._mel, out_file, reference=reference)
+            draw(prediction, self.audio_files[name], self._mel, out_file, reference=reference)
+
+    def path(self, kind: str, name: str, suffix: str) -> pathlib.PurePosixPath:
+        """Returns the path of a file of a recording, relative to `folder`."""
+        stem = self._stems[name]
+        return pathlib.PurePosixPath(kind, stem.with_name(stem.name + suffix))
+
+    def list_paths(self, name: str) -> list[pathlib.PurePosixPath]:
+        """Returns the paths of all files of a recording, relative to `folder`."""
+        kinds = [(kind, FORMATS[kind][1]) for kind in self._formats] + [drawing[:2] for drawing in self._drawings]
+        return [self.path(kind, name, suffix) for kind, suffix in kinds]
 
     def _prepare_path(self, kind: str, name: str, suffix: str) -> pathlib.Path:
-        stem = self._stems[name]
-        file = self.folder / kind / stem.with_name(stem.name + suffix)
+        file = self.folder / self.path(kind, name, suffix)
         _create_folder(file.parent)
         return file
 
@@ -78,7 +95,7 @@ def _import_drawings(plot: bool, page: bool) -> list[tuple[str, str, Callable[..
     if page:
         from mfl_jax.inference.page import write_page
 
-        drawings.append(("pages", ".html", write_page))
+        drawings.append((*PAGES, write_page))
     return drawings
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mfl_jax.inference.audio_source import AudioSource
+from mfl_jax.inference.audio_source import SoundSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class DetectedEvent:
 class UnreadableRecording:
     """A recording that could not be read, with a one-line reason."""
 
-    source: AudioSource
+    source: SoundSource
     reason: str
 
 
@@ -33,7 +33,7 @@ class Prediction:
     """The prediction of a model for a recording.
 
     Attributes:
-      recording: name of the recording: its path below the folder that was searched, its file name, or `stdin`.
+      recording: name of the recording: its path below the folder that was searched, its file name, `stdin` or `array`.
       duration_s: length of the recording.
       hop_s: seconds between two frames.
       scenes: scene classes, in the order of the scores; empty if the model was not trained on scenes.
@@ -49,6 +49,7 @@ class Prediction:
       detected: detected events, sorted by onset.
       clip_s: length of a window in seconds.
       overlap: share of a window that overlaps the next one.
+      frequency_range_hz: lowest and highest frequency of the spectrogram.
       warning: one line if audio is missing at the end or the signal is suspicious (scale, silence); empty otherwise.
     """
 
@@ -66,6 +67,7 @@ class Prediction:
     detected: tuple[DetectedEvent, ...]
     clip_s: float
     overlap: float
+    frequency_range_hz: tuple[float, float]
     warning: str = ""
 
     @property

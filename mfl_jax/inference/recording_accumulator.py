@@ -68,4 +68,5 @@ class RecordingAccumulator:
             detected=postprocessing.detect_events(scores, self._model.events, rules, hop_s=hop_s, duration_s=duration_s),
             clip_s=self._model.clip_frames * hop_s,
             overlap=overlap,
+            frequency_range_hz=(self._model.mel.low_hz, self._model.mel.high_hz),
         )

@@ -2,14 +2,14 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 
 from mfl_jax.errors import InputError, warn
 from mfl_jax.inference import postprocessing, windows
-from mfl_jax.inference.audio_source import AudioSource
+from mfl_jax.inference.audio_source import SoundSource
 from mfl_jax.inference.clip_model import ClipModel
 from mfl_jax.inference.decoding import Decoded, DecodedWindow, DecodeFailure, decode_recordings
 from mfl_jax.inference.prediction import Prediction, UnreadableRecording
@@ -39,13 +39,13 @@ def batch_size() -> int:
 
 def predict_recordings(
     model: ClipModel,
-    sources: Sequence[AudioSource],
+    sources: Sequence[SoundSource],
     *,
     overlap: float = DEFAULT_OVERLAP,
     rules: Mapping[str, postprocessing.Rule],
     keep_clips: bool = False,
     on_progress: Callable[[float], None] = lambda seconds: None,
-) -> Iterator[Prediction | UnreadableRecording]:
+) -> Generator[Prediction | UnreadableRecording, None, None]:
     """Predicts recordings of any length, in bounded memory.
 
     Threads decode the recordings. A batch of the network may hold windows of several recordings. A warning is printed for each

@@ -6,6 +6,7 @@ Needs neither the data set nor the devices of the training.
 import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,13 +16,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import nnx
+from numpy.typing import ArrayLike
 
 from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.frame_mask import frame_mask
-from mfl_jax.inference import postprocessing, streaming
-from mfl_jax.inference.audio_source import AudioSource
+from mfl_jax.inference import array_source, postprocessing, streaming
+from mfl_jax.inference.audio_source import AudioSource, SoundSource
 from mfl_jax.inference.prediction import Prediction, UnreadableRecording
 from mfl_jax.network import forward
 from mfl_jax.runtime import storage, workdir_config
@@ -132,7 +134,8 @@ class TrainedModel:
 
     def predict(
         self,
-        recording: str | pathlib.Path,
+        recording: str | pathlib.Path | ArrayLike,
+        sample_rate_hz: int | None = None,
         *,
         overlap: float = streaming.DEFAULT_OVERLAP,
         rules: Mapping[str, postprocessing.Rule] | None = None,
@@ -140,18 +143,21 @@ class TrainedModel:
         """Predicts scenes and events of a recording of any length, format and sampling rate.
 
         Args:
-          recording: an audio file.
+          recording: an audio file, or samples [shape=(n,) or (n, channels)]: floating-point numbers with full scale +-1, or
+            int16 or int32, which are divided by 32768 or 2^31. They give the same prediction as a file with these samples.
+          sample_rate_hz: sampling rate of the samples; only for samples.
           overlap: share of a window that overlaps the next one, in [0, 1). 0.5 by default; 0 as in `--mode=evaluate`.
           rules: post-processing rule of each event. By default only the threshold of the config applies.
 
         Raises:
-          InputError: the recording can't be read or is a folder or a pipe, `overlap` is not in [0, 1), or a rule is for an event
-            that the model does not know.
+          InputError: the recording can't be read or is a folder or a pipe; the samples are empty or not finite, or their rate,
+            shape or type is invalid; `overlap` is not in [0, 1); or a rule is for an event that the model does not know.
         """
-        source = AudioSource(pathlib.Path(recording).name, pathlib.Path(recording))
-        if source.file.exists() and not source.file.is_file():
-            kind = "a folder; python -m mfl_jax.predict takes folders" if source.file.is_dir() else "not a regular file"
-            raise InputError(f"{recording}: {kind}")
+        source: SoundSource
+        if isinstance(recording, str | os.PathLike):
+            source = _check_file(recording, sample_rate_hz)
+        else:
+            source = array_source.check_array(recording, sample_rate_hz)
         if rules is None:
             rules = dict.fromkeys(self.events, postprocessing.Rule(threshold=self.config.threshold))
         (result,) = streaming.predict_recordings(self, [source], overlap=overlap, rules=rules)
@@ -238,6 +244,17 @@ class TrainedModel:
                 return jax.grad(logit)(normal) * normal
 
         return jax.jit(sensitivity, static_argnums=(2, 3))
+
+
+def _check_file(recording: str | os.PathLike, sample_rate_hz: int | None) -> AudioSource:
+    """Returns the source of a file; it may be missing, which is noticed when it is read."""
+    source = AudioSource(pathlib.Path(recording).name, pathlib.Path(recording))
+    if sample_rate_hz is not None:
+        raise InputError(f"{recording}: leave out sample_rate_hz; a file states its rate")
+    if source.file.exists() and not source.file.is_file():
+        kind = "a folder; python -m mfl_jax.predict takes folders" if source.file.is_dir() else "not a regular file"
+        raise InputError(f"{recording}: {kind}")
+    return source
 
 
 def _precision(name: str) -> contextlib.AbstractContextManager:

@@ -31,10 +31,14 @@ def _to_row(*fields: str) -> str:
 
 
 def write_events_tsv(prediction: Prediction, file: pathlib.Path) -> None:
-    """Writes one row per event: `filename onset offset event_label`, times in seconds, as sed_eval and DESED's tools read it."""
-    rows = [_to_row("filename", "onset", "offset", "event_label")]
+    """Writes one row per event: `filename onset offset event_label confidence`, times in seconds.
+
+    sed_eval, dcase_util and DESED's tools read it.
+    """
+    rows = [_to_row("filename", "onset", "offset", "event_label", "confidence")]
     for event in prediction.detected:
-        rows.append(_to_row(prediction.recording, f"{event.onset_s:.6f}", f"{event.offset_s:.6f}", event.label))
+        times = f"{event.onset_s:.6f}", f"{event.offset_s:.6f}"
+        rows.append(_to_row(prediction.recording, *times, event.label, f"{event.confidence:.6f}"))
     storage.atomic_write(file, "".join(rows))
 
 
@@ -47,6 +51,22 @@ def write_audacity(prediction: Prediction, file: pathlib.Path) -> None:
     for event in prediction.detected:
         times, label = (f"{event.onset_s:.6f}", f"{event.offset_s:.6f}"), _to_field(event.label)
         rows.append(_to_row(*times, label) if label.startswith('"') else "\t".join((*times, label)) + "\n")
+    storage.atomic_write(file, "".join(rows))
+
+
+RAVEN_HEADER = (
+    "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Annotation",
+    "Confidence",
+)  # fmt: skip
+
+
+def write_raven(prediction: Prediction, file: pathlib.Path) -> None:
+    """Writes a selection table for Raven: one numbered row per event, over the frequencies that the model sees."""
+    rows = [_to_row(*RAVEN_HEADER)]
+    low_hz, high_hz = prediction.frequency_range_hz
+    for number, event in enumerate(prediction.detected, 1):
+        box = (f"{value:.6f}" for value in (event.onset_s, event.offset_s, low_hz, high_hz))
+        rows.append(_to_row(str(number), "Spectrogram 1", "1", *box, event.label, f"{event.confidence:.6f}"))
     storage.atomic_write(file, "".join(rows))
 
 
@@ -167,6 +187,7 @@ FORMATS: dict[str, tuple[Callable[[Prediction, pathlib.Path], None], str]] = {
     "json": (write_json, ".json"),
     "audacity": (write_audacity, ".txt"),
     "jams": (write_jams, ".jams"),
+    "raven": (write_raven, ".txt"),
     "scores": (write_scores_tsv, ".tsv"),
     "npz": (write_npz, ".npz"),
 }

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from mfl_jax.inference import decoding, streaming
+from mfl_jax.data import audio_reader
+from mfl_jax.inference import streaming
 from mfl_jax.inference.audio_source import AudioSource
 from mfl_jax.inference.prediction import Prediction, UnreadableRecording
 from support import small
@@ -90,14 +91,14 @@ def test_file_name_in_another_encoding_does_not_affect_the_others(record, tmp_pa
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_disk_error_in_one_recording_does_not_affect_the_others(record, monkeypatch):
     good, bad = record("a.wav", noise(9000)), record("bad.wav", noise(9000))
-    stream = decoding.audio_reader.stream_mono
+    stream = audio_reader.stream_mono
 
     def fail_on_bad(path, rate, on_warning):
         if path == bad.file:
             raise OSError(5, "Input/output error", str(path))
         return stream(path, rate, on_warning)
 
-    monkeypatch.setattr(decoding.audio_reader, "stream_mono", fail_on_bad)
+    monkeypatch.setattr(audio_reader, "stream_mono", fail_on_bad)
     results = predict_all(network(), [good, bad])
     assert isinstance(results["a.wav"], Prediction) and isinstance(results["bad.wav"], UnreadableRecording)
     assert results["bad.wav"].reason == f"{bad.file}: not readable (Input/output error)"
@@ -207,7 +208,7 @@ def test_many_predictions_can_be_kept(record):
 
 
 def test_decoding_does_not_run_ahead_of_the_network(record, monkeypatch):
-    stream, decoded_s, decoded_at_first_batch = decoding.audio_reader.stream_mono, [], []
+    stream, decoded_s, decoded_at_first_batch = audio_reader.stream_mono, [], []
 
     def count_seconds(path, rate, on_warning):
         for block in stream(path, rate, on_warning):
@@ -220,8 +221,8 @@ def test_decoding_does_not_run_ahead_of_the_network(record, monkeypatch):
             decoded_at_first_batch.append(sum(decoded_s))
         return frame_by_frame(batch)
 
-    monkeypatch.setattr(decoding.audio_reader, "stream_mono", count_seconds)
+    monkeypatch.setattr(audio_reader, "stream_mono", count_seconds)
     predict_all(network(slow_network), [record("a.wav", noise(300 * small.RATE))])
     # The current batch, the waiting windows and the block that is being cut.
-    limit_s = 3 * streaming.batch_size() * 0.5 + 2 * decoding.audio_reader.BLOCK_S
+    limit_s = 3 * streaming.batch_size() * 0.5 + 2 * audio_reader.BLOCK_S
     assert decoded_at_first_batch[0] <= limit_s < 100 and sum(decoded_s) == 300

@@ -1,9 +1,11 @@
 """Prediction of recordings with a trained network, against evaluation and against calls of the model."""
 
+import dataclasses
 import os
 
 import numpy as np
 import pytest
+import soundfile
 
 import mfl_jax
 from mfl_jax.data import mel_spectrogram
@@ -92,6 +94,20 @@ def test_predict_takes_a_file(model, evaluation, tmp_path):
         model.predict(tmp_path / "pipe.wav")
     with pytest.raises(InputError, match="the rules name the event 'bagpipe'; the model knows high, low"):
         model.predict(source.file, rules={"bagpipe": postprocessing.Rule()})
+    with pytest.raises(InputError, match=r"leave out sample_rate_hz; a file states its rate$"):
+        model.predict(source.file, 8000)
+
+
+def test_predict_takes_samples(model, evaluation):
+    samples, rate = soundfile.read(evaluation[0].file, dtype="int16")
+    prediction = model.predict(samples, rate)
+    assert prediction.recording == "array"
+    expected = model.predict(evaluation[0].file)
+    assert_same_prediction(dataclasses.replace(prediction, recording=expected.recording), expected)
+    with pytest.raises(InputError, match=r"^array: the sampling rate is missing"):
+        model.predict(samples)
+    with pytest.raises(InputError, match=r"^array: sample 1 \(0.000 s\) is not finite; repair it$"):
+        model.predict([0.0, np.nan], rate)
 
 
 @pytest.mark.parametrize("task", ["scene", "event"])

@@ -31,7 +31,7 @@ def make_prediction(
         scene=windows.mean(0).astype(np.float32),
         window_start_s=np.array([0.0, 1.0, 2.0]), window_end_s=np.array([2.0, 2.59, 2.59]),
         window_scenes=windows.astype(np.float32), frame_scores=rng.random((frames, len(events))).astype(np.float32),
-        clip_scores=None, clip_s=2.0, overlap=0.5,
+        clip_scores=None, clip_s=2.0, overlap=0.5, frequency_range_hz=(50.0, 4000.0),
         detected=tuple(prediction.DetectedEvent(onset, offset, label, sure) for label, onset, offset, sure in detected),
     )  # fmt: skip
 
@@ -63,11 +63,11 @@ ODD = ["a b.wav", "rain/übung/城市.wav", "a,b;c.wav", "[x] {y}.wav", 'say "hi
 @pytest.mark.parametrize("name", ODD)
 def test_events_are_a_table(tmp_path, name):
     rows = read_table(write_file("events", make_prediction(name), tmp_path))
-    assert rows[0] == ["filename", "onset", "offset", "event_label"]
+    assert rows[0] == ["filename", "onset", "offset", "event_label", "confidence"]
     assert rows[1:] == [
-        [name, "0.100000", "0.500000", "car"],
-        [name, "0.480000", "2.590000", "bird song"],
-        [name, "1.000000", "1.020000", "car"],
+        [name, "0.100000", "0.500000", "car", "0.750000"],
+        [name, "0.480000", "2.590000", "bird song", "0.512346"],
+        [name, "1.000000", "1.020000", "car", "1.000000"],
     ]
 
 
@@ -77,7 +77,7 @@ def test_events_are_a_table(tmp_path, name):
 def test_field_and_row_separators_become_spaces(tmp_path, name):
     result = make_prediction(name, detected=[("x\ty\nz", 0.0, 1.0, 0.5)], events=("x\ty\nz",))
     lines = write_file("events", result, tmp_path).read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 2 and lines[1].split("\t") == [" ".join(name.split()), "0.000000", "1.000000", "x y z"]
+    assert len(lines) == 2 and lines[1].split("\t") == [" ".join(name.split()), "0.000000", "1.000000", "x y z", "0.500000"]
     assert write_file("audacity", result, tmp_path).read_text().splitlines() == ["0.000000\t1.000000\tx y z"]
     header = write_file("scores", result, tmp_path).read_text().splitlines()[0]
     assert header == "onset\toffset\tx y z"
@@ -101,7 +101,7 @@ def test_pandas_reads_the_tables(tmp_path, name):
     pandas = pytest.importorskip("pandas")
     result = make_prediction(name, detected=[(label, 0.0, 1.5, 0.5) for label in LABELS], events=LABELS)
     events = pandas.read_csv(write_file("events", result, tmp_path), sep="\t")
-    assert events.to_numpy().tolist() == [[name, 0.0, 1.5, label] for label in LABELS]
+    assert events.to_numpy().tolist() == [[name, 0.0, 1.5, label, 0.5] for label in LABELS]
     assert list(pandas.read_csv(write_file("scores", result, tmp_path), sep="\t").columns) == ["onset", "offset", *LABELS]
     labels = pandas.read_csv(write_file("audacity", result, tmp_path), sep="\t", header=None)
     assert labels.to_numpy().tolist() == [[0.0, 1.5, label] for label in LABELS]
@@ -113,14 +113,16 @@ def test_audacity_gets_labels_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a b.wav", "folder/c,d.wav", "[x] {y}.wav", 'he said "x".wav'])
-def test_sed_eval_reads_the_events(tmp_path, name):
+def test_sed_eval_and_dcase_util_read_the_events(tmp_path, name):
     pytest.importorskip("sed_eval")
     sed_eval, _ = import_eval_packages()
+    import dcase_util
+
     file = write_file("events", make_prediction(name), tmp_path)
-    detected = sed_eval.io.load_event_list(str(file))
-    assert [(row["filename"], row["onset"], row["offset"], row["event_label"]) for row in detected] == [
-        (name, onset, offset, label) for label, onset, offset, _ in EVENTS
-    ]
+    for detected in (sed_eval.io.load_event_list(str(file)), dcase_util.containers.MetaDataContainer().load(str(file))):
+        assert [(row["filename"], row["onset"], row["offset"], row["event_label"], row["confidence"]) for row in detected] == [
+            (name, onset, offset, label, pytest.approx(sure, abs=5e-7)) for label, onset, offset, sure in EVENTS
+        ]
     assert len(sed_eval.io.load_event_list(str(write_file("events", make_prediction(name, **SILENT), tmp_path)))) == 0
 
 
@@ -131,8 +133,22 @@ def test_audacity_reads_a_label_track(tmp_path):
 
 @pytest.mark.parametrize("case", [SCENE_ONLY, SILENT])
 def test_lists_without_events(tmp_path, case):
-    assert write_file("events", make_prediction(**case), tmp_path).read_text() == "filename\tonset\toffset\tevent_label\n"
+    assert (
+        write_file("events", make_prediction(**case), tmp_path).read_text()
+        == "filename\tonset\toffset\tevent_label\tconfidence\n"
+    )
     assert write_file("audacity", make_prediction(**case), tmp_path).read_text() == ""
+
+
+def test_raven_reads_a_selection_table(tmp_path):
+    text = write_file("raven", make_prediction(), tmp_path).read_text()
+    assert text.splitlines() == [
+        "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tAnnotation\tConfidence",
+        "1\tSpectrogram 1\t1\t0.100000\t0.500000\t50.000000\t4000.000000\tcar\t0.750000",
+        "2\tSpectrogram 1\t1\t0.480000\t2.590000\t50.000000\t4000.000000\tbird song\t0.512346",
+        "3\tSpectrogram 1\t1\t1.000000\t1.020000\t50.000000\t4000.000000\tcar\t1.000000",
+    ]
+    assert len(read_table(write_file("raven", make_prediction(**SILENT), tmp_path))) == 1
 
 
 # JSON.

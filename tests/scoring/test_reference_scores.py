@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 import sklearn.metrics
+import soundfile
 from ml_collections import FrozenConfigDict
 
 import mfl_jax
@@ -20,6 +21,7 @@ from mfl_jax.inference import streaming
 from mfl_jax.inference.audio_source import AudioSource
 from mfl_jax.inference.postprocessing import Rule
 from mfl_jax.scoring import clip_scores, evaluate_run, reference_scores
+from support import frame_network
 from support.small import HEADER, small_config
 
 pytestmark = pytest.mark.lightly_optimised
@@ -178,21 +180,49 @@ def write_list(tmp_path, *rows):
     return file
 
 
-def test_reference_with_unknown_labels_is_refused(evaluated, tmp_path):
+def test_unknown_labels_of_the_reference_are_named(evaluated, tmp_path, capsys):
+    """By name, and only if none is known."""
     model = evaluated[0]
-    good = "a.wav\tbusy\t0\t1\thigh"
-    assert reference_scores.read_reference(write_list(tmp_path, good), model)["a.wav"].scene == "busy"
-    scene, event = "b.wav\tbuzy\t0\t1\thigh", "b.wav\tbusy\t0\t1\thihg"
-    for row, unknown, near in ((scene, "buzy", "busy"), (event, "hihg", "high")):
-        with pytest.raises(InputError) as refusal:
-            reference_scores.read_reference(write_list(tmp_path, good, row), model)
-        message = str(refusal.value)
-        assert "row 3" in message and unknown in message and near in message and "\n" not in message
+    rows = ["a.wav\tbusy\t0\t1\thigh", "b.wav\tbuzy\t0\t1\thihg", "b.wav\tbuzy\t1\t2\tthe bell", "b.wav\tbuzy\t3\t4\tthe bell"]
+    reference = reference_scores.read_reference(write_list(tmp_path, *rows), model)
+    assert (reference["a.wav"].scene, reference["b.wav"].scene) == ("busy", "buzy")
+    assert [event.label for event in reference["b.wav"].events] == ["hihg", "the bell", "the bell"]
+    scenes, events = (line.partition("the model does not know ")[2] for line in capsys.readouterr().err.splitlines())
+    assert scenes == "the scene 'buzy' (1; did you mean 'busy'?); 1 of 2 recordings are not scored"
+    assert events == "the events 'hihg' (1; did you mean 'high'?), 'the bell' (2); 3 of 4 events are not scored"
+    with pytest.raises(InputError, match=r"the model knows none of its scenes and events; it knows busy, calm, high, low$"):
+        reference_scores.read_reference(write_list(tmp_path, *rows[1:]), model)
     # Labels of a task that the model was not trained for are ignored.
-    assert "b.wav" in reference_scores.read_reference(write_list(tmp_path, scene), dataclasses.replace(model, scenes=()))
-    assert "b.wav" in reference_scores.read_reference(write_list(tmp_path, event), dataclasses.replace(model, events=()))
+    reference_scores.read_reference(write_list(tmp_path, rows[0], "b.wav\tbuzy\t\t\t"), dataclasses.replace(model, scenes=()))
+    reference_scores.read_reference(write_list(tmp_path, "b.wav\tbusy\t0\t1\thihg"), dataclasses.replace(model, events=()))
+    assert capsys.readouterr().err == ""
     with pytest.raises(InputError, match="no such label list"):
         reference_scores.read_reference(tmp_path / "missing.txt", model)
+
+
+def test_list_of_events_alone_scores_the_events(evaluated, tmp_path):
+    reference = reference_scores.read_reference(write_list(tmp_path, "a.wav\t\t0\t1\thigh"), evaluated[0])
+    assert [event.label for event in reference["a.wav"].events] == ["high"]
+    with pytest.raises(InputError, match="names no scenes, and the model knows no events"):
+        reference_scores.read_reference(tmp_path / "labels.txt", dataclasses.replace(evaluated[0], events=()))
+
+
+def test_known_classes_are_scored_beside_unknown_ones(tmp_path):
+    """By hand: low is detected in [1, 2] and annotated in [1, 3]; the bell and the scene do not count."""
+    model = frame_network.trained_model()
+    soundfile.write(tmp_path / "a.wav", frame_network.tones(("low", 1.0, 2.0, 0.5)), 8000, "FLOAT")
+    prediction = model.predict(tmp_path / "a.wav")
+    events = (annotation.Event(1.0, 3.0, "low"), annotation.Event(0.0, 4.0, "the bell"))
+    counted = reference_scores.ReferenceScores(model, {}, {})
+    counts = counted.add(prediction, annotation.Recording("a.wav", "a church", events))
+    ((onset, offset),) = ((event.onset_s, event.offset_s) for event in prediction.detected)
+    hits = round((offset - 1.0) / 0.02)
+    wrong = round((1.0 - onset) / 0.02)
+    assert counts["recordings"]["event"]["tp"] == [hits, 0] and counts["recordings"]["event"]["fp"] == [wrong, 0]
+    assert counts["recordings"]["event"]["fn"] == [100 - hits, 0] and "scene" not in counts["recordings"]
+    again = reference_scores.ReferenceScores(model, {}, {})
+    again.add_counts(json.loads(json.dumps(counts)))
+    assert again.scores() == counted.scores() and again.scored == 1
 
 
 def test_events_of_the_list_equal_the_labels_of_the_data_set(evaluated, trained_run):

@@ -1,13 +1,16 @@
 """A stand-in for a trained model whose predictions are known: it looks at each frame alone. And helpers to predict with it."""
 
 import dataclasses
+import pathlib
 import types
 
+import ml_collections
 import numpy as np
 
 from mfl_jax.data import mel_spectrogram
 from mfl_jax.inference import streaming
 from mfl_jax.inference.prediction import Prediction, UnreadableRecording
+from mfl_jax.inference.trained_model import TrainedModel
 from support import small
 
 MEL = mel_spectrogram.MelConfig(**{key: value for key, value in small.AUDIO.items() if key != "clip_s"})
@@ -35,6 +38,34 @@ def network(probabilities=frame_by_frame, scenes=("loud", "quiet"), events=tuple
         mel=MEL, clip_frames=CLIP_FRAMES, scenes=scenes, events=events, probabilities=probabilities,
         config=types.SimpleNamespace(threshold=0.5),
     )  # fmt: skip
+
+
+class FrameModel(TrainedModel):
+    """The same network as a model that the predict command takes."""
+
+    def probabilities(self, batch):
+        return frame_by_frame(batch)
+
+
+def trained_model(**changes):
+    """A `FrameModel`; `changes` are fields of `TrainedModel`."""
+    fields = dict(
+        directory=pathlib.Path("nowhere"), step=0, which="last",
+        config=ml_collections.FrozenConfigDict({"threshold": 0.5, "min_clip_share": 0.5}),
+        scenes=("loud", "quiet"), events=tuple(BINS), fingerprint="", mel=MEL, clip_frames=CLIP_FRAMES, graphdef=None,
+        params={"a": np.ones(2, np.float32)}, batch_stats={}, feature_stats={},
+    )  # fmt: skip
+    return FrameModel(**fields | changes)
+
+
+def tones(*events, duration_s=4.0):
+    """A recording of tones, from (class, onset, offset, amplitude): a detected event of each class, to within a frame."""
+    t = np.arange(round(duration_s * MEL.sample_rate_hz)) / MEL.sample_rate_hz
+    hz = {"low": 500, "high": 2000}
+    wave = np.zeros(len(t), np.float32)
+    for label, onset, offset, amplitude in events:
+        wave += np.float32(amplitude * np.sin(2 * np.pi * hz[label] * t) * ((t >= onset) & (t < offset)))
+    return wave
 
 
 def noise(samples, seed=0):

@@ -16,6 +16,9 @@ from support import small
 load_once = functools.cache(trained_model.load)
 """Loads and compiles each model once for all calls."""
 
+OVERVIEW = ["detections.csv", "finished.jsonl", "summary.json"]
+"""Files that the command always writes if it predicts a recording."""
+
 
 def run_predict(out, *arguments):
     """Runs `python -m mfl_jax.predict --out=OUT ARGUMENTS` in this process; returns its exit status."""

@@ -28,6 +28,7 @@ def make_prediction(duration_s=2.0, scenes=("calm", "busy"), events=("high", "lo
         recording="a.wav", duration_s=duration_s, hop_s=0.02, scenes=tuple(scenes), events=tuple(events),
         scene=window_scenes.mean(0), window_start_s=starts_s, window_end_s=np.minimum(starts_s + 1, duration_s),
         window_scenes=window_scenes, frame_scores=scores, clip_scores=None, detected=tuple(detected), clip_s=1.0, overlap=0.5,
+        frequency_range_hz=(0.0, 4000.0),
     )  # fmt: skip
     return dataclasses.replace(prediction, **changes)
 

@@ -15,7 +15,7 @@ import soundfile
 
 import mfl_jax
 from support import ROOT, small
-from support.predict_command import list_files, read_json, run_predict, write_noise
+from support.predict_command import OVERVIEW, list_files, read_json, run_predict, write_noise
 
 pytestmark = pytest.mark.lightly_optimised
 
@@ -56,7 +56,7 @@ def test_standard_input_is_a_recording(checkpoint, audio, tmp_path):
             cwd=ROOT, stdin=recording, capture_output=True, text=True, check=False, env=os.environ | {"TMPDIR": str(temporary)},
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert list_files(tmp_path / "out") == ["npz/stdin.npz", "summary.json"] and list_files(temporary) == []
+    assert list_files(tmp_path / "out") == sorted(["npz/stdin.npz", *OVERVIEW]) and list_files(temporary) == []
     with np.load(tmp_path / "out/npz/stdin.npz", allow_pickle=False) as arrays:
         expected = mfl_jax.load(checkpoint.partition("=")[2]).predict(audio / "evaluation_0.wav")
         np.testing.assert_allclose(arrays["frame_scores"], expected.frame_scores, rtol=0, atol=1e-6)
@@ -88,8 +88,9 @@ def test_interrupt_keeps_finished_files(checkpoint, tmp_path):
         finally:
             process.kill()
     assert process.returncode == 130, errors
-    assert errors.rstrip().endswith("interrupted") and "Traceback" not in errors
-    assert list_files(tmp_path / "out") == ["events/short.tsv"] and list_files(temporary) == []
+    assert "interrupted: 1 recordings are not predicted yet" in errors and "Traceback" not in errors
+    assert list_files(tmp_path / "out") == sorted(["events/short.tsv", *OVERVIEW]) and list_files(temporary) == []
+    assert read_json(tmp_path / "out/summary.json")["complete"] is False
 
 
 def test_odd_and_broken_audio_files(checkpoint, shared_dir, tmp_path):
