@@ -53,7 +53,7 @@ def write_picture(
     """
     log_mel = display_data.read_spectrogram(prediction, audio_file, mel, COLUMNS)
     scores, scenes = display_data.reduce_scores(prediction, COLUMNS), display_data.average_scenes(prediction, COLUMNS)
-    with plot_style.theme("light"), warnings.catch_warnings():
+    with plot_style.theme(), warnings.catch_warnings():
         # The font lacks characters of many scripts and draws boxes for them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = draw_figure(prediction, log_mel, scores, scenes, mel, reference=reference)

@@ -20,7 +20,7 @@ def draw_panels(prediction, tmp_path, *, level=0.1, **settings):
     audio_file = write_noise(tmp_path / "a.wav", prediction.duration_s, level)
     log_mel = display_data.read_spectrogram(prediction, audio_file, MEL, picture.COLUMNS)
     scores, scenes = (reduce(prediction, picture.COLUMNS) for reduce in (display_data.reduce_scores, display_data.average_scenes))
-    with plot_style.theme("light"):
+    with plot_style.theme():
         figure = picture.draw_figure(prediction, log_mel, scores, scenes, MEL, **settings)
     return {ax.get_label(): ax for ax in figure.axes}, log_mel
 
