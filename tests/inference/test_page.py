@@ -356,6 +356,7 @@ def detect(prediction, rules):
     return detect_events(prediction.frame_scores, prediction.events, rules, hop_s=prediction.hop_s, duration_s=20.0)
 
 
+@pytest.mark.ci_only
 def test_thresholds_of_the_page_and_its_rules_file(tmp_path):
     """Sliders detect the events again at once. The saved file, read back, detects exactly the events that the page shows."""
     prediction = make_scored_prediction(ADJUSTED_RULES)
@@ -428,6 +429,7 @@ def test_scores_of_long_recordings_are_left_out(pages, monkeypatch):
     assert page._build_adjustable(make_prediction(1.0, events=()), [], {}) is None
 
 
+@pytest.mark.ci_only
 def test_hints_suit_the_screen(pages, tmp_path):
     """A screen that is touched gets hints for touch, others get those for a keyboard."""
     probe = """
