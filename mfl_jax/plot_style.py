@@ -11,9 +11,9 @@ INK = {"light": "#222222", "dark": "#DDDDDD"}
 
 
 @contextlib.contextmanager
-def theme(name: str) -> Iterator[None]:
-    """Sets Matplotlib up for a `light` or a `dark` page; the background stays transparent in both."""
-    ink = INK[name]
+def theme() -> Iterator[None]:
+    """Sets Matplotlib up for a light page with a transparent background. Replacing the ink suits an SVG to a dark page."""
+    ink = INK["light"]
     with matplotlib.rc_context(
         {
             "text.color": ink, "axes.edgecolor": ink, "axes.labelcolor": ink, "axes.titlecolor": ink, "xtick.color": ink,

@@ -87,7 +87,13 @@ def _predict(model: TrainedModel, sources: Sequence[AudioSource]) -> int:
     streaming.window_stride(model.clip_frames, flags.FLAGS.overlap)  # checks the overlap before anything is written
     scores, references = _read_reference(model, sources, rules) if flags.FLAGS.reference else (None, {})
     files = output_files.OutputFiles(
-        out, sources, model.mel, formats=flags.FLAGS.write, plot=flags.FLAGS.plot, page=flags.FLAGS.page
+        out,
+        sources,
+        model.mel,
+        formats=flags.FLAGS.write,
+        plot=flags.FLAGS.plot,
+        page=flags.FLAGS.page,
+        rules=rules,
     )
     finished = finished_recordings.FinishedRecordings(out / finished_recordings.FILE, keep=flags.FLAGS.resume)
     make_key = finished_recordings.KeyMaker(

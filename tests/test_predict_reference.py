@@ -42,7 +42,8 @@ def test_pictures_get_the_recording_and_its_labels(call, checkpoint, evaluated, 
     _, reference, files = evaluated
     drawn = []
 
-    def draw(prediction, file, mel, target, *, reference):
+    def draw(prediction, file, mel, target, *, reference, rules):
+        assert set(rules) == set(prediction.events)
         drawn.append((prediction.recording, file, mel.sample_rate_hz, target, reference))
 
     monkeypatch.setattr(picture, "write_picture", draw)

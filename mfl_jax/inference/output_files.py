@@ -2,12 +2,13 @@
 
 import collections
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mfl_jax.data.annotation import Event
 from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.errors import InputError
 from mfl_jax.inference.audio_source import AudioSource
+from mfl_jax.inference.postprocessing import Rule
 from mfl_jax.inference.prediction import Prediction
 from mfl_jax.inference.writers import FORMATS
 
@@ -32,6 +33,7 @@ class OutputFiles:
         formats: Sequence[str],
         plot: bool = False,
         page: bool = False,
+        rules: Mapping[str, Rule] | None = None,
     ):
         """Creates the folder.
 
@@ -42,6 +44,7 @@ class OutputFiles:
           formats: formats to write, keys of `writers.FORMATS`.
           plot: whether to draw a picture of each recording, into `plots`.
           page: whether to write a page for each recording, into `pages`.
+          rules: rule of each event that detects the events, shown in pictures and pages; `Rule()` for events without one.
 
         Raises:
           InputError: the folder can't be created.
@@ -51,6 +54,7 @@ class OutputFiles:
         self._formats = list(dict.fromkeys(formats))
         self.audio_files = {source.name: source.file for source in sources}
         self._stems = _choose_stems(list(self.audio_files))
+        self._rules = dict(rules or {})
         self._drawings = _import_drawings(plot, page)
         _create_folder(folder)
 
@@ -67,7 +71,7 @@ class OutputFiles:
             write(prediction, self._prepare_path(kind, name, suffix))
         for kind, suffix, draw in self._drawings:
             out_file = self._prepare_path(kind, name, suffix)
-            draw(prediction, self.audio_files[name], self._mel, out_file, reference=reference)
+            draw(prediction, self.audio_files[name], self._mel, out_file, reference=reference, rules=self._rules)
 
     def path(self, kind: str, name: str, suffix: str) -> pathlib.PurePosixPath:
         """Returns the path of a file of a recording, relative to `folder`."""

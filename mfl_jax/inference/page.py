@@ -8,6 +8,7 @@ Opus are not used because older versions of Safari do not play them. Firefox and
 """
 
 import base64
+import dataclasses
 import html
 import importlib.resources
 import io
@@ -17,7 +18,7 @@ import pathlib
 import re
 import tempfile
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import librosa
@@ -32,6 +33,7 @@ from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.errors import InputError
 from mfl_jax.inference import display_data
 from mfl_jax.inference.display_data import format_count
+from mfl_jax.inference.postprocessing import Rule
 from mfl_jax.inference.prediction import Prediction
 from mfl_jax.runtime import storage
 
@@ -42,6 +44,10 @@ MAX_EMBEDDED_S = 3600.0
 MAX_LOSSLESS_S = 60.0
 """The sound of recordings up to this length is FLAC."""
 RATE_HZ = 24_000
+MAX_ADJUSTABLE_SCORES = 10_000_000
+"""The page can detect events again if it has at most so many scores, frames times events: one byte each."""
+LEVELS = tuple(step / 100 for step in range(1, 101))
+"""Thresholds that the page offers."""
 MP3_DELAY_SAMPLES = 1105
 """Delay of MP3: 576 samples in LAME and 529 in any decoder."""
 
@@ -53,6 +59,7 @@ def write_page(
     out_html: str | pathlib.Path,
     *,
     reference: Sequence[Event] | None = None,
+    rules: Mapping[str, Rule] | None = None,
 ) -> None:
     """Writes the page of a recording, atomically.
 
@@ -62,13 +69,14 @@ def write_page(
       mel: settings of the spectrograms of the model.
       out_html: file to write.
       reference: true events, shown below the detected ones, or None.
+      rules: rules that detected the events; `Rule()` for events without one. The page can change their thresholds.
 
     Raises:
       InputError: the recording can't be read or is not the one that was predicted, or the page can't be written.
     """
     out_html = pathlib.Path(out_html)
     log_mel = display_data.read_spectrogram(prediction, audio_file, mel, COLUMNS)
-    page_data = _build_page_data(prediction, log_mel, mel, reference)
+    page_data = _build_page_data(prediction, log_mel, mel, reference, rules or {})
     is_linked = prediction.duration_s > MAX_EMBEDDED_S
     if is_linked:
         relative = os.path.relpath(pathlib.Path(audio_file).absolute(), out_html.absolute().parent)
@@ -107,7 +115,11 @@ def _fill_template(out_html: pathlib.Path, contents: dict[str, str], sound: str,
 
 
 def _build_page_data(
-    prediction: Prediction, log_mel: np.ndarray, mel: MelConfig, reference: Sequence[Event] | None
+    prediction: Prediction,
+    log_mel: np.ndarray,
+    mel: MelConfig,
+    reference: Sequence[Event] | None,
+    rules: Mapping[str, Rule],
 ) -> dict[str, object]:
     """Returns the data of the script of the page."""
     scores, scenes = display_data.reduce_scores(prediction, COLUMNS), display_data.average_scenes(prediction, COLUMNS)
@@ -139,8 +151,38 @@ def _build_page_data(
         "events_named": len(occurring),
         "scored": [row[label] for label in scored],
         "event_scores": _encode_scores(scores[:, columns]),
+        "adjustable": _build_adjustable(prediction, columns, rules),
         "detected": [[row[e.label], e.onset_s, e.offset_s, float(e.confidence)] for e in prediction.detected],
         "reference": None if reference is None else [[row[e.label], e.onset_s, e.offset_s] for e in reference],
+    }
+
+
+def _build_adjustable(prediction: Prediction, columns: Sequence[int], rules: Mapping[str, Rule]) -> dict[str, object] | None:
+    """Returns what the page needs to detect events again with other thresholds; None if it shows none or would be too large.
+
+    The rank of a score says how many of the levels of its event it reaches, so the page compares it exactly as `find_event_runs`
+    compares the score itself.
+
+    Args:
+      prediction: the prediction.
+      columns: events that the page shows, as columns of the frame scores.
+      rules: rules of the events; `Rule()` for events without one.
+    """
+    frames = len(prediction.frame_scores)
+    if not columns or frames * len(columns) > MAX_ADJUSTABLE_SCORES:
+        return None
+    by_event = {label: rules.get(label, Rule()) for label in prediction.events}
+    levels, ranks = [], np.empty((len(columns), frames), np.uint8)
+    for row, column in enumerate(columns):
+        rule = by_event[prediction.events[column]]
+        levels.append(sorted({*LEVELS, rule.threshold, rule.lowest}))
+        scores = np.asarray(prediction.frame_scores[:, column], np.float32)
+        ranks[row] = np.searchsorted(np.asarray(levels[-1], np.float32), scores, side="right")
+    return {
+        "hop_s": prediction.hop_s,
+        "rules": {label: dataclasses.asdict(rule) for label, rule in by_event.items()},
+        "levels": levels,
+        "ranks": base64.b64encode(ranks.tobytes()).decode(),
     }
 
 
@@ -149,7 +191,7 @@ def _summarise(prediction: Prediction, reference: Sequence[Event] | None) -> str
     if prediction.scene_label is not None:
         sentences.append(f"Scene: {prediction.scene_label} ({float(prediction.scene.max()):.2f}).")
     if prediction.events:
-        sentences.append(f"{format_count(len(prediction.detected), 'event')} detected.")
+        sentences.append(f"{format_count(len(prediction.detected), 'event')} detected.")  # the page updates this sentence
     if reference is not None:
         sentences.append(f"{format_count(len(reference), 'event')} in the reference.")
     return " ".join(sentences)

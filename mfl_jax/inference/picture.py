@@ -3,7 +3,7 @@
 import io
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.errors import InputError
 from mfl_jax.inference import display_data
 from mfl_jax.inference.display_data import format_clock, format_count
+from mfl_jax.inference.postprocessing import Rule, find_runs
 from mfl_jax.inference.prediction import Prediction
 from mfl_jax.runtime import storage
 
@@ -29,6 +30,7 @@ ROWS = 100
 TIME_STEPS_S = (10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800)
 DETECTED_COLOUR = plot_style.COLOURS[0]
 REFERENCE_COLOUR = plot_style.COLOURS[1]
+THRESHOLD_COLOUR = plot_style.COLOURS[4]
 
 
 def write_picture(
@@ -38,6 +40,7 @@ def write_picture(
     out_png: str | pathlib.Path,
     *,
     reference: Sequence[Event] | None = None,
+    rules: Mapping[str, Rule] | None = None,
 ) -> None:
     """Writes the picture of a recording as a PNG with a white background, atomically.
 
@@ -47,16 +50,17 @@ def write_picture(
       mel: settings of the spectrograms of the model.
       out_png: file to write.
       reference: true events, drawn below the detected ones, or None.
+      rules: rule of each event, for its threshold; `Rule()` for events without one.
 
     Raises:
       InputError: the recording can't be read or is not the one that was predicted, or the picture can't be written.
     """
     log_mel = display_data.read_spectrogram(prediction, audio_file, mel, COLUMNS)
     scores, scenes = display_data.reduce_scores(prediction, COLUMNS), display_data.average_scenes(prediction, COLUMNS)
-    with plot_style.theme("light"), warnings.catch_warnings():
+    with plot_style.theme(), warnings.catch_warnings():
         # The font lacks characters of many scripts and draws boxes for them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = draw_figure(prediction, log_mel, scores, scenes, mel, reference=reference)
+        figure = draw_figure(prediction, log_mel, scores, scenes, mel, reference=reference, rules=rules)
         encoded = io.BytesIO()
         figure.savefig(encoded, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     out_png = pathlib.Path(out_png)
@@ -75,6 +79,7 @@ def draw_figure(
     mel: MelConfig,
     *,
     reference: Sequence[Event] | None = None,
+    rules: Mapping[str, Rule] | None = None,
 ) -> Figure:
     """Draws the picture. Its axes are labelled `spectrogram`, `scores`, `events` and `scenes`; those without data are left out.
 
@@ -85,6 +90,7 @@ def draw_figure(
       scenes: scene probabilities, from `display_data.average_scenes`.
       mel: settings of the spectrogram.
       reference: true events, or None.
+      rules: rule of each event, for its threshold; `Rule()` for events without one.
     """
     shown = _choose_rows(prediction, scores, reference)
     known = [label for label in shown if label in prediction.events]
@@ -102,7 +108,8 @@ def draw_figure(
     figure, axes = _create_panels(heights, prediction.duration_s)
     _draw_spectrogram(axes["spectrogram"], prediction, log_mel, mel)
     if "scores" in axes:
-        _draw_scores(axes["scores"], prediction, scores, score_rows, hidden_count)
+        thresholds = [(rules or {}).get(label, Rule()).threshold for label in score_rows]
+        _draw_scores(axes["scores"], prediction, scores, score_rows, thresholds, hidden_count)
     if "events" in axes:
         _draw_events(axes["events"], prediction, lanes, reference)
     if "scenes" in axes:
@@ -123,13 +130,20 @@ def _choose_rows(prediction: Prediction, scores: np.ndarray, reference: Sequence
 
 
 def _create_panels(heights: dict[str, float], duration_s: float) -> tuple[Figure, dict[str, Axes]]:
-    """Creates one panel per name, one below the other, with a common time axis."""
+    """Creates one panel per name, one below the other, with a common time axis whose lines run through all of them."""
     layout = ConstrainedLayoutEngine(h_pad=0.04, hspace=0.01)
     figure = Figure(figsize=(14, sum(heights.values()) + 0.35 * len(heights) + 1.0), layout=layout)
     column = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights.values()))[:, 0]
     for ax, name in zip(column, heights, strict=True):
         ax.set_label(name)
         ax.grid(False)
+        ax.set_axisbelow(False)
+        ax.grid(
+            axis="x",
+            color="white" if name == "spectrogram" else "black",
+            alpha=0.3 if name == "spectrogram" else 0.15,
+            linewidth=0.6,
+        )
         ax.set_xlim(0, duration_s)
     _format_time_axis(column[-1], duration_s)
     return figure, dict(zip(heights, column, strict=True))
@@ -178,8 +192,11 @@ def _draw_spectrogram(ax: Axes, prediction: Prediction, log_mel: np.ndarray, mel
     ax.figure.colorbar(image, cax=ax.inset_axes((1.01, 0, 0.012, 1)), label="dB")
 
 
-def _draw_scores(ax: Axes, prediction: Prediction, scores: np.ndarray, rows: list[str], hidden_count: int) -> None:
-    ax.set_title("Scores" + _describe_hidden_events(hidden_count, len(rows)), loc="left", fontsize=10)
+def _draw_scores(
+    ax: Axes, prediction: Prediction, scores: np.ndarray, rows: list[str], thresholds: list[float], hidden_count: int
+) -> None:
+    title = "Scores" + _describe_thresholds(thresholds) + _describe_hidden_events(hidden_count, len(rows))
+    ax.set_title(title, loc="left", fontsize=10)
     if not rows:
         _write_placeholder(ax, "nothing to show")
         return
@@ -188,9 +205,41 @@ def _draw_scores(ax: Axes, prediction: Prediction, scores: np.ndarray, rows: lis
     image = ax.imshow(
         scores[:, columns].T, aspect="auto", cmap="Blues", vmin=0, vmax=1, extent=extent, interpolation="nearest"
     )  # fmt: skip
+    _outline_scores(ax, scores[:, columns], thresholds, extent[1] / len(scores))
     _label_rows(ax, rows)
     height = min(1, 12 / len(rows))  # a longer colour bar is no easier to read
-    ax.figure.colorbar(image, cax=ax.inset_axes((1.01, 1 - height, 0.012, height)), ticks=(0, 0.5, 1), label="score")
+    bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.01, 1 - height, 0.012, height)), ticks=(0, 0.5, 1), label="score")
+    for threshold in set(thresholds):
+        bar.ax.axhline(threshold, color=THRESHOLD_COLOUR, linewidth=1.2)
+
+
+def _describe_thresholds(thresholds: list[float]) -> str:
+    if not thresholds:
+        return ""
+    low, high = min(thresholds), max(thresholds)
+    return (
+        f"; outlined where they reach the threshold of {low:g}"
+        if low == high
+        else (f"; outlined where they reach the threshold of the event, {low:g} to {high:g}")
+    )
+
+
+def _outline_scores(ax: Axes, scores: np.ndarray, thresholds: list[float], column_s: float) -> None:
+    """Outlines the scores that reach the threshold of their row.
+
+    Args:
+      ax: panel.
+      scores: a column per row of the panel [shape=(C, K)].
+      thresholds: of the rows.
+      column_s: seconds between two of the C values.
+    """
+    for row, threshold in enumerate(thresholds):
+        runs = find_runs(scores[:, row] >= np.float32(threshold)) * column_s
+        if len(runs):
+            ax.broken_barh(
+                [(start, end - start) for start, end in runs], (row - 0.5, 1), facecolors="none", edgecolors=THRESHOLD_COLOUR,
+                linewidth=0.7, gid=f"threshold {row}",
+            )  # fmt: skip
 
 
 def _label_rows(ax: Axes, labels: list[str]) -> None:
@@ -254,7 +303,8 @@ def _draw_scenes(ax: Axes, prediction: Prediction, scenes: np.ndarray) -> None:
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1])
     ax.set_ylabel("probability")
-    ax.set_title("Scenes", loc="left", fontsize=10)
+    best = [f"{_clean(prediction.scenes[index])} ({prediction.scene[index]:.2f})" for index in np.argsort(-prediction.scene)[:2]]
+    ax.set_title("Scenes: " + ", then ".join(best), loc="left", fontsize=10)
     # In the order of the areas, from top to bottom.
     ax.legend(reverse=True, loc="upper left", bbox_to_anchor=(1, 1.04), fontsize=8, labelspacing=0.2)
 

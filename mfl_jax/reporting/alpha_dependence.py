@@ -112,25 +112,25 @@ def judge_alpha_claims(dependence: Mapping[str, Any] | None) -> dict[str, str]:
     """
     if dependence is None:
         return {}
-    claim = "The paper's claim that the proposed system works regardless of alpha"
+    claim = "The paper claims that the proposed system works regardless of alpha"
     if not dependence["spread_comparisons"]:
         needs = "proposed and conventional_mtl, with at least one seed that has finished every alpha"
-        return {"alpha_spread": f"{claim} was not tested: it needs {needs}."}
+        return {"alpha_spread": f"{claim}. This was not tested: it needs {needs}."}
     judgement = verdicts.judge_scores(
         dependence["spread_comparisons"],
-        positive="it holds for {}",
-        negative="it does not hold for {}, where the proposed system depends more on alpha",
+        positive="In this experiment it depends less on alpha in {}.",
+        negative="In this experiment it depends more on alpha in {}, which contradicts the claim.",
     )
-    spread = f"highest minus lowest score over {len(dependence['alphas'])} values of alpha, seed by seed"
-    claims = {"alpha_spread": f"{claim}, tested as a smaller spread than the conventional one has ({spread}): {judgement}"}
+    spread = f"highest minus lowest score over {len(dependence['alphas'])} values of alpha"
+    claims = {"alpha_spread": f"{claim}. The test compares the spreads of the two systems for each seed ({spread}). {judgement}"}
     for alpha in [paper.ALPHA] if paper.ALPHA in dependence["alphas"] else dependence["alphas"]:
         judgement = verdicts.judge_scores(
             [entry for entry in dependence["best_comparisons"] if entry["alpha"] == alpha],
-            positive="it is better for {}",
-            negative="it is worse for {}",
+            positive="It is better in {}.",
+            negative="It is worse in {}.",
         )
         claims[f"{CLAIM_PREFIX}best_{alpha:g}"] = (
-            f"The proposed system with alpha = {alpha:g} against the conventional one with its best alpha, chosen for each score "
-            f"on the same runs, which favours the conventional system: {judgement}"
+            f"The proposed system with alpha = {alpha:g} is compared with the conventional one at its best alpha. That alpha is "
+            f"chosen for each score on the same runs, which favours the conventional system. {judgement}"
         )
     return claims

@@ -14,10 +14,10 @@ from mfl_jax.training import epoch_log, experiment_variants
 
 
 class CaptionedFigure(NamedTuple):
-    """A figure that is drawn when it is needed, since colours depend on the theme."""
+    """A figure that is drawn when it is needed, with `columns` of panels."""
 
     caption: str
-    draw: Callable[[], Figure]
+    draw: Callable[..., Figure]
 
 
 Records = Mapping[summary.RowKey, list[list[dict]]]
@@ -55,21 +55,21 @@ def choose_figures(results: Mapping[str, Any], records: Records) -> dict[str, Ca
         chosen["focal_weights"] = CaptionedFigure(
             f"{meaning} It shows how the balance between scenes, active frames and inactive frames moves during training. Bands: "
             "lowest to highest run.",
-            lambda: figures.draw_focal_weights(weighted, curves),
+            functools.partial(figures.draw_focal_weights, weighted, curves),
         )
     chosen["learning_curves"] = CaptionedFigure(
         "Loss and micro F on the training clips. Bands: lowest to highest run.",
-        lambda: figures.draw_learning_curves(by_name),
+        functools.partial(figures.draw_learning_curves, by_name),
     )
     if with_events:
         chosen["event_scores"] = CaptionedFigure(
             "F of each event, the most active events on top; the rare ones at the bottom decide the macro F.",
-            lambda: figures.draw_event_scores(with_events, results["events"], _compute_active_shares(results)),
+            functools.partial(figures.draw_event_scores, with_events, results["events"], _compute_active_shares(results)),
         )
     if with_scenes:
         chosen["scene_confusion"] = CaptionedFigure(
             "Scene confusion: true scene against answer, percent of the clips of the true scene, summed over seeds.",
-            lambda: figures.draw_confusions(with_scenes, results["scenes"]),
+            functools.partial(figures.draw_confusions, with_scenes, results["scenes"]),
         )
     return chosen
 

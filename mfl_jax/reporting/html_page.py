@@ -2,32 +2,41 @@
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mfl_jax import plot_style
 from mfl_jax.reporting.alpha_dependence import CLAIM_PREFIX
-from mfl_jax.reporting.tables import Table
+from mfl_jax.reporting.tables import Table, find_numbers
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #f1f3f5; --line: #d0d4d8; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #16181a; --soft: #22262a; --line: #3c4248; } }
-body { margin: 0 auto; padding: 1rem; max-width: 60rem; color: var(--ink); background: var(--paper);
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #f1f3f5; --line: #d0d4d8; --shade: #0004; }
+@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #16181a; --soft: #22262a; --line: #3c4248; --shade: #fff4; } }
+body { margin: 0 auto; padding: 1rem; max-width: 64rem; color: var(--ink); background: var(--paper);
        font: 16px/1.5 system-ui, sans-serif; }
-h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
-.claim { background: var(--soft); border-left: .3rem solid #0072B2; padding: .8rem 1rem; }
-.wide { overflow-x: auto; }
+h1 { line-height: 1.2; overflow-wrap: anywhere; } h2 { margin-top: 2.5rem; line-height: 1.2; }
+p, li, dd, figcaption { overflow-wrap: anywhere; max-width: 46rem; }
+.verdict { display: grid; grid-template-columns: 3fr 2fr; gap: 1rem 2rem; align-items: start; }
+.claims { background: var(--soft); border-left: .3rem solid #0072B2; padding: .2rem 1rem; }
+.conditions h2 { margin: 0; font-size: 1.1rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem; margin: .4rem 0; font-size: .9rem; }
+dt { color: color-mix(in srgb, var(--ink) 70%, var(--paper)); } dd { margin: 0; }
+@media (max-width: 48rem) { .verdict { grid-template-columns: minmax(0, 1fr); } }
+.wide { overflow-x: auto; background: linear-gradient(to left, var(--paper) 30%, transparent) right / 3rem 100% no-repeat local,
+        linear-gradient(to left, var(--shade), transparent) right / .8rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; }
-td { white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption { font-size: .9rem; }
+th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: bottom; }
+.number { text-align: right; } td.number { white-space: nowrap; }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); padding-left: 0; min-width: 7rem; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } figcaption { font-size: .9rem; }
 """
 HEADINGS = {
     "table4": "Scores (Table IV)",
     "intervals": "Two confidence intervals",
     "comparisons": "Paired comparisons",
-    "alpha_dependence": "Dependence on alpha, points",
-    "table5": "F of events (Table V), percent",
-    "table1": "The data (Table I): minutes for which each event is active",
+    "alpha_dependence": "Dependence on alpha [points]",
+    "table5": "F of events (Table V) [%]",
+    "table1": "The data (Table I) [minutes]",
 }
 """Name of a table -> its heading, in the order of the page."""
 NOTES = {
@@ -57,13 +66,12 @@ def build_page(results: Mapping[str, Any], tables: Mapping[str, Table], figures:
       figures: name -> HTML, as `embed_figure` returns it.
     """
     title = html.escape(results["experiment"])
-    claims = format_claims(results["claims"])
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>{title}</title><style>{STYLE}</style></head><body>",
-        f"<h1>Experiment {title}</h1><p>{html.escape(_describe_runs(results))}</p>",
-        *(f"<p class='claim'>{html.escape(claim)}</p>" for claim in claims),
+        f"<h1>Experiment {title}</h1>",
+        f"<div class='verdict'>{_build_claims(results)}{_build_conditions(results)}</div>",
     ]
     for name, heading in HEADINGS.items():
         if name not in tables:
@@ -78,7 +86,8 @@ def build_page(results: Mapping[str, Any], tables: Mapping[str, Table], figures:
                 entry["verdict"] + ("" if entry["alpha"] is None else f"; alpha = {entry['alpha']:g}")
                 for entry in results["comparisons"]
             )
-            parts.append("<ul>" + "".join(f"<li>{html.escape(verdict)}</li>" for verdict in verdicts) + "</ul>")
+            listed = "".join(f"<li>{html.escape(verdict)}</li>" for verdict in verdicts)
+            parts.append(f"<details><summary>The comparisons in words</summary><ul>{listed}</ul></details>")
     parts += ["<h2>Figures</h2>", *figures.values(), "</body></html>\n"]
     return "\n".join(parts)
 
@@ -90,27 +99,82 @@ def format_claims(claims: Mapping[str, str]) -> list[str]:
     return named + [claim for key, claim in claims.items() if key not in by_alpha]
 
 
-def _describe_runs(results: Mapping[str, Any]) -> str:
-    runs = results["runs"]
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+def _build_claims(results: Mapping[str, Any]) -> str:
+    """Builds the box with the judgements of the paper's claims and how the conditions differ from the paper's."""
+    sentences = [*format_claims(results["claims"]), results["conditions"]["caveat"]]
+    return "<div class='claims'>" + "".join(f"<p>{html.escape(text)}</p>" for text in sentences if text) + "</div>"
+
+
+def _build_conditions(results: Mapping[str, Any]) -> str:
+    """Builds the list of the conditions: runs, epochs, commit, dates, machine, and every field that departs from the default."""
+    runs, conditions = results["runs"], results["conditions"]
+    facts = {
+        "Data set": f"{results['dataset']}, {results['split']}",
+        "Runs": f"{runs['complete']} of {runs['planned']}",
+        "Epochs": str(conditions["epochs"]),
+        "Commit": ", ".join(conditions["commits"]),
+        "Date": " to ".join(conditions["dates"]) or "not recorded",
+        "Device": ", ".join(results["device"]),
+        "Versions": ", ".join(f"{name} {version}" for name, version in results["versions"].items()),
+    }
+    departures = conditions["departures"]
+    fields = {
+        name: f"{format_value(value['here'])} (default {format_value(value['default'])})"
+        for name, value in (departures or {}).items()
+    }
+    systems = {
+        name: ", ".join(f"{field} {format_value(value)}" for field, value in own.items()) or "no fields of its own"
+        for name, own in conditions["systems"].items()
+    }
+    nothing = "No field departs from configs/default.py." if departures == {} else ""
     return (
-        f"{results['dataset']}, {results['split']}; {runs['complete']} of {runs['planned']} runs; "
-        f"{', '.join(results['device'])}; {versions}"
+        f"<section class='conditions'><h2>Conditions</h2>{_build_list(facts)}"
+        f"<h2>Fields that depart from configs/default.py</h2>{_build_list(fields)}{nothing and f'<p>{nothing}</p>'}"
+        f"<h2>Fields of the systems</h2>{_build_list(systems)}</section>"
     )
+
+
+def _build_list(facts: Mapping[str, str]) -> str:
+    entries = (f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in facts.items())
+    return f"<dl>{''.join(entries)}</dl>" if facts else ""
+
+
+def format_value(value: Any) -> str:
+    """Formats the value of a config field; an empty one is "none"."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(format_value, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
 
 
 def build_html_table(table: Table) -> str:
     """Builds a table that scrolls if it is wider than the page; all cells are escaped."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table[0])
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table[1:])
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    classes = [" class='number'" if is_number else "" for is_number in find_numbers(table)]
+
+    def build_row(row: Sequence[str], tag: str) -> str:
+        return "".join(f"<{tag}{name}>{html.escape(cell)}</{tag}>" for cell, name in zip(row, classes, strict=True))
+
+    body = "".join(f"<tr>{build_row(row, 'td')}</tr>" for row in table[1:])
+    return f'<div class="wide"><table><thead><tr>{build_row(table[0], "th")}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def embed_figure(light_svg: str, dark_svg: str, caption: str) -> str:
-    """Builds a figure that follows the colour scheme of the reader's screen."""
-    light, dark = (f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}" for svg in (light_svg, dark_svg))
+def embed_figure(wide_svg: str, narrow_svg: str, caption: str) -> str:
+    """Builds a figure that follows the width and the colour scheme of the reader's screen.
+
+    Args:
+      wide_svg: the figure in the ink of light pages.
+      narrow_svg: the same for phones.
+      caption: text below it.
+    """
+    sources = []
+    for width, svg in (("(max-width: 48rem)", narrow_svg), ("all", wide_svg)):
+        dark = svg.replace(plot_style.INK["light"].lower(), plot_style.INK["dark"].lower())
+        sources += [(f"{width} and (prefers-color-scheme: dark)", _encode_svg(dark)), (width, _encode_svg(svg))]
+    elements = "".join(f'<source media="{media}" srcset="{address}">' for media, address in sources[:-1])
     return (
-        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="{html.escape(caption)}"></picture>'
+        f'<figure><picture>{elements}<img src="{sources[-1][1]}" alt="{html.escape(caption)}"></picture>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
+
+
+def _encode_svg(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

@@ -12,7 +12,7 @@ import numpy as np
 from mfl_jax import metrics
 from mfl_jax.data.folds import FOLDS
 from mfl_jax.errors import InputError
-from mfl_jax.reporting import alpha_dependence, paper, recording_bootstrap, statistics, verdicts
+from mfl_jax.reporting import alpha_dependence, conditions, paper, recording_bootstrap, statistics, verdicts
 from mfl_jax.reporting.paper import CONVENTIONAL, PROPOSED, SCORES
 from mfl_jax.runtime import workdir_config
 from mfl_jax.training import experiment_variants, recording_counts
@@ -129,14 +129,16 @@ def _name_row(row: Row) -> str:
 
 
 def judge_claim(comparisons: Sequence[Mapping[str, Any]]) -> str:
-    """Judges the paper's claim, that the proposed system beats the conventional one in all four scores, in one sentence."""
+    """Judges the paper's claim, that the proposed system beats the conventional one in all four scores, in sentences."""
     entries = [entry for entry in comparisons if (entry["first"], entry["second"]) == (PROPOSED, CONVENTIONAL)]
     if not entries:
         return "The paper's claim was not tested: it needs the systems proposed and conventional_mtl."
     judgement = verdicts.judge_scores(
-        entries, positive="it holds for {}", negative="it does not hold for {}, where the proposed system is worse"
+        entries,
+        positive="In this experiment it is better in {}.",
+        negative="In this experiment it is worse in {}, which contradicts the claim.",
     )
-    return f"The paper's claim that the proposed system beats the conventional one, on this data set: {judgement}"
+    return f"The paper claims that the proposed system beats the conventional one in all 4 scores. {judgement}"
 
 
 def summarise_experiment(home: pathlib.Path) -> dict[str, Any]:
@@ -159,6 +161,7 @@ def summarise_experiment(home: pathlib.Path) -> dict[str, Any]:
         "experiment": config["name"],
         "dataset": config["dataset"],
         "split": "development, four folds pooled" if config["folds"] else "evaluation",
+        "conditions": conditions.describe_conditions(home, config, runs),
         "runs": {"complete": len(runs), "planned": _count_planned_runs(config)},
         "rows": rows,
         "recordings_note": recording_bootstrap.note_missing(rows, folds=bool(config["folds"])),

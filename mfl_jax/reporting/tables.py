@@ -2,14 +2,22 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from mfl_jax.reporting import paper
 from mfl_jax.reporting.paper import SCORES
 
 Table = list[list[str]]
 """Rows of texts; the first row is the header."""
+
+
+def capitalise(text: str) -> str:
+    """Capitalises the first letter alone, which str.capitalize does not."""
+    return text[:1].upper() + text[1:]
 
 
 def format_system(system: str, alpha: float | None, sweep: Mapping[str, float] | None = None) -> str:
@@ -39,7 +47,7 @@ def build_table_iv(results: Mapping[str, Any]) -> Table:
     Args:
       results: of an experiment, as `summary.summarise_experiment` returns them; also for the tables below.
     """
-    table = [["System", "Runs", *(f"{title} [%]" for title in SCORES.values()), "Event error rate"]]
+    table = [["System", "Runs", *(f"{capitalise(title)} [%]" for title in SCORES.values()), "Event error rate"]]
     for row in results["rows"]:
         cells = [format_mean(row.get(task, {}).get(name)) for task, name in SCORES]
         error_rate = format_mean(row.get("event", {}).get("error_rate"))
@@ -54,7 +62,8 @@ def build_table_iv(results: Mapping[str, Any]) -> Table:
 
 def build_interval_table(results: Mapping[str, Any]) -> Table:
     """Means with their two 95 % confidence intervals, over seeds and over recordings; a missing interval is an empty cell."""
-    titles = {score: f"{title} [%]" for score, title in SCORES.items()} | {("event", "error_rate"): "event error rate"}
+    titles = {score: f"{capitalise(title)} [%]" for score, title in SCORES.items()}
+    titles["event", "error_rate"] = "Event error rate"
     table = [["System", "Score", "Mean", "95 % over seeds", "95 % over recordings"]]
     for row in results["rows"]:
         system = format_system(row["system"], row["alpha"], row["sweep"])
@@ -91,7 +100,10 @@ def _list_floors(floors: Mapping[str, Any]) -> Table:
 
 
 def build_table_v(results: Mapping[str, Any]) -> Table:
-    """The mean F of events, percent: of the paper's selection if the data have all of it, otherwise of every event."""
+    """The mean F of events, percent: of the paper's selection if the data have all of it, otherwise of every event.
+
+    Each event is a column, or a row if there are more events than systems.
+    """
     selection = list(paper.TABLE_V["proposed"])
     has_selection = set(selection) <= set(results["events"])
     events = selection if has_selection else results["events"]
@@ -106,17 +118,25 @@ def build_table_v(results: Mapping[str, Any]) -> Table:
         for system, values in paper.TABLE_V.items():
             if any(row["system"] == system for row in results["rows"]):
                 table.append([f"Paper: {paper.TITLES[system]}", *(f"{values[event]:.2f}" for event in events)])
-    return table
+    return _transpose(table, "Event") if len(events) >= len(table) else table
+
+
+def _transpose(table: Table, corner: str) -> Table:
+    rows = [list(column) for column in zip(*table, strict=True)]
+    rows[0][0] = corner
+    return rows
 
 
 def build_table_i(results: Mapping[str, Any]) -> Table:
-    """Minutes for which each event is active in each scene, in both splits together; a dash for never."""
-    table = [["Scene", "Minutes", *results["events"]]]
+    """Minutes of audio in each scene, and for which each event is active there, in both splits together; a dash for never."""
     splits = results["data"].values()
-    for number, scene in enumerate(results["scenes"] or ["all"]):
-        minutes = sum(split["seconds"][number] for split in splits) / 60
-        active = [sum(split["active_seconds"][number][m] for split in splits) / 60 for m in range(len(results["events"]))]
-        table.append([scene, f"{minutes:.1f}", *(f"{value:.2f}" if value else "-" for value in active)])
+    minutes = sum(np.array(split["seconds"]) for split in splits) / 60  # [S]
+    active = sum(np.array(split["active_seconds"]) for split in splits) / 60  # [S, E]
+    named = [("All audio", minutes), *zip(results["events"], active.T, strict=True)]
+    table = [["Event", "All scenes", *(results["scenes"] if len(minutes) > 1 else ())]]
+    for name, values in named:
+        columns = [values.sum(), *(values if len(minutes) > 1 else ())]
+        table.append([name, *(f"{value:.2f}" if value else "-" for value in columns)])
     return table
 
 
@@ -126,20 +146,25 @@ def build_comparison_table(results: Mapping[str, Any]) -> Table:
     table = [["First", "Second", "Score", "Pairs", "Difference", "95 % interval", "95 % over recordings", *tests]]
     for entry in results["comparisons"]:
         difference = entry["difference"]
-        figures = (entry["p_t"], entry["p_holm"], entry["p_wilcoxon"], entry["effect_size"])
+        effect_size = "" if entry["effect_size"] is None else f"{entry['effect_size']:+.2f}"
         table.append(
             [
                 format_system(entry["first"], entry["alpha"], entry["sweep"]),
                 format_system(entry["second"], None),
-                SCORES[entry["task"], entry["score"]],
+                capitalise(SCORES[entry["task"], entry["score"]]),
                 str(difference["n"]),
                 f"{difference['mean']:+.2f}",
                 _format_interval(difference["interval"], "+"),
                 _format_interval(entry["recordings_interval"], "+"),
-                *("" if value is None else f"{value:.2g}" for value in figures),
+                *(_format_p(entry[key]) for key in ("p_t", "p_holm", "p_wilcoxon")),
+                effect_size,
             ]
         )
     return table
+
+
+def _format_p(p: float | None) -> str:
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def build_alpha_table(dependence: Mapping[str, Any]) -> Table:
@@ -160,20 +185,29 @@ def build_alpha_table(dependence: Mapping[str, Any]) -> Table:
         line[entry["task"], entry["score"]] = f"{entry['best_alpha']:g}"
         line = lines.setdefault(f"Proposed, alpha {entry['alpha']:g}, minus conventional at its best alpha", {})
         line[entry["task"], entry["score"]] = _format_comparison(entry)
-    return [["", *SCORES.values()], *([name, *(line.get(score, "") for score in SCORES)] for name, line in lines.items())]
+    return [
+        ["", *map(capitalise, SCORES.values())],
+        *([name, *(line.get(score, "") for score in SCORES)] for name, line in lines.items()),
+    ]
 
 
 def _format_comparison(entry: Mapping[str, Any]) -> str:
     """Formats a paired difference with its interval and p (Holm), as far as it has them."""
     difference = entry["difference"]
     interval = "" if difference["interval"] is None else " ({:+.2f} to {:+.2f})".format(*difference["interval"])
-    return f"{difference['mean']:+.2f}{interval}" + ("" if entry["p_holm"] is None else f", p {entry['p_holm']:.2g}")
+    return f"{difference['mean']:+.2f}{interval}" + ("" if entry["p_holm"] is None else f", p {_format_p(entry['p_holm'])}")
+
+
+def find_numbers(table: Table) -> list[bool]:
+    """Finds the columns of numbers: all but the first whose filled cells below the header all begin with a number."""
+    columns = zip(*table[1:], strict=True) if len(table) > 1 else ((),) * len(table[0])
+    return [place > 0 and all(re.match(r"(< |[-+])?\d|-?$", cell) for cell in column) for place, column in enumerate(columns)]
 
 
 def to_markdown(table: Table) -> str:
     """Formats a pipe table."""
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in table]
-    alignment = ["---", *["---:"] * (len(table[0]) - 1)]
+    alignment = ["---:" if is_number else "---" for is_number in find_numbers(table)]
     return "\n".join([lines[0], "|" + "|".join(alignment) + "|", *lines[1:]]) + "\n"
 
 
@@ -186,13 +220,13 @@ def to_csv(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """Formats a LaTeX tabular that needs no package."""
-    special = {"\\": r"\textbackslash{}", "±": r"$\pm$", **{sign: f"\\{sign}" for sign in "%_&#${}"}}
+    special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "<": "$<$", **{sign: f"\\{sign}" for sign in "%_&#${}"}}
 
     def format_row(row: Sequence[str]) -> str:
         return " & ".join("".join(special.get(sign, sign) for sign in cell) for cell in row) + r" \\"
 
     body = [r"\hline", format_row(table[0]), r"\hline", *map(format_row, table[1:]), r"\hline"]
-    columns = "l" + "r" * (len(table[0]) - 1)
+    columns = "".join("r" if is_number else "l" for is_number in find_numbers(table))
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"]) + "\n"
 
 

@@ -63,24 +63,23 @@ def build_tables(results: Mapping[str, Any]) -> dict[str, tables.Table]:
     return built
 
 
-def write_figure(draw: Callable[[], Figure], file: pathlib.Path, caption: str) -> str:
-    """Writes a figure as PNG and SVG, and returns it as HTML for light and dark screens.
+def write_figure(draw: Callable[..., Figure], file: pathlib.Path, caption: str) -> str:
+    """Writes a figure as PNG and SVG, and returns it as HTML for light and dark, wide and narrow screens.
 
     Args:
-      draw: draws the figure.
+      draw: draws the figure with `columns` of panels.
       file: path without a suffix.
       caption: text below the figure.
     """
-    with plot_style.theme("dark"):
-        dark = _to_svg(draw())
-    with plot_style.theme("light"):
-        figure = draw()
-        light = _to_svg(figure)
+    with plot_style.theme():
+        narrow = _to_svg(draw(columns=1))
+        figure = draw(columns=2)
+        wide = _to_svg(figure)
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=150, facecolor="white")
-    storage.atomic_write(file.with_suffix(".svg"), light)
+    storage.atomic_write(file.with_suffix(".svg"), wide)
     storage.atomic_write(file.with_suffix(".png"), png.getvalue())
-    return html_page.embed_figure(light, dark, caption)
+    return html_page.embed_figure(wide, narrow, caption)
 
 
 def _to_svg(figure: Figure) -> str:
@@ -105,7 +104,6 @@ def print_scores(results: Mapping[str, Any], console: rich.console.Console) -> N
             cells = [f"{floor[score]:.2f}" if task == score_task else "" for score_task, score in summary.SCORES]
             table.add_row(f"floor: {kind}", *cells)
     console.print(table)
-    for claim in html_page.format_claims(results["claims"]):
-        console.print(claim, highlight=False, soft_wrap=True)
-    if results["recordings_note"]:
-        console.print(results["recordings_note"], highlight=False, soft_wrap=True)
+    notes = (results["conditions"]["caveat"], results["recordings_note"])
+    for sentence in filter(None, (*html_page.format_claims(results["claims"]), *notes)):
+        console.print(sentence, highlight=False, soft_wrap=True)

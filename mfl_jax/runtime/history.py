@@ -1,5 +1,6 @@
-"""history.jsonl: one line per start of a run, with its code, versions, devices and data."""
+"""history.jsonl: one line per start of a run, with its time, code, versions, devices and data."""
 
+import datetime
 import importlib.metadata
 import json
 import os
@@ -55,6 +56,7 @@ def build_start_record(config, fingerprint: str, devices: list[jax.Device]) -> d
       devices: that compute it.
     """
     return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "config": workdir_config.to_plain_dict(config),
         "seed": config.seed,

@@ -21,6 +21,7 @@ import soundfile
 from mfl_jax.data.annotation import Event
 from mfl_jax.errors import InputError
 from mfl_jax.inference import display_data, page
+from mfl_jax.inference.postprocessing import Rule, detect_events, read_rules
 from mfl_jax.inference.prediction import DetectedEvent
 from support.predictions import DETECTED, MEL, REFERENCE, make_prediction, write_noise
 
@@ -176,7 +177,7 @@ addEventListener("load", async () => {
 </script>"""
 
 
-def browse(file, tmp_path, probe, *, width=1280):
+def browse(file, tmp_path, probe, *, width=1280, options=()):
     """Opens a page in a headless browser, in real time because sound needs it; returns the findings of the probe."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
@@ -192,7 +193,7 @@ def browse(file, tmp_path, probe, *, width=1280):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         process = subprocess.Popen(
             [
-                browser, "--headless", "--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required",
+                browser, *options, "--headless", "--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required",
                 f"--window-size={width},800", f"--user-data-dir={tmp_path / 'profile'}",
                 f"http://127.0.0.1:{server.server_port}/probed.html",
             ],
@@ -332,3 +333,109 @@ def test_pages_of_one_task(tmp_path, task):
     findings, _ = browse(tmp_path / "a.html", tmp_path, probe)
     expected = {"scenes": (0, ["Scenes", "calm", "busy"]), "events": (0.02, ["Events", "low"])}[task]
     assert (findings["now"], findings["rows"]) == (pytest.approx(expected[0], abs=0.005), expected[1])
+
+
+ADJUSTED_RULES = {
+    "high": Rule(median_s=0.1, threshold=0.62, low_threshold=0.4, max_gap_s=0.06, min_duration_s=0.06),
+    "low": Rule(threshold=0.345),
+}
+
+
+def make_scored_prediction(rules):
+    """A prediction with smooth random scores, and the events that the rules detect in them."""
+    rng = np.random.default_rng(3)
+    prediction = make_prediction(20.0)
+    noise = rng.standard_normal((len(prediction.frame_scores) + 6, 2))
+    smooth = sum(noise[shift : shift + len(prediction.frame_scores)] for shift in range(7)) / 7**0.5
+    prediction.frame_scores[:, :2] = 1 / (1 + np.exp(-2 * smooth))
+    prediction.frame_scores[:40, 1] = np.float32(0.7)  # exactly a threshold that the page offers
+    return dataclasses.replace(prediction, detected=detect(prediction, rules))
+
+
+def detect(prediction, rules):
+    return detect_events(prediction.frame_scores, prediction.events, rules, hop_s=prediction.hop_s, duration_s=20.0)
+
+
+@pytest.mark.ci_only
+def test_thresholds_of_the_page_and_its_rules_file(tmp_path):
+    """Sliders detect the events again at once. The saved file, read back, detects exactly the events that the page shows."""
+    prediction = make_scored_prediction(ADJUSTED_RULES)
+    page.write_page(prediction, write_noise(tmp_path / "a.wav", 20.0), MEL, tmp_path / "a.html", rules=ADJUSTED_RULES)
+    probe = """
+    let saved = null;
+    const create = URL.createObjectURL;
+    URL.createObjectURL = (blob) => { saved = blob; return create.call(URL, blob); };
+    const sliderOf = (label) => [...document.querySelectorAll("#sliders label")]
+      .find((candidate) => candidate.firstChild.textContent === label).querySelector("input");
+    const state = async () => {
+      document.getElementById("save").click();
+      const buttons = [...document.querySelectorAll("#lanes .detected")].map((button) => button.getAttribute("aria-label"));
+      return {file: await saved.text(), shown: shown.map(([row, ...rest]) => [data.events[row], ...rest]), buttons,
+        summary: document.getElementById("summary").textContent};
+    };
+    document.getElementById("thresholds").open = true;
+    findings.states = [await state()];
+    for (const [label, threshold] of [["high", 0.41], ["low", 0.7], ["high", 0.9], ["low", 0.01], ["high", 0.3], ["low", 1]]) {
+      const slider = sliderOf(label);
+      slider.value = data.adjustable.levels[data.scored.indexOf(data.events.indexOf(label))].indexOf(threshold);
+      slider.dispatchEvent(new Event("input", {bubbles: true}));
+      findings.states.push(await state());
+    }
+    document.getElementById("reset").click();
+    findings.states.push(await state());
+    findings.wide = document.documentElement.scrollWidth - innerWidth;
+    """
+    findings, _ = browse(tmp_path / "a.html", tmp_path, probe, width=390)
+    first, *_, last = findings["states"]
+    counts = set()
+    for number, state in enumerate(findings["states"]):
+        file = tmp_path / f"{number}.json"
+        file.write_text(state["file"])
+        rules = read_rules(file, prediction.events)
+        expected = detect(prediction, rules)
+        shown = sorted(state["shown"], key=lambda event: (event[1], event[0]))
+        assert [(label, onset, offset) for label, onset, offset, _ in shown] == [
+            (event.label, pytest.approx(event.onset_s), pytest.approx(event.offset_s)) for event in expected
+        ]
+        assert [event[3] for event in shown] == pytest.approx([event.confidence for event in expected], abs=0.006)
+        assert len(state["buttons"]) == len(expected) and f" {len(expected)} events detected." in state["summary"]
+        counts.add(len(expected))
+    assert first["file"] == last["file"] and len(counts) > 4
+    assert read_rules(tmp_path / "0.json", prediction.events) == {**ADJUSTED_RULES, "never": Rule()}
+    assert read_rules(tmp_path / "6.json", prediction.events)["high"] == dataclasses.replace(
+        ADJUSTED_RULES["high"], threshold=0.3, low_threshold=0.3
+    )
+    assert findings["wide"] <= 0
+
+
+def test_ranks_compare_like_the_scores():
+    """A rank of at least k means a score of at least level k, also for scores next to a level."""
+    prediction = make_prediction(1.0)
+    levels = np.float32([0.3, 0.345, 0.5, 1.0])
+    near = np.concatenate([np.nextafter(levels, np.float32(0)), levels, np.nextafter(levels, np.float32(2))]).clip(0, 1)
+    prediction.frame_scores[: len(near), 0] = near
+    adjustable = page._build_adjustable(prediction, [0], {"high": ADJUSTED_RULES["low"]})
+    ranks = np.frombuffer(base64.b64decode(adjustable["ranks"]), np.uint8)
+    (offered,) = adjustable["levels"]
+    assert 0.345 in offered and len(offered) == 101
+    for place, level in enumerate(offered):
+        np.testing.assert_array_equal(ranks >= place + 1, prediction.frame_scores[:, 0] >= np.float32(level))
+
+
+def test_scores_of_long_recordings_are_left_out(pages, monkeypatch):
+    assert read_data(pages / "short.html")["adjustable"]["rules"]["never"]["threshold"] == 0.5
+    monkeypatch.setattr(page, "MAX_ADJUSTABLE_SCORES", 49)
+    assert page._build_adjustable(make_prediction(1.0), [0], {}) is None
+    assert page._build_adjustable(make_prediction(1.0, events=()), [], {}) is None
+
+
+@pytest.mark.ci_only
+def test_hints_suit_the_screen(pages, tmp_path):
+    """A screen that is touched gets hints for touch, others get those for a keyboard."""
+    probe = """
+    const isShown = (selector) => document.querySelector(selector).offsetHeight > 0;
+    findings.shown = [isShown("p.touch"), isShown("p.keyboard"), isShown("#keys")];
+    """
+    touch = "--blink-settings=primaryPointerType=2,availablePointerTypes=2,primaryHoverType=1,availableHoverTypes=1"
+    assert browse(pages / "short.html", tmp_path, probe, options=(touch,))[0]["shown"] == [True, False, False]
+    assert browse(pages / "short.html", tmp_path, probe)[0]["shown"] == [False, True, True]

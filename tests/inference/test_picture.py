@@ -11,6 +11,7 @@ from mfl_jax import plot_style
 from mfl_jax.data.annotation import Event
 from mfl_jax.errors import InputError
 from mfl_jax.inference import display_data, picture
+from mfl_jax.inference.postprocessing import Rule
 from mfl_jax.inference.prediction import DetectedEvent
 from support.predictions import DETECTED, MEL, REFERENCE, make_prediction, write_noise
 
@@ -20,7 +21,7 @@ def draw_panels(prediction, tmp_path, *, level=0.1, **settings):
     audio_file = write_noise(tmp_path / "a.wav", prediction.duration_s, level)
     log_mel = display_data.read_spectrogram(prediction, audio_file, MEL, picture.COLUMNS)
     scores, scenes = (reduce(prediction, picture.COLUMNS) for reduce in (display_data.reduce_scores, display_data.average_scenes))
-    with plot_style.theme("light"):
+    with plot_style.theme():
         figure = picture.draw_figure(prediction, log_mel, scores, scenes, MEL, **settings)
     return {ax.get_label(): ax for ax in figure.axes}, log_mel
 
@@ -134,3 +135,34 @@ def test_missing_folder_is_refused(tmp_path):
     write_noise(tmp_path / "a.wav")
     with pytest.raises(InputError, match=r"none/a\.png: can't be written \(No such file or directory\)"):
         picture.write_picture(make_prediction(), tmp_path / "a.wav", MEL, tmp_path / "none" / "a.png")
+
+
+def test_scores_at_the_threshold_are_outlined(tmp_path):
+    """Of two events of 0.8 and 0.6, the threshold 0.7 outlines the first; another event has its own threshold."""
+    prediction = make_prediction(detected=DETECTED)
+    prediction.frame_scores[50:60, 1] = 0.3
+    panels, _ = draw_panels(prediction, tmp_path, rules={"high": Rule(threshold=0.7), "low": Rule(threshold=0.25)})
+    assert "outlined where they reach the threshold of the event, 0.25 to 0.7" in panels["scores"].get_title(loc="left")
+    outlined = {
+        collection.get_gid(): [path.vertices[:, 0] for path in collection.get_paths()]
+        for collection in panels["scores"].collections
+    }
+    assert {name: [(x.min(), x.max()) for x in paths] for name, paths in outlined.items()} == {
+        "threshold 0": [(pytest.approx(0.4), pytest.approx(0.9))], "threshold 1": [(pytest.approx(1.0), pytest.approx(1.2))],
+    }  # fmt: skip
+    panels, _ = draw_panels(make_prediction(detected=DETECTED), tmp_path)
+    assert "outlined where they reach the threshold of 0.5 (" in panels["scores"].get_title(loc="left")
+
+
+def test_lines_of_the_time_axis_run_through_all_panels(tmp_path):
+    panels, _ = draw_panels(make_prediction(detected=DETECTED), tmp_path)
+    places = [[line.get_xdata()[0] for line in ax.get_xgridlines() if line.get_visible()] for ax in panels.values()]
+    assert len(places) == 4 and len(places[0]) > 4 and all(other == places[0] for other in places)
+
+
+def test_title_of_the_scenes_names_the_runner_up(tmp_path):
+    panels, _ = draw_panels(make_prediction(), tmp_path)
+    assert panels["scenes"].get_title(loc="left") == "Scenes: calm (0.75), then busy (0.25)"
+    alone = make_prediction(scenes=("calm",), scene=np.ones(1), window_scenes=np.ones((3, 1), np.float32))
+    panels, _ = draw_panels(alone, tmp_path)
+    assert panels["scenes"].get_title(loc="left") == "Scenes: calm (1.00)"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mfl_jax.reporting import figure_choice, summary
+from mfl_jax.reporting import figure_choice, figures, summary
 
 
 def choose(home):
@@ -58,3 +58,36 @@ def test_scores_against_alpha_show_systems_without_it_as_lines(homes):
 def test_curves_are_named_by_their_variant(homes, name, labels):
     _, chosen = choose(homes[name])
     assert labels <= set(read_lines(chosen["learning_curves"].draw().axes[0]))
+
+
+def test_a_figure_of_one_column_fits_a_phone(homes):
+    """All panels are below each other, and letters of 10 points are at least 10 px high on a screen of 390 px."""
+    _, chosen = choose(homes["table4"])
+    for name, figure in chosen.items():
+        narrow = figure.draw(columns=1)
+        assert narrow.get_figwidth() == figures.PANEL_IN
+        if name != "event_scores":
+            assert {ax.get_subplotspec().colspan.stop for ax in narrow.axes} == {1}
+    shrinks_to = min(1, 358 / (96 * figures.PANEL_IN))
+    assert 10 * 96 / 72 * shrinks_to > 10
+
+
+def test_legends_take_one_line_where_that_fits(homes):
+    _, chosen = choose(homes["table4"])
+    figure = chosen["learning_curves"].draw(columns=2)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert len(legend.get_texts()) == 4 and len({round(text.get_window_extent().y0) for text in legend.get_texts()}) <= 2
+    assert box.height < 0.4 * figure.dpi and box.width <= figure.bbox.width
+
+
+def test_ticks_of_a_logarithmic_loss_are_plain_numbers():
+    record = {"train": {"loss": 1.0, "scene": {"loss": 2.0, "micro_f": 1.0}}}
+    last = {"train": {"loss": 1.0, "scene": {"loss": 0.06, "micro_f": 1.0}}}
+    figure = figures.draw_learning_curves({"proposed": [[record, last]]})
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    low, high = ax.get_ylim()
+    shown = [label.get_text() for label in ax.get_yticklabels(which="both") if low <= label.get_position()[1] <= high]
+    assert shown == ["0.1", "0.2", "0.5", "1", "2"]

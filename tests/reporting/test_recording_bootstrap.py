@@ -182,4 +182,4 @@ def test_the_table_of_intervals_shows_both(homes):
     assert len(rows) == 2 + 3 + 5 + 5
     score = results["rows"][0]["scene"]["micro_f"]
     (seeds, recordings) = (f"{low:.2f} to {high:.2f}" for low, high in (score["interval"], score["recordings_interval"]))
-    assert rows[0][1:] == ["scene micro F [%]", f"{score['mean']:.2f}", seeds, recordings]
+    assert rows[0][1:] == ["Scene micro F [%]", f"{score['mean']:.2f}", seeds, recordings]

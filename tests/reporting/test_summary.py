@@ -70,8 +70,12 @@ def compare(*differences):
 
 def test_claim_is_judged_score_by_score():
     text = summary.judge_claim(compare([2.0, 2.1, 1.9], [-2.0, -2.1, -1.9], [1.0, -1.0, 0.1], [3.0, 3.1, 3.2]))
-    assert "it holds for scene micro F, event macro F" in text
-    assert "does not hold for scene macro F" in text and "too little evidence for event micro F" in text
+    assert text == (
+        "The paper claims that the proposed system beats the conventional one in all 4 scores. In this experiment it is better "
+        "in scene micro F and event macro F. In this experiment it is worse in scene macro F, which contradicts the claim. "
+        "There is too little evidence to decide on event micro F. "
+        "(Paired t-tests over 3 seeds, p corrected for 4 scores by Holm's method; level 5 %.)"
+    )
     assert "was not tested" in summary.judge_claim([])
 
 
@@ -81,7 +85,7 @@ def test_the_claim_is_corrected_for_the_number_of_scores():
     assert 0.02 < entries[0]["p_t"] < 0.05 < entries[0]["p_holm"] == pytest.approx(4 * entries[0]["p_t"])
     assert "is better" in entries[0]["verdict"]
     text = summary.judge_claim(entries)
-    assert "holds" not in text and "corrected for 4 scores by Holm's method" in text
+    assert "too little evidence to decide on all 4 scores" in text and "corrected for 4 scores by Holm's method" in text
 
 
 def test_one_row_per_alpha(homes):

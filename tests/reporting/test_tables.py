@@ -5,21 +5,46 @@ import io
 
 import pytest
 
-from mfl_jax.reporting import summary, tables
+from mfl_jax.reporting import html_page, summary, tables
 
 
 def test_table_one_counts_the_data(homes):
     results = summary.summarise_experiment(homes["table4"])
     header, *rows = tables.build_table_i(results)
-    assert header == ["Scene", "Minutes", "high", "low"]
-    total = sum(sum(split["seconds"]) for split in results["data"].values()) / 60
-    assert sum(float(row[1]) for row in rows) == pytest.approx(total, abs=0.1)
+    assert header == ["Event", "All scenes", *results["scenes"]]
+    assert [row[0] for row in rows] == ["All audio", "high", "low"]
+    splits = list(results["data"].values())
+    total = sum(sum(split["seconds"]) for split in splits) / 60
+    assert float(rows[0][1]) == pytest.approx(total, abs=0.005)
+    low_in_second_scene = sum(split["active_seconds"][1][1] for split in splits) / 60
+    assert rows[2][3] == (f"{low_in_second_scene:.2f}" if low_in_second_scene else "-")
+
+
+def test_events_of_table_five_are_rows_if_they_are_more_than_the_systems():
+    row = {"system": "proposed", "alpha": None, "sweep": None, "event": {"class_f": [1.0, 22.5, 0.0]}}
+    results = {"rows": [row], "events": ["a", "b", "c"]}
+    assert tables.build_table_v(results) == [["Event", "Proposed (multi-focal)"], ["a", "1.00"], ["b", "22.50"], ["c", "0.00"]]
+    results["rows"] = [row] * 4
+    assert tables.build_table_v(results)[0] == ["System", "a", "b", "c"]
+
+
+def test_columns_of_text_are_aligned_left_and_numbers_right():
+    table = [
+        ["System", "Score", "Mean", "p", "Interval"],
+        ["10 dB", "F", "1.5 ± 2", "< 0.001", "-1 to +2"],
+        ["b", "G", "", "0.3", "-"],
+    ]
+    assert tables.find_numbers(table) == [False, False, True, True, True]
+    assert tables.to_markdown(table).splitlines()[1] == "|---|---|---:|---:|---:|"
+    assert r"\begin{tabular}{llrrr}" in tables.to_latex(table) and "$<$ 0.001" in tables.to_latex(table)
+    page = html_page.build_html_table(table)
+    assert "<td>10 dB</td><td>F</td><td class='number'>1.5 ± 2</td>" in page and "<th>Score</th><th class='number'>Mean" in page
 
 
 def test_tables_in_three_formats(homes):
     results = summary.summarise_experiment(homes["table4"])
     table = tables.build_table_iv(results)
-    assert table[0][2] == "scene micro F [%]" and len({len(row) for row in table}) == 1
+    assert table[0][2] == "Scene micro F [%]" and len({len(row) for row in table}) == 1
     assert [row[0] for row in table if row[0].startswith("Floor")] and [row for row in table if row[0].startswith("Paper")]
     assert list(csv.reader(io.StringIO(tables.to_csv(table), newline=""))) == table
     markdown = tables.to_markdown(table).splitlines()

@@ -32,7 +32,7 @@ def test_runs_logged_without_loss_multipliers_show_the_mean_factors(homes):
     results, records = summary.summarise_experiment(homes["table4"]), figure_choice.read_records(homes["table4"])
     chosen = figure_choice.choose_figures(results, records)["focal_weights"]
     assert chosen.caption.startswith("Loss multiplier: ") and {ax.get_ylabel() for ax in chosen.draw().axes} == {
-        "loss multiplier"
+        "Loss multiplier"
     }
     del records["proposed", None, ()][1][0]["train"]["event"]["loss_multiplier_active"]
     chosen = figure_choice.choose_figures(results, records)["focal_weights"]
@@ -40,7 +40,7 @@ def test_runs_logged_without_loss_multipliers_show_the_mean_factors(homes):
         "Mean focal factor, each clip or frame counted equally. Some epochs were logged by a version "
     )
     (ax, *_) = chosen.draw().axes
-    assert ax.get_ylabel() == "mean focal factor"
+    assert ax.get_ylabel() == "Mean focal factor"
     runs = [[record["train"]["event"]["focal_weight_active"] for record in run] for run in records["proposed", None, ()]]
     active = next(line for line in ax.lines if line.get_label() == "active frames")
     assert list(active.get_ydata()) == pytest.approx([sum(epoch) / len(runs) for epoch in zip(*runs, strict=True)])
@@ -107,3 +107,11 @@ def test_command_writes_the_report_again(homes, tmp_path, capsys):
 def test_command_refuses_other_folders(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 2
     assert "not the work directory of an experiment" in capsys.readouterr().err
+
+
+def test_the_page_shows_verdict_caveat_and_conditions_together(reports):
+    page = (reports["table4"] / "report.html").read_text()
+    top = page[: page.index("<h2>Scores")]
+    assert "The paper claims that" in top and "The conditions are not the paper&#x27;s: " in top
+    assert "<dt>epochs</dt><dd>2 (default 300)</dd>" in top and "<dt>Commit</dt>" in top
+    assert "<dt>proposed</dt><dd>eta 0.5, gamma 1, zeta 0.0625</dd>" in top

@@ -1,5 +1,6 @@
 """The record of a run's starts."""
 
+import datetime
 import json
 import subprocess
 
@@ -36,4 +37,5 @@ def test_each_start_appends_a_line(tmp_path):
     first, second = (json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines())
     assert first["seed"] == 7 and first["fingerprint"] == "abc" and first["config"]["channels"] == 4
     assert first["versions"]["jax"] == jax.__version__ and first["devices"] == 8 and first["hosts"] == 1
+    assert datetime.datetime.fromisoformat(first["started"]).utcoffset() == datetime.timedelta(0)
     assert second == {**first, "from_step": 5}
