@@ -1,6 +1,8 @@
 """Compares two label lists, whatever program or person wrote them.
 
 python -m mfl_jax.evaluate REFERENCE ESTIMATED
+
+A trained run is scored by `python -m mfl_jax.main --mode=evaluate`, which `mfl-jax evaluate --config=NAME` starts too.
 """
 
 import json

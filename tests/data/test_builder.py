@@ -321,8 +321,8 @@ def test_scenes_in_one_split_alone_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "tasks", "message"),
     [
-        (("calm", ""), ("scene", "event"), "no events, but config.tasks has 'event'; configs/cnn_asc.py trains without events"),
-        (("", "low"), ("scene", "event"), "no scenes, but config.tasks has 'scene'; configs/cnn_bigru_sed.py trains without"),
+        (("calm", ""), ("scene", "event"), "no events, but config.tasks has 'event'; --config=cnn_asc trains without events"),
+        (("", "low"), ("scene", "event"), "no scenes, but config.tasks has 'scene'; --config=cnn_bigru_sed trains without"),
         (("", "low"), ("scene",), "no scenes"),
     ],
 )
