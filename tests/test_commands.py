@@ -22,6 +22,8 @@ def call(monkeypatch, capsys):
 
     def call(*arguments, run=program.main):
         monkeypatch.setattr(sys, "argv", ["mfl-jax", *arguments])
+        for name in MODULES:
+            monkeypatch.delitem(sys.modules, f"mfl_jax.{name}", raising=False)  # else runpy warns
         with pytest.raises(SystemExit) as end:
             run()
         for name in set(flags.FLAGS) - before:
@@ -74,20 +76,20 @@ def test_config_help_lists_the_fields_of_the_config(call):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--config=proposed", "--config.alfa=1"], "no config field 'alfa' (did you mean alpha?); --config_help lists the fields"),
+        (["train", "--config=proposed", "--config.alfa=1"], "no config field 'alfa' (did you mean alpha?); --config_help lists them"),
         (["train", "--config=proposed:fast"], "only `quick` may follow the colon of a config, not 'fast'"),
         (["train", "--confg=proposed"], "no flag --confg (did you mean --config?); --help lists the flags"),
         (["train", "--config=proposed", "--alpha=1"], "no flag --alpha (did you mean --config.alpha?); --help lists the flags"),
         (["train", "--config=proposed", "--config.alpha=much"], "--config.alpha=much: could not convert string to float: 'much'"),
         (["train", "--config=proposed", "stray"], "unexpected: stray; flags start with --, as in --config=proposed"),
         (["train"], "--config=NAME is missing, e.g. --config=proposed:quick or --config=configs/proposed.py:quick"),
-        (["train", "--config=proposed", "--mode=tune"], "mfl-jax train takes no --mode; the modes are commands of their own, as in mfl-jax tune"),
+        (["train", "--mode=tune"], "mfl-jax train takes no --mode; the modes are commands of their own, as in mfl-jax tune"),
         (["predict", "--chekpoint=x"], "no flag --chekpoint (did you mean --checkpoint?); --help lists the flags"),
         (["predict", "--overlap=half"], "--overlap=half: could not convert string to float: 'half'"),
         (["report"], "expected the work directory of one experiment, e.g. runs/table4, not 0 arguments"),
-        (["experment"], f"no command 'experment' (did you mean experiment?); the commands are {', '.join(program.COMMANDS)}"),
+        (["tran"], f"no command 'tran' (did you mean train?); the commands are {', '.join(program.COMMANDS)}"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_line(arguments, message, call):
     assert call(*arguments) == (2, "", f"error: {message}\n")
 
@@ -127,7 +129,8 @@ def test_windows_is_refused_in_one_line(call, monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     status, _, errors = call("predict", "--checkpoint=x", "a.wav")
     assert (
-        status == 2 and errors.startswith("error: mfl_jax runs on Linux and macOS, not on Windows;") and errors.count("\n") == 1
+        status == 2 and errors.startswith("error: mfl_jax runs on Linux and macOS, not on Windows;")
+    assert errors.count("\n") == 1
     )
     with pytest.raises(mfl_jax.errors.InputError, match="Linux and macOS"):
         mfl_jax.load("x")

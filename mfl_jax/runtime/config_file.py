@@ -111,4 +111,4 @@ def check_overrides(config: ConfigDict, arguments: Iterable[str]) -> None:
     for argument in arguments:
         match = OVERRIDE.match(argument)
         if match and "[" not in match[1] and match[1] not in known:
-            raise InputError(f"no config field {match[1]!r}{suggest(match[1], known)}; --config_help lists the fields")
+            raise InputError(f"no config field {match[1]!r}{suggest(match[1], known)}; --config_help lists them")

@@ -1,5 +1,8 @@
 """The flag --config: names and files of configs, and one line per mistake."""
 
+import re
+import sys
+
 import pytest
 
 from mfl_jax.errors import InputError
@@ -43,8 +46,8 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
 )
 def test_a_wrong_config_is_one_line(text, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [path for path in __import__("sys").path if path not in ("", ".", str(ROOT))])
-    monkeypatch.delitem(__import__("sys").modules, "configs", raising=False)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", ".", str(ROOT))])
+    monkeypatch.delitem(sys.modules, "configs", raising=False)
     for name, content in {
         "plain": "def get_config():\n    return {}\n",
         "empty": "x = 1\n",
@@ -55,13 +58,13 @@ def test_a_wrong_config_is_one_line(text, message, tmp_path, monkeypatch):
         (tmp_path / f"{name}.py").write_text(content)
     with pytest.raises(InputError) as refusal:
         config_file.load_config(text)
-    assert __import__("re").fullmatch(message, str(refusal.value)), refusal.value
+    assert re.fullmatch(message, str(refusal.value)), refusal.value
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--config.alfa=1", r"no config field 'alfa' \(did you mean alpha\?\); --config_help lists the fields"),
+        ("--config.alfa=1", r"no config field 'alfa' \(did you mean alpha\?\); --config_help lists them"),
         ("-config.alfa", "no config field 'alfa'"),
         ("--noconfig.mask_paddin", r"'mask_paddin' \(did you mean mask_padding\?\)"),
         ("--config.sample_rate=8000", r"'sample_rate' \(did you mean audio\.sample_rate_hz\?\)"),
