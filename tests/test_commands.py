@@ -76,7 +76,7 @@ def test_config_help_lists_the_fields_of_the_config(call):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--config=proposed", "--config.alfa=1"], "no config field 'alfa' (did you mean alpha?); --config_help lists them"),
+        (["train", "--config=proposed", "--config.eto=1"], "no config field 'eto' (did you mean eta?); --config_help lists them"),
         (["train", "--config=proposed:fast"], "only `quick` may follow the colon of a config, not 'fast'"),
         (["train", "--confg=proposed"], "no flag --confg (did you mean --config?); --help lists the flags"),
         (["train", "--config=proposed", "--alpha=1"], "no flag --alpha (did you mean --config.alpha?); --help lists the flags"),
@@ -128,10 +128,8 @@ def test_windows_is_refused_in_one_line(call, monkeypatch):
 
     monkeypatch.setattr(sys, "platform", "win32")
     status, _, errors = call("predict", "--checkpoint=x", "a.wav")
-    assert (
-        status == 2 and errors.startswith("error: mfl_jax runs on Linux and macOS, not on Windows;")
+    assert status == 2 and errors.startswith("error: mfl_jax runs on Linux and macOS, not on Windows;")
     assert errors.count("\n") == 1
-    )
     with pytest.raises(mfl_jax.errors.InputError, match="Linux and macOS"):
         mfl_jax.load("x")
 
