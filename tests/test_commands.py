@@ -11,6 +11,7 @@ from absl import flags
 from mfl_jax import __main__ as program
 from mfl_jax.runtime import installation
 from mfl_jax.version import __version__
+from support import ROOT
 
 MODULES = ("main", "experiment", "evaluate", "predict", "report", "export")
 
@@ -59,6 +60,24 @@ def test_help_fits_80_columns_and_names_every_flag(name, call):
 def test_help_names_all_modes(call):
     _, text, _ = call("--help", run=run_module("main"))
     assert "--mode=train|evaluate|tune|prepare\n" in text and "only prepares the data" in " ".join(text.split())
+
+
+def test_flags_are_grouped(call):
+    headings = {
+        "predict": ["Flags:", "Output:", "Help:"],
+        "evaluate": ["Flags:", "Tolerances:", "Help:"],
+        "main": ["Flags:", "Several hosts:", "Help:"],
+    }
+    for name, expected in headings.items():
+        _, text, _ = call("--help", run=run_module(name))
+        assert [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")] == expected
+    assert (
+        (text := call("--help", run=run_module("predict"))[1]).index("Output:") < text.index("--out=") < text.index("--[no]page")
+    )
+
+
+def test_the_citation_has_the_version():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -13,6 +13,13 @@ HELP = {"--help": "Prints this text.", "--version": "Prints the version."}
 CONFIG_HELP = {"--config_help": "Lists the fields of the config: value, unit and meaning."}
 GROUPS = {"mfl_jax.runtime.hosts": "Several hosts"}
 """Module that defines flags -> heading. The flags of the command itself come first."""
+_headings: dict[str, str] = {}
+"""Name of a flag -> heading, where `group` set one."""
+
+
+def group(heading: str, *names: str) -> None:
+    """Puts flags under a heading of their own in the help text."""
+    _headings.update(dict.fromkeys(names, heading))
 
 
 def format_help(description: str) -> str:
@@ -38,7 +45,8 @@ def group_flags() -> dict[str, list[flags.Flag]]:
     groups: dict[str, list[flags.Flag]] = {"Flags": []}
     for module, members in flags.FLAGS.flags_by_module_dict().items():
         if module == sys.argv[0] or module.startswith("mfl_jax."):
-            groups.setdefault(GROUPS.get(module, "Flags"), []).extend(members)
+            for flag in members:
+                groups.setdefault(_headings.get(flag.name) or GROUPS.get(module, "Flags"), []).append(flag)
     return {heading: members for heading, members in groups.items() if members}
 
 
