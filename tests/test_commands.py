@@ -9,7 +9,7 @@ import pytest
 from absl import flags
 
 from mfl_jax import __main__ as program
-from mfl_jax.runtime import installation
+from mfl_jax.runtime import command_help, installation
 from mfl_jax.version import __version__
 from support import ROOT
 
@@ -23,6 +23,7 @@ def call(monkeypatch, capsys):
 
     def call(*arguments, run=program.main):
         monkeypatch.setattr(sys, "argv", ["mfl-jax", *arguments])
+        monkeypatch.setattr(command_help, "_headings", {})  # those of the commands before
         for name in MODULES:
             monkeypatch.delitem(sys.modules, f"mfl_jax.{name}", raising=False)  # else runpy warns
         with pytest.raises(SystemExit) as end:
