@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from configs import proposed
+from mfl_jax.configs import proposed
 from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError

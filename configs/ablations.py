@@ -5,7 +5,7 @@ python -m mfl_jax.experiment --config=configs/ablations.py --config.manual_dir=D
 proposed_eta1 is the proposed system with eta 1.0: the paper's conditions and tables name 0.5, its running text names 1.0 once.
 """
 
-from configs import conventional_mtl, default, proposed
+from mfl_jax.configs import conventional_mtl, default, proposed
 
 
 def get_config(arg=""):

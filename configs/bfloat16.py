@@ -4,7 +4,7 @@ python -m mfl_jax.experiment --config=configs/bfloat16.py --config.manual_dir=DI
 python -m mfl_jax.experiment --config=configs/bfloat16.py:quick --workdir=runs/bfloat16_quick     # an hour on two cores
 """
 
-from configs import default, proposed
+from mfl_jax.configs import default, proposed
 
 
 def get_config(arg=""):

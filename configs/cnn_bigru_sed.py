@@ -3,7 +3,7 @@
 python -m mfl_jax.main --config=configs/cnn_bigru_sed.py --config.manual_dir=DIR
 """
 
-from configs import default
+from mfl_jax.configs import default
 
 
 def get_config(arg=""):

@@ -1,4 +1,4 @@
-"""Every field of a config, with its unit and the reason for its value.
+"""Every field of a config, with its [unit] and the reason for its value. `--config_help` prints these comments.
 
 The four systems of the paper change a few of these fields: proposed.py, conventional_mtl.py, cnn_asc.py, cnn_bigru_sed.py. Any
 field can be set on the command line: `--config.alpha=0.01 --config.dataset=soundscapes/full`.
@@ -22,17 +22,17 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.min_clip_share = 0.1
     # Spectrograms of annotated_audio; the other builders set their own. See MelConfig in mfl_jax/data/mel_spectrogram.py.
     config.audio = ml_collections.ConfigDict()
-    config.audio.clip_s = 10.0  # seconds
-    config.audio.sample_rate_hz = 44_100
-    config.audio.window_samples = 1764  # 40 ms
-    config.audio.hop_samples = 882  # 20 ms
-    config.audio.fft_samples = 2048
-    config.audio.mel_bins = 64
-    config.audio.low_hz = 0.0
-    config.audio.high_hz = 22_050.0
+    config.audio.clip_s = 10.0  # [s] length of a clip
+    config.audio.sample_rate_hz = 44_100  # [Hz] recordings are resampled to it
+    config.audio.window_samples = 1764  # [samples] 40 ms
+    config.audio.hop_samples = 882  # [samples] 20 ms, the length of a frame
+    config.audio.fft_samples = 2048  # [samples] at least the window
+    config.audio.mel_bins = 64  # number of mel bands
+    config.audio.low_hz = 0.0  # [Hz] lower edge of the lowest mel band
+    config.audio.high_hz = 22_050.0  # [Hz] upper edge of the highest mel band
 
     # Network (Table II).
-    config.tasks = ("scene", "event")
+    config.tasks = ("scene", "event")  # or one of them
     config.channels = 128  # of the shared convolutions; twice as many in the scene head
     config.hidden = 32  # GRU units per direction, and units of the dense layers
     config.slope = 0.01  # of the leaky ReLU below zero; not given in the paper
@@ -59,16 +59,16 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # Strengths of augmentations, by name: see mfl_jax/training/augmentations.py and docs/extend.md.
     config.augmentations = ml_collections.ConfigDict()
     config.optimiser = "radam"  # see mfl_jax/training/optimiser.py
-    config.learning_rate = 2e-4
-    config.batch_size = 64  # clips, summed over all devices
-    config.epochs = 300
+    config.learning_rate = 2e-4  # of the optimiser
+    config.batch_size = 64  # [clips] summed over all devices
+    config.epochs = 300  # passes over the training clips
     config.seed = 0  # of the initial parameters, the clip order and everything random in a step
     config.threshold = 0.5  # an event is detected at this probability or above (Table III)
     config.matmul_precision = "default"  # or high, highest; by default TPUs and newer GPUs round float32 products
     config.compute = "float32"  # type of convolutions and activations; or bfloat16, faster on TPUs and GPUs
     config.accelerator = "auto"  # cpu, gpu or tpu; auto: the fastest, refusing a CPU if JAX was installed for an accelerator
     config.devices = 0  # number of this machine's devices to use; 0: all; must be 0 with several hosts
-    config.keep_every = 0  # epochs; also keep the checkpoint of every so many; 0: only the last and the best
+    config.keep_every = 0  # [epochs] also keep the checkpoint of every so many; 0: only the last and the best
 
     # Evaluation and tuning. The paper scores frames; other scores are reported as well.
     config.scores = "frame"  # comma-separated: frame, segment, event, psds; with sed_scores_eval and sed_eval (extra `eval`)

@@ -6,7 +6,7 @@ python -m mfl_jax.experiment --config=configs/figure2.py --config.manual_dir=DIR
 python -m mfl_jax.experiment --config=configs/figure2.py:quick --workdir=runs/figure2_quick       # minutes on two cores
 """
 
-from configs import cnn_asc, cnn_bigru_sed, conventional_mtl, default, proposed
+from mfl_jax.configs import cnn_asc, cnn_bigru_sed, conventional_mtl, default, proposed
 
 
 def get_config(arg=""):

@@ -4,7 +4,7 @@ python -m mfl_jax.main --config=configs/proposed.py --config.manual_dir=DIR     
 launch/local.sh --config=configs/proposed.py:quick                             # minutes on two cores
 """
 
-from configs import default
+from mfl_jax.configs import default
 
 
 def get_config(arg=""):

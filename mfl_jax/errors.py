@@ -1,10 +1,13 @@
 """Errors and warnings for the user: one line each, without a traceback."""
 
-import sys
-from collections.abc import Sequence
+import difflib
+import logging
+from collections.abc import Iterable, Sequence
 
 LISTED = 10
 """Names in a message at most."""
+LOGGER = logging.getLogger("mfl_jax")
+"""Receives the warnings. The commands print them as `warning: ...` on standard error."""
 
 
 class InputError(Exception):
@@ -21,6 +24,16 @@ def join_first(items: Sequence[str], separator: str = ", ") -> str:
     return separator.join(items[:LISTED]) + (f"{separator}and {more} more" if more > 0 else "")
 
 
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Returns ` (did you mean NAME?)` with the most similar known name, or nothing if none is similar.
+
+    A name with dots is also found by its last part.
+    """
+    places = {part: full for full in sorted(known) for part in (full.rpartition(".")[2], full)}
+    similar = difflib.get_close_matches(name, places, 1)
+    return f" (did you mean {places[similar[0]]}?)" if similar else ""
+
+
 def warn(message: str) -> None:
-    """Prints a warning in one line on standard error: something the user should know but need not fix."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    """Warns of something the user should know but need not fix, in one line, through the logger `mfl_jax`."""
+    LOGGER.warning("%s", message)

@@ -1,6 +1,8 @@
 """Compares two label lists, whatever program or person wrote them.
 
 python -m mfl_jax.evaluate REFERENCE ESTIMATED
+
+A trained run is scored by `python -m mfl_jax.main --mode=evaluate`, which `mfl-jax evaluate --config=NAME` starts too.
 """
 
 import json
@@ -10,13 +12,14 @@ import rich.console
 from absl import flags
 
 from mfl_jax.errors import InputError
-from mfl_jax.runtime import commandline, storage
+from mfl_jax.runtime import command_help, commandline, storage
 
 TOLERANCES = ("segment_s", "onset_collar_s", "offset_collar_s", "offset_share")
 
 
 def define_flags() -> None:
     """Defines the flags of the command."""
+    command_help.group("Tolerances", *TOLERANCES)
     flags.DEFINE_string("out", None, "JSON file to write the scores to.")
     flags.DEFINE_list("labels", None, "Events to score; all events of the reference by default.")
     flags.DEFINE_float("segment_s", 1.0, "Length of a segment in seconds.")

@@ -1,6 +1,6 @@
 """Trains the runs of an experiment, systems x seeds x alphas, in one program and reports on them.
 
-python -m mfl_jax.experiment --config=configs/table4.py [--config.FIELD=VALUE ...] [--workdir=DIR]
+python -m mfl_jax.experiment --config=table4 [--config.FIELD=VALUE ...] [--workdir=DIR]
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import rich.console
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from mfl_jax.errors import InputError
-from mfl_jax.runtime import commandline, hosts
+from mfl_jax.runtime import commandline, config_file, hosts
 
 if TYPE_CHECKING:
     import jax
@@ -108,7 +108,7 @@ def _print_plan(
 
 def _run_command(config: ConfigDict, workdir: pathlib.Path) -> int:
     if "systems" not in config:
-        raise InputError("this config does not describe an experiment; use configs/table4.py, or python -m mfl_jax.main")
+        raise InputError("this config does not describe an experiment; use --config=table4, or python -m mfl_jax.main")
     if run(config, workdir):
         return 0
     hosts.exit_without_waiting(STOPPED)  # the other hosts train their own runs and do not know
@@ -118,7 +118,7 @@ def _run_command(config: ConfigDict, workdir: pathlib.Path) -> int:
 def define_flags() -> commandline.Flags:
     """Defines the flags of the command."""
     return commandline.Flags(
-        config_flags.DEFINE_config_file("config", None, "A file of configs/, e.g. configs/table4.py or configs/table4.py:quick."),
+        config_file.define_flag("Name or file of a config, e.g. table4, table4:quick or configs/table4.py."),
         flags.DEFINE_string("workdir", None, "Folder of the experiment; runs/<name of the config> by default."),
     )
 

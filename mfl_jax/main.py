@@ -1,15 +1,17 @@
 """Prepares data, trains, tunes and evaluates one system.
 
-python -m mfl_jax.main --config=configs/proposed.py [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE]
+python -m mfl_jax.main --config=proposed [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE]
+
+MODE is train (the default), evaluate, tune or prepare. Where the package is installed, `mfl-jax train` etc. set the mode.
 """
 
 import pathlib
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from mfl_jax.errors import InputError
-from mfl_jax.runtime import commandline
+from mfl_jax.runtime import commandline, config_file
 
 STOPPED = 130
 """Exit status of a run that was asked to stop."""
@@ -17,16 +19,18 @@ STOPPED = 130
 
 def define_flags() -> commandline.Flags:
     """Defines the flags of the command."""
+    holders = commandline.Flags(
+        config_file.define_flag("Name or file of a config, e.g. proposed, proposed:quick or configs/proposed.py."),
+        flags.DEFINE_string("workdir", None, "Folder of the run; runs/<name of the config> by default."),
+    )
     flags.DEFINE_enum(
         "mode",
         "train",
         ["train", "evaluate", "tune", "prepare"],
-        "train also evaluates at the end; tune chooses thresholds and filters on the held-out fold; prepare prepares the data.",
+        "train also evaluates at the end; evaluate scores a trained run; tune chooses thresholds and filters on the held-out "
+        "fold; prepare only prepares the data.",
     )
-    return commandline.Flags(
-        config_flags.DEFINE_config_file("config", None, "A file of configs/, e.g. configs/proposed.py:quick."),
-        flags.DEFINE_string("workdir", None, "Folder of the run; runs/<name of the config> by default."),
-    )
+    return holders
 
 
 def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> int:

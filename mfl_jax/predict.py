@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from mfl_jax.errors import InputError, warn
-from mfl_jax.runtime import commandline
+from mfl_jax.runtime import command_help, commandline
 
 if TYPE_CHECKING:  # imported where they are used, so that --help and wrong flags answer at once
     import rich.console
@@ -37,6 +37,7 @@ STOPPED = 130
 
 def define_flags() -> None:
     """Defines the flags of the command."""
+    command_help.group("Output", "out", "write", "plot", "page")
     flags.DEFINE_string("checkpoint", None, "Folder of a run, e.g. runs/proposed, or one of its checkpoints.")
     flags.DEFINE_string("out", "out", "Output folder; each format has its own folder in it.")
     flags.DEFINE_list(

@@ -12,6 +12,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
+from mfl_jax.runtime import commandline
+
+commandline.print_warnings()  # as the commands do
 pytest.register_assert_rewrite("support.networks")  # its assertions show their values as those of a test do
 
 

@@ -17,14 +17,12 @@ import pytest
 from absl import flags
 
 from configs import default
+from mfl_jax import __main__ as mfl_jax_program
 from mfl_jax.errors import InputError
 from mfl_jax.inference import writers
 from mfl_jax.runtime import hosts
 from mfl_jax.training import config_checks, experiment_members
 from support import ROOT
-
-# ml_collections imports config files in a way that Python 3.12 removed.
-pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "launch/README.md", "datasets/README.md")),
@@ -37,6 +35,7 @@ INLINE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\[(?:[^\]]|\n)*?\]\(([^)\s]+)\)")
 SNIPPET = re.compile(r'^--8<-- "([^"]+)"', re.MULTILINE)
 COMMAND_MODULES = ("main", "experiment", "evaluate", "import_labels", "predict", "report", "export")
+WITH_CONFIG = ("main", "experiment")
 FOLDERS = ("mfl_jax", "configs", "datasets", "launch", "tests", "benchmarks", "examples", "docs", ".ci")
 NAMES_OF_LATER_FILES = ("mfl_jax/data", "datasets/recordings")
 """Paths in the documentation of files that a run makes."""
@@ -103,7 +102,7 @@ def module_problem(name: str, arguments: list[str]) -> str | None:
                 rest = values(sys.argv)[1:]
             finally:
                 sys.argv = before
-            if name in ("main", "experiment"):
+            if name in WITH_CONFIG:
                 if rest:
                     return f"unexpected {rest}"
                 if values.config is None:
@@ -118,6 +117,17 @@ def module_problem(name: str, arguments: list[str]) -> str | None:
         except (flags.Error, InputError, OSError, KeyError, AttributeError, ValueError, TypeError) as error:
             return str(error).strip().splitlines()[-1]
     return None
+
+
+def program_problem(arguments: list[str]) -> str | None:
+    """Says what is wrong with the arguments of `mfl-jax`, or nothing."""
+    if not arguments or arguments[0].startswith("-"):
+        return None
+    name, *rest = arguments
+    if name not in mfl_jax_program.COMMANDS:
+        return f"no command mfl-jax {name}"
+    command = mfl_jax_program.find_command(name, rest)
+    return module_problem(command.module, [*command.flags, *rest]) if rest else None
 
 
 def benchmark_problem(name: str, arguments: list[str]) -> str | None:
@@ -182,13 +192,15 @@ def extras_problem(names: str) -> str | None:
 
 def command_problems(text: str) -> list[str]:
     """Checks every command of a page against the program it starts."""
-    problems = [extras_problem(names) for names in re.findall(r"(?:\.\[|MFL_JAX_EXTRAS=)([a-z]+(?:,[a-z]+)*)", text)]
+    problems = [extras_problem(names) for names in re.findall(r"(?:\.\[|mfl_jax\[|MFL_JAX_EXTRAS=)([a-z]+(?:,[a-z]+)*)", text)]
     for words in shell_commands(text):
         if not words:
             continue
         program, arguments = words[0].removeprefix(".venv/bin/"), words[1:]
         if re.fullmatch(r"python(3(\.\d+)?)?", program):
             problem = python_problem(arguments)
+        elif program == "mfl-jax":
+            problem = program_problem(arguments)
         elif re.fullmatch(r"launch/[\w.]+", program):
             problem = launch_problem(program, arguments)
         else:
@@ -369,6 +381,10 @@ BAD_SAMPLES: list[tuple[Callable, str, str]] = [
     (command_problems, "    python -m benchmarks.soak --kill=50", "--kill"),
     (command_problems, "    python examples/analyze.py", "analyze.py"),
     (command_problems, "    pip install -e '.[gpu]'", "no extra gpu"),
+    (command_problems, "    pip install 'mfl_jax[gpu]'", "no extra gpu"),
+    (command_problems, "    mfl-jax trian --config=proposed", "no command mfl-jax trian"),
+    (command_problems, "`mfl-jax train --config=propsed`", "propsed"),
+    (command_problems, "    mfl-jax predict --chekpoint=x", "chekpoint"),
     (command_problems, "    MFL_JAX_EXTRAS=peer,evil launch/test.sh", "no extra evil"),
     (field_problems, "`config.keep_each=3`", "config.keep_each"),
     (field_problems, "`config.audio.clip`", "config.audio.clip"),

@@ -8,9 +8,9 @@ import pytest
 
 from support import ROOT
 
-BASE = {"errors", "metrics", "plot_style", "frame_mask"}
+BASE = {"errors", "metrics", "plot_style", "frame_mask", "version", "configs", "builders"}
 """Modules at the top level that any package may import."""
-COMMANDS = {"main", "experiment", "evaluate", "import_labels", "predict", "report", "export", "analysis", "__init__"}
+COMMANDS = {"main", "experiment", "evaluate", "import_labels", "predict", "report", "export", "analysis", "__init__", "__main__"}
 BELOW = {
     "runtime": set(),
     "network": set(),

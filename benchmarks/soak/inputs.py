@@ -18,7 +18,7 @@ AUDIO = {
 }  # fmt: skip
 CONFIG = '''"""The configs that benchmarks/soak runs."""
 
-from configs import conventional_mtl, default, proposed
+from mfl_jax.configs import conventional_mtl, default, proposed
 
 
 def get_config(kind):

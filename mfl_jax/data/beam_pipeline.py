@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from mfl_jax.errors import InputError, join_first
 from mfl_jax.runtime import storage
+from mfl_jax.runtime.installation import install_command
 
 
 def check_options(options: str) -> None:
@@ -64,7 +65,7 @@ def _parse_options(options: str):
     try:
         from apache_beam.options import pipeline_options
     except ImportError:
-        raise InputError("config.beam: Apache Beam is missing: pip install -e '.[beam]'") from None
+        raise InputError(f"config.beam: Apache Beam is missing: {install_command('beam')}") from None
     usage = io.StringIO()  # argparse prints the error below a page of usage, then exits
     try:
         with contextlib.redirect_stderr(usage):

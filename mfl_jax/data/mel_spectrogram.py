@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 
 from mfl_jax.errors import InputError
 
@@ -112,6 +111,8 @@ def mel_filters(config: MelConfig) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _hann_window(config: MelConfig) -> np.ndarray:
+    import scipy.signal  # imported here, because it takes half a second
+
     return scipy.signal.get_window("hann", config.window_samples, fftbins=True).astype(np.float32)
 
 

@@ -1,10 +1,11 @@
-"""Prepares data sets with the builders in `datasets/`."""
+"""Prepares data sets with the builders of `mfl_jax.builders`."""
 
 import contextlib
 import fcntl
-import importlib.util
+import importlib
 import io
 import pathlib
+import pkgutil
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,15 +14,13 @@ from types import ModuleType
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
+from mfl_jax import builders
 from mfl_jax.data import beam_pipeline, source_check
 from mfl_jax.data.builder import SPECTROGRAMS, AnnotatedRecordings, AudioConfig
 from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.data.prepared_dataset import Dataset, find_directory, open_dataset
 from mfl_jax.errors import InputError, warn
 from mfl_jax.runtime import storage
-
-BUILDERS = pathlib.Path(__file__).absolute().parent.parent.parent / "datasets"
-"""Folder of the builders in a checkout; not part of the installed package."""
 
 
 def split_name(dataset: str) -> tuple[str, str | None]:
@@ -41,7 +40,7 @@ def split_name(dataset: str) -> tuple[str, str | None]:
 
 
 def load_builder(name: str) -> ModuleType:
-    """Loads `datasets/<name>/` of the checkout as a package, under a private name that no other `datasets` package uses.
+    """Imports a builder of `mfl_jax.builders`.
 
     Returns:
       A module with the class `Builder`.
@@ -49,24 +48,10 @@ def load_builder(name: str) -> ModuleType:
     Raises:
       InputError: unknown builder.
     """
-    known = sorted(path.parent.name for path in BUILDERS.glob("*/__init__.py"))
+    known = sorted(module.name for module in pkgutil.iter_modules(builders.__path__))
     if name not in known:
-        raise InputError(f"no data set builder {name!r} in {BUILDERS}, only {', '.join(known) or 'none at all'}")
-    module_name = f"_mfl_jax_datasets_{name}"
-    if module_name not in sys.modules:
-        folder = BUILDERS / name
-        spec = importlib.util.spec_from_file_location(
-            module_name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-        )
-        assert spec is not None and spec.loader is not None  # true for any .py file
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[module_name]
-            raise
-    return sys.modules[module_name]
+        raise InputError(f"no data set builder {name!r} in {builders.__path__[0]}, only {', '.join(known) or 'none at all'}")
+    return importlib.import_module(f"{builders.__name__}.{name}")
 
 
 def complete_name(dataset: str) -> str:
@@ -207,10 +192,10 @@ def _list_tasks(config: ConfigDict) -> list[str]:
 
 def _explain_missing_data(dataset: str, config: ConfigDict) -> str:
     command = "experiment" if "systems" in config else "main"
-    run = f"python -m mfl_jax.{command} --config=configs/{config.name.removesuffix('_quick')}.py"
+    run = f"python -m mfl_jax.{command} --config={config.name.removesuffix('_quick')}"
     return (
         f"{dataset} is not prepared in {config.data_dir}. Prepare it from its recordings and label lists in DIR:\n"
-        f"  python -m mfl_jax.main --config=configs/proposed.py --config.dataset={dataset} --config.manual_dir=DIR "
+        f"  python -m mfl_jax.main --config=proposed --config.dataset={dataset} --config.manual_dir=DIR "
         f"--mode=prepare\n"
         f"or run on synthetic soundscapes, which need no download:\n"
         f"  {run} --config.dataset=soundscapes/full"
@@ -231,7 +216,7 @@ def _check_tasks(tasks: Sequence[str], scenes: Sequence[str], events: Sequence[s
     """Raises an InputError if a task has no class."""
     for task, classes, config in (("scene", scenes, "cnn_bigru_sed"), ("event", events, "cnn_asc")):
         if task in tasks and not classes:
-            raise InputError(f"{place}: no {task}s, but config.tasks has {task!r}; configs/{config}.py trains without {task}s")
+            raise InputError(f"{place}: no {task}s, but config.tasks has {task!r}; --config={config} trains without {task}s")
 
 
 def _check_audio_settings(prepared: Dataset, audio: dict) -> None:

@@ -47,7 +47,4 @@ def export_model(checkpoint: str | pathlib.Path, form: str, out: str | pathlib.P
         storage.atomic_write(folder / "README.md", card)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written to ({error.strerror})") from None
-    size = (folder / FILES[form]).stat().st_size
-    print(f"written: {folder / FILES[form]} ({size / 1e6:.1f} MB), model.json, README.md")
-    print(f"largest difference in probability from the model, on noise: {difference:.2g}")
     return folder

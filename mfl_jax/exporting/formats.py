@@ -3,6 +3,7 @@
 import importlib
 
 from mfl_jax.errors import InputError
+from mfl_jax.runtime.installation import install_command
 
 FILES = {"onnx": "model.onnx", "stablehlo": "model.stablehlo"}
 """Format -> name of its file."""
@@ -15,4 +16,4 @@ def require_package(package: str) -> None:
     try:
         importlib.import_module(package)
     except ImportError:
-        raise InputError(f"this export needs {package}, which is not installed: pip install -e '.[onnx]'") from None
+        raise InputError(f"this export needs {package}, which is not installed: {install_command('onnx')}") from None

@@ -13,6 +13,7 @@ import numpy as np
 from mfl_jax.errors import InputError
 from mfl_jax.inference.prediction import Prediction
 from mfl_jax.runtime import storage
+from mfl_jax.runtime.installation import install_command
 
 ROWS_AT_ONCE = 65_536
 """Frames per block of text, which bounds memory."""
@@ -117,7 +118,7 @@ def _import_jams() -> ModuleType:
     try:
         import jams
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed, but JAMS files need it: pip install -e '.[jams]'") from None
+        raise InputError(f"{error.name} is not installed, but JAMS files need it: {install_command('jams')}") from None
     return jams
 
 

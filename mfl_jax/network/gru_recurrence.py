@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 
+from mfl_jax.errors import warn
 from mfl_jax.network import gru_kernel, gru_scan
 
 GPU_UNROLL = 8
@@ -73,7 +73,7 @@ def _kernels_run_here() -> bool:
         return True  # programs may still be compiled for a GPU elsewhere
     obstacle = gru_kernel.find_obstacle(jax.local_devices()[0])
     if obstacle:
-        logging.warning("the recurrent layer uses a slower form on this GPU: %s", obstacle)
+        warn(f"the recurrent layer uses a slower form on this GPU: {obstacle}")
     return not obstacle
 
 

@@ -3,20 +3,21 @@
 import errno
 import logging as python_logging
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from absl import app, flags, logging
 
-from mfl_jax.errors import InputError
-from mfl_jax.runtime import hosts
+from mfl_jax.errors import LOGGER, InputError, suggest
+from mfl_jax.runtime import command_help, config_fields, hosts, installation
+from mfl_jax.version import __version__
 
 EXPLAINED_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG)
 """System errors whose message tells the user what to fix."""
 LESS_MEMORY = "close other programs, or use a device with more memory"
 """Advice of commands without a config when memory runs out."""
+HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
 
 
 class Flags(NamedTuple):
@@ -33,7 +34,7 @@ def run_with_config(command: Callable[..., int], holders: Flags) -> None:
 
     def main(arguments: Sequence[str]) -> int:
         if len(arguments) > 1:
-            raise app.UsageError(f"unexpected: {' '.join(arguments[1:])}")
+            exit_with_error(f"unexpected: {' '.join(arguments[1:])}; flags start with --, as in --config=proposed")
         config = holders.config.value
         fields = [field for field in ("members_at_once", "batch_size", "channels") if field in config]
         return _report_errors(
@@ -65,6 +66,7 @@ def _report_errors(command: Callable[[], int], less_memory: str = LESS_MEMORY) -
       less_memory: what to do when memory runs out.
     """
     logging.set_verbosity(logging.ERROR)
+    print_warnings()
     # Orbax logs more errors for a broken checkpoint than the one that is reported.
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     try:
@@ -101,36 +103,63 @@ def _is_out_of_memory(error: Exception) -> bool:
     return jax is not None and isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error).lower() for sign in signs)
 
 
+class _WarningPrinter(python_logging.Handler):
+    def emit(self, record: python_logging.LogRecord) -> None:
+        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def print_warnings() -> None:
+    """Prints the warnings of the package in one line each on standard error, `warning: ...`."""
+    if not any(isinstance(handler, _WarningPrinter) for handler in LOGGER.handlers):
+        LOGGER.addHandler(_WarningPrinter())
+        LOGGER.propagate = False  # absl's own handler would print them again
+
+
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
+    """Parses the flags, after --help and --version; reports a wrong one in one line."""
+    _answer_questions(arguments)
     try:
         return flags.FLAGS(arguments)
-    except flags.Error as error:
+    except flags.UnrecognizedFlagError as error:
+        known = [f"--{flag.name}" for members in command_help.group_flags().values() for flag in members]
+        if "config" in flags.FLAGS:
+            known += [f"--config.{field.name}" for field in config_fields.read_fields()]
+        exit_with_error(f"no flag --{error.flagname}{suggest(f'--{error.flagname}', known)}; --help lists the flags")
+    except InputError as error:
+        exit_with_error(error)
+    except (flags.Error, ValueError, TypeError, KeyError, AttributeError) as error:  # as ml_collections raises them
+        exit_with_error(" ".join(str(error).split()).removeprefix("flag "))
+
+
+def _answer_questions(arguments: Sequence[str]) -> None:
+    """Answers --help and --version, and ends the process; refuses a system that the package does not run on."""
+    words = list(arguments[1 : arguments.index("--") if "--" in arguments else None])
+    if any(word in HELP for word in words):
+        print(command_help.format_help(sys.modules["__main__"].__doc__ or ""), end="")
+        sys.exit(0)
+    if "--helpfull" in words:
+        app.usage(writeto_stdout=True)
+        sys.exit(0)
+    if "--version" in words:
+        print(f"mfl_jax {__version__}")
+        sys.exit(0)
+    try:
+        installation.check_system()
+    except InputError as error:
         exit_with_error(error)
 
 
 def _parse_config_flags(arguments: Sequence[str], holders: Flags) -> list[str]:
-    """Parses the flags; reports what ml_collections raises for a wrong file, field or value in one line."""
-    try:
-        rest = flags.FLAGS(arguments)
-        if holders.config.value is None:
-            raise flags.IllegalFlagValueError("--config=FILE is missing, e.g. --config=configs/proposed.py:quick")
-        _ = holders.config.value.name  # reading a field loads the file
-    except (KeyError, AttributeError) as error:
-        # ml_collections quotes its message once more, which escapes its quotes and line breaks.
-        message = re.sub(r"\\+n", "; ", str(error)).replace("\\", "").strip("'")
-        exit_with_error(f"no config field '{message}; configs/default.py lists them all")
-    except OSError:
-        exit_with_error(f"{_flag_text('--config', arguments)}: no such config file")
-    except (flags.Error, ValueError, TypeError) as error:
-        last_line = str(error).strip().splitlines()[-1]  # ml_collections puts a whole traceback into the message
-        exit_with_error(last_line.removeprefix("ValueError: "))
+    """Parses the flags of a command with a config; answers --config_help."""
+    asks = "--config_help" in arguments
+    rest = _parse_flags([word for word in arguments if word != "--config_help"])
+    config = holders.config.value
+    if asks:
+        print(config_fields.format_fields(config or config_fields.all_defaults()))
+        sys.exit(0)
+    if config is None:
+        exit_with_error("--config=NAME is missing, e.g. --config=proposed:quick or --config=configs/proposed.py:quick")
     return rest
-
-
-def _flag_text(name: str, arguments: Sequence[str]) -> str:
-    """Returns the value of a flag as typed, `--name=value` or `--name value`."""
-    words = " ".join(arguments[1:]).replace(f"{name} ", f"{name}=").split()
-    return next((word.partition("=")[2] for word in words if word.startswith(f"{name}=")), name)
 
 
 def exit_with_error(message: object) -> NoReturn:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from mfl_jax.errors import InputError
+from mfl_jax.runtime.installation import install_command
 
 
 def expand_path(path: str | pathlib.Path) -> pathlib.Path:
@@ -32,7 +33,7 @@ def resolve_folder(name: str | pathlib.Path) -> pathlib.Path:
     if not is_remote(name):
         return expand_path(name)
     if not importlib.util.find_spec("gcsfs") and not importlib.util.find_spec("tensorflow"):
-        raise InputError(f"{name}: gs:// needs another package: pip install -e '.[gcs]'")
+        raise InputError(f"{name}: gs:// needs another package: {install_command('gcs')}")
     return epath.Path(name)
 
 

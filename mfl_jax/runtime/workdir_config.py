@@ -6,9 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-from absl import logging
-
-from mfl_jax.errors import InputError
+from mfl_jax.errors import InputError, warn
 from mfl_jax.runtime.storage import atomic_write
 
 FILE = "config.json"
@@ -139,7 +137,7 @@ def check_workdir(workdir: pathlib.Path, config: MutableMapping) -> bool:
         raise missing_field_error(workdir, missing[0])
     for field in KEPT_FIELDS:
         if field in current and stored[field] == ADDED_FIELDS[field] != current[field]:
-            logging.warning("%s: config.%s stays %r, as in the run so far", workdir, field, stored[field])
+            warn(f"{workdir}: config.{field} stays {stored[field]!r}, as in the run so far")
             config[field] = current[field] = stored[field]
     _drop_zeros(stored)
     _drop_zeros(current)

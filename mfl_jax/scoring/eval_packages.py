@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 from mfl_jax.errors import InputError
+from mfl_jax.runtime.installation import install_command
 
 
 def import_eval_packages() -> tuple[Any, Any]:
@@ -21,5 +22,5 @@ def import_eval_packages() -> tuple[Any, Any]:
             import sed_eval
             import sed_scores_eval
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is missing: pip install -e '.[eval]' installs the packages that score events") from None
+        raise InputError(f"{error.name} is missing: {install_command('eval')} installs the packages that score events") from None
     return sed_eval, sed_scores_eval

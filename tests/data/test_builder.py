@@ -356,8 +356,8 @@ def test_examples_say_what_is_not_annotated(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("labels", "tasks", "message"),
     [
-        (("calm", ""), ("scene", "event"), "no events, but config.tasks has 'event'; configs/cnn_asc.py trains without events"),
-        (("", "low"), ("scene", "event"), "no scenes, but config.tasks has 'scene'; configs/cnn_bigru_sed.py trains without"),
+        (("calm", ""), ("scene", "event"), "no events, but config.tasks has 'event'; --config=cnn_asc trains without events"),
+        (("", "low"), ("scene", "event"), "no scenes, but config.tasks has 'scene'; --config=cnn_bigru_sed trains without"),
         (("", "low"), ("scene",), "no scenes"),
     ],
 )

@@ -79,7 +79,7 @@ def test_reading_imports_no_builder_and_no_tensorflow(small_data, fork_server):
         import sys
         from mfl_jax.data.prepared_dataset import open_dataset
         clips = open_dataset("annotated_audio/small", arguments[0]).read("development")
-        print(len(clips), [name for name in sys.modules if "tensorflow." in name or "_mfl_jax_datasets" in name])
+        print(len(clips), [name for name in sys.modules if "tensorflow." in name or name.startswith("mfl_jax.builders.")])
     """
     done = fork_server.run(program, small_data[0] / "data")
     assert done.stdout.strip() == "24 []", done.stderr

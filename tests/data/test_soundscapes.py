@@ -12,7 +12,7 @@ from mfl_jax.data import label_list, prepare
 @pytest.fixture(scope="module")
 def synthesis():
     prepare.load_builder("soundscapes")
-    return sys.modules["_mfl_jax_datasets_soundscapes.synthesis"]
+    return sys.modules["mfl_jax.builders.soundscapes.synthesis"]
 
 
 def test_soundscapes_are_seeded_and_their_events_overlap(synthesis, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import matplotlib.image
 import pytest
 
 from mfl_jax import report
+from mfl_jax.errors import InputError
 from mfl_jax.reporting import figure_choice, summary, tables, write_report
 
 
@@ -100,13 +101,15 @@ def test_files_hold_the_results_and_tables(reports):
 
 def test_command_writes_the_report_again(homes, tmp_path, capsys):
     home = shutil.copytree(homes["folds"], tmp_path / "home")
-    assert report.main([str(home)]) == 0
+    assert report.run([str(home)]) == 0
     assert (home / "report.html").is_file() and "report.html" in capsys.readouterr().out
 
 
-def test_command_refuses_other_folders(tmp_path, capsys):
-    assert report.main([str(tmp_path)]) == 2
-    assert "not the work directory of an experiment" in capsys.readouterr().err
+def test_command_refuses_other_folders(tmp_path):
+    with pytest.raises(InputError, match="not the work directory of an experiment"):
+        report.run([str(tmp_path)])
+    with pytest.raises(InputError, match="expected the work directory of one experiment"):
+        report.run([])
 
 
 def test_the_page_shows_verdict_caveat_and_conditions_together(reports):

@@ -1,42 +1,77 @@
-"""The wheel holds all packages and their data, and works without the checkout."""
+"""The wheel holds all packages and their data, and its commands work without the checkout."""
 
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 
 import pytest
 
 from support import ROOT
+from support.small import AUDIO, write_recordings
 
-pytestmark = pytest.mark.ci_only
+pytestmark = [pytest.mark.ci_only, pytest.mark.lightly_optimised]
 
-USE = """
+CONTENTS = """
 import pathlib, sys
 import mfl_jax
-assert pathlib.Path(mfl_jax.__file__).is_relative_to(sys.argv[1]), mfl_jax.__file__
+assert pathlib.Path(mfl_jax.__file__).is_relative_to(sys.prefix), mfl_jax.__file__
 from importlib import resources
 assert resources.files("mfl_jax").joinpath("py.typed").is_file()
 assert "<html" in resources.files("mfl_jax.inference").joinpath("page.html").read_text(encoding="utf-8")
 from mfl_jax import analysis, metrics, predict
-model = mfl_jax.load(sys.argv[2])
-print(model.scenes, len(model.predict(sys.argv[3]).frame_scores))
+from mfl_jax.data import prepare
+builders = {name: prepare.load_builder(name) for name in ("annotated_audio", "soundscapes", "tut_scenes_events")}
+assert pathlib.Path(builders["tut_scenes_events"].__file__).with_name("archives.tsv").is_file()
+assert len(builders["soundscapes"].Builder(data_dir=sys.argv[1]).EVENTS) == 14
+from mfl_jax.runtime.installation import install_command
+print(mfl_jax.__version__, install_command("peer"))
+assert "datasets" not in sys.modules
 """
 
 
-def test_an_installed_wheel_loads_a_run_and_predicts(tmp_path):
-    source = tmp_path / "source"  # building leaves files behind in the tree
-    shutil.copytree(ROOT / "mfl_jax", source / "mfl_jax", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Builds the wheel and installs it into an environment that has the packages of this one; returns its folder of programs."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # building leaves files behind in the tree
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("mfl_jax", "configs", "datasets"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", f"--wheel-dir={tmp_path}", str(source)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    site = tmp_path / "site"
-    subprocess.run([*pip, "install", "--no-deps", f"--target={site}", str(wheel)], check=True)
-    stored = ROOT / "tests" / "data" / "run_8e568e2"
-    environment = os.environ | {"PYTHONPATH": str(site), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", USE, str(site), str(stored / "run"), str(stored / "evaluation_1.wav")]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["('busy',", "'calm')", "130"]
+    subprocess.run([*pip, "wheel", "--no-deps", f"--wheel-dir={folder}", str(source)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run([*pip, f"--python={python}", "install", "--no-deps", str(wheel)], check=True)
+    (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    # A path in a .pth file is searched last, and .pth files there, such as that of an editable installation, are not read.
+    (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python.parent
+
+
+def test_the_commands_of_an_installed_wheel_work_in_any_folder(installed, tmp_path):
+    """Even where another package is called `datasets`, as Hugging Face's is; this one cannot be imported."""
+    (tmp_path / "first" / "datasets").mkdir(parents=True)
+    (tmp_path / "first" / "datasets" / "__init__.py").write_text("raise AssertionError('not the builders')\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "first"), "JAX_PLATFORMS": "cpu"}
+
+    def call(program, *arguments):
+        command = [installed / program, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    root = write_recordings(tmp_path / "recordings", development=4, evaluation=2)
+    fields = {"channels": 4, "hidden": 4, "epochs": 1, "batch_size": 5, "devices": 1}
+    fields |= {"dataset": "annotated_audio/mine", "manual_dir": root, **{f"audio.{name}": value for name, value in AUDIO.items()}}
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    assert "event micro F" in call("mfl-jax", "train", "--config=proposed", *flags)
+    assert (tmp_path / "runs" / "proposed" / "results.json").is_file()
+    assert "1 recordings done" in call("mfl-jax", "predict", "--checkpoint=runs/proposed", root / "audio" / "evaluation_1.wav")
+    assert call("mfl-jax", "--version") == "mfl_jax 0.1.0\n"
+    assert call("python", "-c", CONTENTS, tmp_path / "data") == "0.1.0 pip install 'mfl_jax[peer]'\n"
