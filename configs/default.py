@@ -56,13 +56,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.loss_terms = ml_collections.ConfigDict()
 
     # Training.
-    # Strengths of augmentations, by name: see mfl_jax/training/augmentations.py and docs/extend.md.
-    config.augmentations = ml_collections.ConfigDict()
     config.optimiser = "radam"  # see mfl_jax/training/optimiser.py
     config.learning_rate = 2e-4  # of the optimiser
     config.batch_size = 64  # [clips] summed over all devices
     config.epochs = 300  # passes over the training clips
     config.seed = 0  # of the initial parameters, the clip order and everything random in a step
+    # Strengths of augmentations, by name: see mfl_jax/training/augmentations.py and docs/extend.md.
+    config.augmentations = ml_collections.ConfigDict()
     config.threshold = 0.5  # an event is detected at this probability or above (Table III)
     config.matmul_precision = "default"  # or high, highest; by default TPUs and newer GPUs round float32 products
     config.compute = "float32"  # type of convolutions and activations; or bfloat16, faster on TPUs and GPUs

@@ -230,7 +230,7 @@ def _print_scores(console: rich.console.Console, reference_scores: ReferenceScor
         warn(f"{reference} has no event in these recordings and none was detected; event scores are 0 of 0")
     for kind, count in (("scenes", reference_scores.without_scene), ("events", reference_scores.without_events)):
         if count:
-            warn(f"the {kind} of {count} of {scored} recordings are not scored: not annotated in {reference}, or unknown to the model")
+            warn(f"{kind} of {count} of {scored} recordings are not scored: not annotated in {reference}, or none that is known")
     scores = reference_scores.scores()
     if not scores:
         return

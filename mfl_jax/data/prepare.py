@@ -7,7 +7,6 @@ import io
 import pathlib
 import pkgutil
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 

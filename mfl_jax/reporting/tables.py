@@ -130,8 +130,8 @@ def _transpose(table: Table, corner: str) -> Table:
 def build_table_i(results: Mapping[str, Any]) -> Table:
     """Minutes of audio in each scene, and for which each event is active there, in both splits together; a dash for never."""
     splits = results["data"].values()
-    minutes = sum(np.array(split["seconds"]) for split in splits) / 60  # [S]
-    active = sum(np.array(split["active_seconds"]) for split in splits) / 60  # [S, E]
+    minutes = np.sum([split["seconds"] for split in splits], axis=0) / 60  # [S]
+    active = np.sum([split["active_seconds"] for split in splits], axis=0) / 60  # [S, E]
     named = [("All audio", minutes), *zip(results["events"], active.T, strict=True)]
     table = [["Event", "All scenes", *(results["scenes"] if len(minutes) > 1 else ())]]
     for name, values in named:

@@ -196,7 +196,7 @@ def test_unknown_labels_of_the_reference_are_named(evaluated, tmp_path, capsys):
     reference_scores.read_reference(write_list(tmp_path, rows[0], "b.wav\tbuzy\t\t\t"), dataclasses.replace(model, scenes=()))
     reference_scores.read_reference(write_list(tmp_path, "b.wav\tbusy\t0\t1\thihg"), dataclasses.replace(model, events=()))
     assert capsys.readouterr().err == ""
-    with pytest.raises(InputError, match="no such label list"):
+    with pytest.raises(InputError, match="no such event list"):
         reference_scores.read_reference(tmp_path / "missing.txt", model)
 
 
