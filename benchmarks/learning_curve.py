@@ -19,7 +19,7 @@ import numpy as np
 import rich.console
 
 from benchmarks import timing
-from configs import proposed
+from mfl_jax.configs import proposed
 from mfl_jax.data import prepare, prepared_dataset
 from mfl_jax.scoring import evaluate_run
 from mfl_jax.training import loop
