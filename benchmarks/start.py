@@ -20,9 +20,9 @@ print(float(workload.make_stepper(setup.build_run(config, workload.make_dataset(
 """
 
 
-def run_python(*arguments: str, check: bool = True, **environment: str) -> None:
-    """Runs a Python process; with `check`, raises CalledProcessError if it fails."""
-    subprocess.run([sys.executable, *arguments], check=check, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
+def run_python(*arguments: str, **environment: str) -> None:
+    """Runs a Python process; raises CalledProcessError if it fails."""
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
 
 
 def measure(clips: int, channels: int, rounds: int) -> dict:
@@ -32,10 +32,10 @@ def measure(clips: int, channels: int, rounds: int) -> dict:
         cached = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         sides = {
             "interpreter": lambda: run_python("-c", "pass"),
-            # absl exits with a non-zero status after --help.
-            "help": lambda: run_python("-m", "mfl_jax.main", "--help", check=False),
-            "help_of_experiment": lambda: run_python("-m", "mfl_jax.experiment", "--help", check=False),
+            "help": lambda: run_python("-m", "mfl_jax.main", "--help"),
+            "help_of_experiment": lambda: run_python("-m", "mfl_jax.experiment", "--help"),
             "import_jax": lambda: run_python("-c", "import jax"),
+            "import_load": lambda: run_python("-c", "import mfl_jax.inference.trained_model"),
             "import_train": lambda: run_python("-c", "import mfl_jax.training.loop"),
             "first_step": lambda: run_python("-c", first_step, JAX_ENABLE_COMPILATION_CACHE="false"),
             "first_step_cached": lambda: run_python("-c", first_step, **cached),
