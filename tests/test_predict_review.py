@@ -231,6 +231,18 @@ def test_scores_include_reused_recordings(call, tmp_path, monkeypatch):
     assert read_summary(tmp_path)["scores"]["recordings"]["event"]["micro_f"] > expected["recordings"]["event"]["micro_f"]
 
 
+@pytest.mark.parametrize("tracks", ["audacity", "raven"])
+def test_label_tracks_go_back_as_a_reference(call, tmp_path, tracks):
+    """Uncorrected, they agree with the prediction except that they name no scenes."""
+    assert call(f"--write={tracks}") == 0
+    (tmp_path / "out" / tracks).rename(tmp_path / "corrected")
+    (tmp_path / "corrected/c.txt").unlink()  # not checked, so not scored
+    assert call(f"--write={tracks}", f"--reference={tmp_path / 'corrected'}") == 0
+    scores = read_summary(tmp_path)["scores"]
+    assert scores["recordings_scored"] == 2 and scores["recordings"].keys() == {"event"}
+    assert scores["recordings"]["event"]["micro_f"] == 100
+
+
 # Clips.
 
 

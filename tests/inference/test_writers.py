@@ -148,6 +148,8 @@ def test_raven_reads_a_selection_table(tmp_path):
         "2\tSpectrogram 1\t1\t0.480000\t2.590000\t50.000000\t4000.000000\tbird song\t0.512346",
         "3\tSpectrogram 1\t1\t1.000000\t1.020000\t50.000000\t4000.000000\tcar\t1.000000",
     ]
+    (events,) = event_list.read_event_list(tmp_path / "out.txt").values()
+    assert [(e.label, e.onset_s, e.offset_s) for e in events] == [event[:3] for event in EVENTS]
     assert len(read_table(write_file("raven", make_prediction(**SILENT), tmp_path))) == 1
 
 
