@@ -25,8 +25,9 @@ def test_card_shows_the_scores_of_its_checkpoint(evaluated_run, tmp_path):
     assert results["fingerprint"] in card and "annotated_audio/small" in card and "| epochs of the config, seed | 15, 0 |" in card
     assert max(map(len, re.findall(r"^#.*$", card, re.MULTILINE))) < 60 and "\n\n## Licence\n\n" in card
     assert "Measured on 12 clips of the evaluation split of `annotated_audio/small`, in percent" in card
-    fewer = model_card.build_model_card(model, {**results, "scene_clips": 8}, "onnx")
-    assert "`annotated_audio/small` (scenes: 8 of them; the others are too short), in percent" in fewer
+    fewer = model_card.build_model_card(model, {**results, "scene_clips": 8, "event_clips": 9}, "onnx")
+    scenes = "(scenes: 8 of them; the others are too short or not annotated)"
+    assert f"`annotated_audio/small` {scenes} (events: 9 of them; the others are not annotated), in percent" in fewer
     unscored = model_card.build_model_card(model, None, "onnx")
     assert "This checkpoint was not scored." in unscored and "this model**" not in unscored
 
