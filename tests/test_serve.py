@@ -1,6 +1,5 @@
 """The example service, with a model whose scores follow from the waveform by hand."""
 
-import importlib.util
 import io
 import json
 import threading
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from support import ROOT
+from support.examples import load_example
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -21,13 +20,6 @@ ABOUT = {
     "scenes": ["loud", "quiet"], "events": ["click"], "system": "proposed", "dataset": "small", "checkpoint": {"step": 5},
     "versions": {"mfl_jax": "0.1.0"}, "outputs": [{"name": "scene_probabilities"}, {"name": "event_probabilities"}],
 }  # fmt: skip
-
-
-def load_example():
-    spec = importlib.util.spec_from_file_location("serve_example", ROOT / "examples" / "serve.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +59,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    service = load_example()
+    service = load_example("serve")
     with service.create_server(service.Model(folder), "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -106,7 +98,7 @@ def test_scene_and_events_of_a_recording(server):
 
 
 def test_batches_do_not_change_an_answer(folder, monkeypatch):
-    service = load_example()
+    service = load_example("serve")
     sound = wav(np.random.default_rng(0).random(100))
     whole = service.Model(folder, threads=1).predict(sound)
     monkeypatch.setattr(service, "BATCH_CLIPS", 3)
@@ -133,7 +125,7 @@ def test_mistakes_are_refused(server, path, body, status, text):
 
 
 def test_long_bodies_are_refused_unread(folder, monkeypatch):
-    service = load_example()
+    service = load_example("serve")
     monkeypatch.setattr(service, "MAX_BYTES", 10)
     with service.create_server(service.Model(folder, threads=1), "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -15,6 +15,7 @@ from mfl_jax.data import mel_spectrogram
 from mfl_jax.errors import InputError
 from mfl_jax.exporting.formats import FILES
 from support import ROOT
+from support.examples import load_example
 from support.random_model import SAMPLES
 from support.small import RATE
 
@@ -51,6 +52,13 @@ def test_exported_folder_and_the_example_in_its_card(form, evaluated_run, tmp_pa
     assert names["frames"].shape == (38, 2)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == model.scenes[scene.argmax()] and "'high'" in printed[1] and len(printed) == 2
+    if form == "onnx":
+        answer = load_example("serve").Model(tmp_path).predict((tmp_path / "recording.wav").read_bytes())
+        assert list(answer["scenes"].values()) == pytest.approx(scene.tolist(), abs=2e-4)
+        detected = [(found["label"], found["onset_s"]) for found in answer["events"]]
+        starts = np.diff(np.pad(names["frames"] >= model.config.threshold, ((1, 0), (0, 0))).astype(int), axis=0) == 1
+        expected = [(model.events[event], round(frame * 0.02, 6)) for frame, event in zip(*np.nonzero(starts), strict=True)]
+        assert sorted(detected) == sorted(expected)
 
 
 @pytest.mark.parametrize(("form", "package"), [("onnx", "onnx"), ("onnx", "onnxruntime"), ("stablehlo", "flatbuffers")])
