@@ -216,7 +216,8 @@ def _parse_header(row: Row, columns: Mapping[str, str]) -> _Layout | None:
         if matches:
             positions[role] = matches[0]
         elif role in columns:
-            raise InputError(f"{row.place}: no column {columns[role]!r} for the {role}; the header is {row.fields}")
+            hint = event_rows.suggest_separator(row.text, [name.lower() for name in columns.values()])
+            raise InputError(f"{row.place}: no column {columns[role]!r} for the {role}; the header is {row.fields}{hint}")
         elif role in EVENT_ROLES:
             raise InputError(f"{row.place}: no column for the {role}; name it {' or '.join(map(repr, known))}")
     return _Layout(positions, len(names))
@@ -241,7 +242,8 @@ def _infer_layout(rows: list[Row]) -> _Layout:
             raise InputError(f"{row.place}: the scene {scene!r} is a number; a row must be {FORMS}; write decimal points")
     first = rows[0].fields
     has_times = any(not _is_empty(field) and _is_number(field) for field in first)
-    if len(first) == width and not has_times and not all(_is_empty(first[layout.positions[role]]) for role in EVENT_ROLES):
+    texts = [first[layout.positions[role]] for role in EVENT_ROLES] if len(first) == width else []
+    if not has_times and not all(_is_empty(text) or text == NOT_ANNOTATED for text in texts):
         hint = event_rows.suggest_separator(rows[0].text, HEADER_NAMES)
         raise InputError(
             f"{rows[0].place}: {first} is neither an event nor a header{hint}; a header names the columns 'filename', 'onset', "

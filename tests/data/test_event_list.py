@@ -303,6 +303,8 @@ def test_columns_with_other_names(tmp_path):
         InputError, match=r"row 1: no column 'start' for the onset; the header is \['file', 'begin', 'end', 'class'"
     ):
         read_recordings(write_list(tmp_path, "file,begin,end,class,site\na,0,1,car,x\n"), Wanted(columns))
+    with pytest.raises(InputError, match=r"no column 'File' for the recording; .*; it looks separated by ';'; use tabs"):
+        read_recordings(write_list(tmp_path, "file;start;end;class;site\na;0;1;car;x\n"), Wanted(columns))
 
 
 RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tAnnotation\n"
