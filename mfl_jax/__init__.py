@@ -5,7 +5,9 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING
 
-from mfl_jax.version import __version__ as __version__
+from mfl_jax import version
+
+__version__ = version.__version__
 
 if TYPE_CHECKING:
     from mfl_jax.inference.trained_model import TrainedModel

@@ -65,10 +65,10 @@ PROPOSED = f"--config={ROOT}/configs/proposed.py"
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ([], "--config=FILE is missing"),
+        ([], "--config=NAME is missing"),
         ([f"--config={ROOT}/configs/none.py"], "none.py: no such config file"),
         ([f"{PROPOSED}:slow"], "error: only `quick` may follow the colon of a config, not 'slow'"),
-        ([PROPOSED, "--config.alhpa=1"], "no config field 'alhpa'; "),
+        ([PROPOSED, "--config.alhpa=1"], "no config field 'alhpa' (did you mean alpha?); "),
         ([PROPOSED, "--config.alpha=much"], "much"),
         ([PROPOSED, "--config.reduction=max"], "config.reduction is 'max'; must be one of mean, sum"),
         ([PROPOSED, "--mode=sing"], "sing"),
