@@ -89,7 +89,7 @@ def compute_floors(clips: Clips, numbers: np.ndarray, scenes: tuple[str, ...], e
 
 def _score_fixed_answers(clips: Clips, numbers: np.ndarray, detected: np.ndarray) -> dict[str, Any]:
     """Scores the detection of the same events in every frame of a scene, bool [shape=(S, E)], where events are annotated."""
-    detected = np.append(detected, np.logical_and.reduce(detected, keepdims=True), axis=0)  # -1, no scene: what is detected in all scenes
+    detected = np.vstack([detected, detected.all(0)])  # -1, no scene: what is detected in all scenes
     counts = {key: np.zeros(detected.shape[1], np.int64) for key in ("tp", "fp", "fn")} | dict.fromkeys(
         ("substitutions", "deletions", "insertions", "active"), 0
     )
