@@ -178,7 +178,7 @@ def python_problem(words: list[str]) -> str | None:
             return f"no {words[0]}"
         text = file.read_text(encoding="utf-8")
         flag_names = [word[2:].partition("=")[0] for word in words[1:] if word.startswith("--")]
-        return next((f"{words[0]} has no --{name}" for name in flag_names if f'{name}"' not in text), None)
+        return next((f"{words[0]} has no --{name}" for name in flag_names if not re.search(f'"(--)?{name}"', text)), None)
     return None
 
 
@@ -271,7 +271,7 @@ def python_name_exists(name: str) -> bool:
         file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
         if file.is_file():
             rest = parts[length:]
-            return not rest or re.search(rf"^(def|class) {rest[0]}\b|^{rest[0]}\b.*=|^from .* import {rest[0]}\b", file.read_text(), re.M) is not None
+            return not rest or re.search(rf"^(def|class) {rest[0]}\b|^{rest[0]}\b.*=", file.read_text(), re.M) is not None
     return False
 
 

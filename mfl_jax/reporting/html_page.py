@@ -28,6 +28,7 @@ table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabu
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: bottom; }
 .number { text-align: right; } td.number { white-space: nowrap; }
 th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); padding-left: 0; min-width: 7rem; }
+@media (min-width: 48rem) { th:first-child, td:first-child { min-width: 9rem; } }
 figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } figcaption { font-size: .9rem; }
 """
 HEADINGS = {
@@ -151,7 +152,10 @@ def build_html_table(table: Table) -> str:
     classes = [" class='number'" if is_number else "" for is_number in find_numbers(table)]
 
     def build_row(row: Sequence[str], tag: str) -> str:
-        return "".join(f"<{tag}{name}>{html.escape(cell)}</{tag}>" for cell, name in zip(row, classes, strict=True))
+        # An interval in brackets goes below its number, which keeps the columns narrow.
+        breaks = ("<br>(" if name and tag == "td" else " (" for name in classes)
+        cells = (html.escape(cell).replace(" (", text) for cell, text in zip(row, breaks, strict=True))
+        return "".join(f"<{tag}{name}>{cell}</{tag}>" for cell, name in zip(cells, classes, strict=True))
 
     body = "".join(f"<tr>{build_row(row, 'td')}</tr>" for row in table[1:])
     return f'<div class="wide"><table><thead><tr>{build_row(table[0], "th")}</tr></thead><tbody>{body}</tbody></table></div>'
