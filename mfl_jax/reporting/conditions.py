@@ -1,15 +1,13 @@
 """The conditions of an experiment, shown beside its verdict: fields that depart from configs/default.py, commits and dates."""
 
-import importlib.util
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mfl_jax.reporting import verdicts
-from mfl_jax.runtime import history, workdir_config
+from mfl_jax.runtime import config_fields, history, workdir_config
 
-DEFAULTS = pathlib.Path(__file__).absolute().parent.parent.parent / "configs" / "default.py"
 DESCRIPTIVE = ("name", "note", "systems")
 """Fields that describe or define an experiment rather than depart from the default."""
 WITHOUT_EFFECT = {*DESCRIPTIVE, *workdir_config.MAY_CHANGE, "alphas", "sweep.eta", "sweep.gamma", "sweep.zeta"} - {"epochs"}
@@ -25,9 +23,9 @@ def describe_conditions(home: pathlib.Path, config: Mapping[str, Any], runs: Seq
       runs: its finished runs, as `summary.read_finished_runs` returns them.
 
     Returns:
-      {"departures": field -> {"here", "default"}, or None if configs/default.py is not at hand, "systems": system -> its own
-      fields, "epochs", "commits": of the runs, with "+" after a commit if tracked files differed from it, "dates": first and last
-      start (UTC), "caveat": how the conditions differ from the paper's, or ""}.
+      {"departures": field -> {"here", "default"}, "systems": system -> its own fields, "epochs", "commits": of the runs, with "+"
+      after a commit if tracked files differed from it, "dates": first and last start (UTC), "caveat": how the conditions differ
+      from the paper's, or ""}.
     """
     departures = find_departures(config)
     return {
@@ -40,22 +38,16 @@ def describe_conditions(home: pathlib.Path, config: Mapping[str, Any], runs: Seq
     }
 
 
-def find_departures(config: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
+def find_departures(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Finds the fields of an experiment that depart from configs/default.py.
 
     Args:
       config: as `workdir_config.read_config` returns it.
 
     Returns:
-      Field -> {"here", "default"}, or None if configs/default.py is not at hand, as in an installation without the checkout.
+      Field -> {"here", "default"}.
     """
-    if not DEFAULTS.is_file():
-        return None
-    spec = importlib.util.spec_from_file_location("_mfl_jax_default_config", DEFAULTS)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    default = _flatten(workdir_config.to_plain_dict(module.experiment("", [])))
+    default = _flatten(workdir_config.to_plain_dict(config_fields.all_defaults()))
     here = _flatten(config)
     return {
         field: {"here": here.get(field), "default": default.get(field)}
@@ -85,9 +77,7 @@ def _read_dates(home: pathlib.Path) -> list[str]:
     return list(dict.fromkeys([*dates[:1], *dates[-1:]]))
 
 
-def _write_caveat(departures: Mapping[str, Any] | None) -> str:
-    if departures is None:
-        return "The conditions were not compared with the paper's, because configs/default.py is not at hand."
+def _write_caveat(departures: Mapping[str, Any]) -> str:
     unused = set() if "balance" in departures else {"balance_learning_rate"}
     differing = list(dict.fromkeys(field.partition(".")[0] for field in departures if field not in WITHOUT_EFFECT | unused))
     if not differing:

@@ -120,14 +120,13 @@ def _build_conditions(results: Mapping[str, Any]) -> str:
     }
     departures = conditions["departures"]
     fields = {
-        name: f"{format_value(value['here'])} (default {format_value(value['default'])})"
-        for name, value in (departures or {}).items()
+        name: f"{format_value(value['here'])} (default {format_value(value['default'])})" for name, value in departures.items()
     }
     systems = {
         name: ", ".join(f"{field} {format_value(value)}" for field, value in own.items()) or "no fields of its own"
         for name, own in conditions["systems"].items()
     }
-    nothing = "No field departs from configs/default.py." if departures == {} else ""
+    nothing = "No field departs from configs/default.py." if not departures else ""
     return (
         f"<section class='conditions'><h2>Conditions</h2>{_build_list(facts)}"
         f"<h2>Fields that depart from configs/default.py</h2>{_build_list(fields)}{nothing and f'<p>{nothing}</p>'}"

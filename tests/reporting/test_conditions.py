@@ -46,12 +46,6 @@ def test_commits_and_dates_of_the_runs(tmp_path):
     assert described["dates"] == ["2026-11-27", "2026-11-28"]
 
 
-def test_without_the_checkout_nothing_is_compared(tmp_path, monkeypatch):
-    monkeypatch.setattr(conditions, "DEFAULTS", tmp_path / "default.py")
-    described = describe(tmp_path, epochs=1)
-    assert described["departures"] is None and "were not compared" in described["caveat"]
-
-
 @pytest.mark.parametrize("value, text", [((), "none"), ("", "none"), (0.0002, "0.0002"), (True, "True"), (["a", 1], "a, 1")])
 def test_values_are_readable(value, text):
     assert html_page.format_value(value) == text
