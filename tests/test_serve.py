@@ -118,6 +118,7 @@ def test_other_rates_are_resampled(server):
         ("/other", wav([0.0]), 404, "/predict"),
         ("/predict", None, 404, "/health"),
     ],
+    ids=["no audio", "empty", "not finite", "path", "no body"],
 )
 def test_mistakes_are_refused(server, path, body, status, text):
     got, answer = ask(server + path, body)
