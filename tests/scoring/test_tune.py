@@ -210,7 +210,8 @@ def test_predict_uses_the_rules_of_the_run(trained_run, tuned_run, tmp_path, mon
     detected = {}
     for way in ("auto", "none", str(never)):
         chosen = {"checkpoint": str(run), "out": str(tmp_path / "out"), "write": ["json"], "overlap": 0.5, "postprocess": way}
-        monkeypatch.setattr("absl.flags.FLAGS", types.SimpleNamespace(**chosen, reference=None, plot=False, page=False))
+        others = {"reference": None, "plot": False, "page": False, "clips": 0, "resume": False}
+        monkeypatch.setattr("absl.flags.FLAGS", types.SimpleNamespace(**chosen, **others))
         assert predict.run([recording]) == 0
         summary = json.loads((tmp_path / "out" / "summary.json").read_text())
         assert summary["postprocess"] == ("tuned" if way == "auto" else way)

@@ -124,7 +124,7 @@ def test_epoch_in_memory_and_streamed(tmp_path):
     config = small_config(tmp_path)
     assert prepare.open_dataset(config.dataset, config.data_dir) == dataset
     for kind in (type(dataset), epoch.Streamed):
-        result = epoch.measure(config, kind(**vars(dataset)), 2, 1)
+        result = epoch.measure(config, kind(**vars(dataset)), dataset.clips["development"], 2, 1)
         assert_times(result, "epoch", "steps")
         assert result["overhead"] > -1
 
