@@ -173,6 +173,7 @@ def _run(benchmark, packages, rest):
     if rest:
         commandline.exit_with_error(f"unexpected: {' '.join(rest)}")
     logging.set_verbosity(logging.ERROR)
+    commandline.print_warnings()
     options = _read_options(benchmark)
     try:
         results = benchmark(**options)

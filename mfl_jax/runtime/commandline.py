@@ -113,6 +113,7 @@ def print_warnings() -> None:
     if not any(isinstance(handler, _WarningPrinter) for handler in LOGGER.handlers):
         LOGGER.addHandler(_WarningPrinter())
         LOGGER.propagate = False  # absl's own handler would print them again
+        LOGGER.setLevel(python_logging.WARNING)  # whatever level absl gives the root logger
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:

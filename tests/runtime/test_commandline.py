@@ -1,12 +1,15 @@
 """Errors that the commands report in one line."""
 
 import errno
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from mfl_jax.runtime import commandline
+from support import ROOT
 
 DEVICE_FULL = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate\n78564849592 bytes."
 
@@ -79,3 +82,14 @@ def test_the_advice_names_the_fields_of_the_config(capsys, monkeypatch, fields, 
     with pytest.raises(SystemExit):
         commandline.run_with_config(command, holders)
     assert capsys.readouterr().err.startswith(f"error: out of memory; {advice} (RESOURCE_EXHAUSTED")
+
+
+def test_a_command_prints_its_warnings():
+    """In a process of its own, because absl sets the level of the root logger there."""
+    code = """
+from mfl_jax import errors
+from mfl_jax.runtime import commandline
+commandline.run_with_arguments(lambda arguments: errors.warn("a.wav: silent"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "warning: a.wav: silent\n")
