@@ -36,7 +36,7 @@ def compiler_settings(request):
     """
     lightly = request.node.get_closest_marker("lightly_optimised") is not None
     jax.config.update("jax_default_matmul_precision", "highest")
-    if lightly != jax.config.jax_disable_most_optimizations:
+    if lightly != jax.config.values["jax_disable_most_optimizations"]:
         jax.clear_caches()  # JAX would find the programs in memory whichever way they were compiled
         jax.config.update("jax_disable_most_optimizations", lightly)
     if lightly:
