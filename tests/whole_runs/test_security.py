@@ -78,6 +78,7 @@ assert not events, events
 """
 
 
+@pytest.mark.ci_only
 def test_loading_a_checkpoint_or_a_data_set_runs_no_code(trained_run, tmp_path):
     """A Python audit hook watches while a checkpoint whose strings contain code is loaded."""
     run, tmp = trained_run

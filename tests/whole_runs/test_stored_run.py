@@ -99,6 +99,7 @@ def test_evaluation_reproduces_its_scores(stored):
     assert_same_scores(after, before)
 
 
+@pytest.mark.ci_only
 def test_training_resumes(stored):
     config = config_of_today(stored, epochs=4)
     dataset = prepare.prepare_from_config(config)
