@@ -260,7 +260,7 @@ class AnnotatedRecordings(dataset_builder.FileReaderBuilder, skip_registration=T
         return {"groups": groups} if any(groups.values()) else {}
 
     def _describe_unannotated_events(self) -> dict[str, Any]:
-        """Returns the paths whose events are not annotated, by split, as metadata; nothing if there are none."""
+        """Returns metadata that lists, by split, the recordings whose events are not annotated; empty if all are."""
         paths = {split: [r.path for r in self.recordings[split] if not r.events_annotated] for split in SPLITS}
         return {"events_not_annotated": paths} if any(paths.values()) else {}
 

@@ -68,13 +68,13 @@ class _Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What a caller wants of a list.
+    """How to read a list: the names of its columns and the labels it may contain.
 
     Attributes:
-      columns: role of a column (a key of `COLUMNS`) -> its name in the header, where it is another one than `COLUMNS` says. Every
-        list must then have a header with these columns.
-      scenes: allowed scenes, whose spelling the result has; None allows any.
-      events: allowed events, likewise.
+      columns: maps the role of a column (a key of `COLUMNS`) to its name in the header, if that is not one of `COLUMNS`. Every list
+        must then have a header with these columns.
+      scenes: the known scenes, in the spelling to return; any other scene is an error. None accepts every scene.
+      events: the same for events.
     """
 
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)

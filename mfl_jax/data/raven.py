@@ -22,7 +22,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 """Role of a column -> its names in lower case; the first one that a table has counts."""
 FILE_OFFSET = "file offset (s)"
 NAME_END = re.compile(r"(\.BirdNET|\.Table\.\d+)?\.selections?(\.table)?$", re.IGNORECASE)
-"""What the name of a table has after the name of its recording."""
+"""The end of a table's file name, after the name of the recording."""
 
 
 def is_selection_table(names: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What the predict command writes about all recordings together, besides `summary.json`."""
+"""Writes the files that cover all recordings of a prediction: the table, the clips and the index page."""
 
 import pathlib
 

@@ -83,7 +83,7 @@ def _signature(flag: flags.Flag) -> str:
 
 
 def _describe(flag: flags.Flag) -> str:
-    """Returns the help of a flag with its default, unless it is none or the text names it."""
+    """Returns the help text of a flag, and its default if it has one that the text does not mention."""
     text = re.sub(r"^<[^>]*>: ", "", flag.help or "")  # absl puts the options of an enum first
     if flag.default in (None, False) or "default" in text:
         return text

@@ -60,10 +60,10 @@ def load_config(text: str) -> ConfigDict:
 
 
 def find_file(place: str) -> pathlib.Path:
-    """Returns the file of a config, named by its path or by the name of a config of `mfl_jax.configs`.
+    """Finds the file of a config by its path, or by its name in `mfl_jax.configs`.
 
     Raises:
-      InputError: there is none.
+      InputError: no such file or config.
     """
     if (file := pathlib.Path(place)).is_file():
         return file
