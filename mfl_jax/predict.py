@@ -224,8 +224,6 @@ def _print_scores(console: rich.console.Console, reference_scores: ReferenceScor
     reference, scored = flags.FLAGS.reference, reference_scores.scored
     if scored < done:
         warn(f"{done - scored} of {done} recordings are not in {reference} and are not scored")
-    if not reference_scores.counts:
-        return
     if reference_scores.lacks_events():
         warn(f"{reference} has no event in these recordings and none was detected; event scores are 0 of 0")
     for kind, count in (("scenes", reference_scores.without_scene), ("events", reference_scores.without_events)):

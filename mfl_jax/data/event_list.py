@@ -71,8 +71,8 @@ class Wanted:
     """How to read a list: the names of its columns and the labels it may contain.
 
     Attributes:
-      columns: maps the role of a column (a key of `COLUMNS`) to its name in the header, if that is not one of `COLUMNS`. Every list
-        must then have a header with these columns.
+      columns: maps the role of a column (a key of `COLUMNS`) to its name in the header, if that is not one of `COLUMNS`. Every
+        list must then have a header with these columns.
       scenes: the known scenes, in the spelling to return; any other scene is an error. None accepts every scene.
       events: the same for events.
     """

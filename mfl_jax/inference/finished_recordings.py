@@ -163,7 +163,10 @@ class KeyMaker:
             audio = hash_file(source.file)
         except OSError:
             return None
-        labels = None if reference is None else [reference.scene, [dataclasses.astuple(event)[:3] for event in reference.events]]
+        labels = None
+        if reference is not None:
+            events = [dataclasses.astuple(event)[:3] for event in reference.events]
+            labels = [reference.scene, events, reference.events_annotated]
         paths = [str(path) for path in self._files.list_paths(source.name)]
         content = json.dumps([self._shared, audio, labels, paths], default=dataclasses.asdict)
         return hashlib.sha256(content.encode(errors="replace")).hexdigest()
