@@ -229,6 +229,9 @@ def test_scores_include_reused_recordings(call, tmp_path, monkeypatch):
     assert call(f"--reference={labels}", "--resume") == 0
     assert predicted == ["deep/b.wav", "a.wav"]
     assert read_summary(tmp_path)["scores"]["recordings"]["event"]["micro_f"] > expected["recordings"]["event"]["micro_f"]
+    labels.write_text(labels.read_text().replace("c.wav\tquiet\t\t\t\n", "c.wav\tquiet\t\t\t?\n"))  # no longer annotated
+    assert call(f"--reference={labels}", "--resume") == 0
+    assert predicted == ["deep/b.wav", "a.wav", "c.wav"]
 
 
 @pytest.mark.parametrize("tracks", ["audacity", "raven"])
