@@ -47,7 +47,9 @@ def installed(tmp_path_factory):
     (wheel,) = folder.glob("*.whl")
     venv.create(folder / "venv", with_pip=False)
     python = folder / "venv" / "bin" / "python"
-    subprocess.run([*pip, f"--python={python}", "install", "--no-deps", str(wheel)], check=True)
+    # With the checkout on PYTHONPATH, pip takes the package for installed and writes no programs.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([*pip, f"--python={python}", "install", "--no-deps", str(wheel)], check=True, env=environment)
     (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
     # A path in a .pth file is searched last, and .pth files there, such as that of an editable installation, are not read.
     (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
