@@ -1,9 +1,10 @@
 """Makes label lists of this project from the label files of other programs.
 
 python -m mfl_jax.import_labels SOURCE --out=DIR [--recordings=DIR] [--split=0.8 --group=folder]
+python -m mfl_jax.import_labels LIST CORRECTED --out=DIR
 
 SOURCE is a list or a folder of lists: Audacity label tracks, Raven selection tables, tables with named columns, lists of DESED
-and dcase_util.
+and dcase_util, label lists of this project. Of several, later ones correct earlier ones.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ ROLES = ("recording", "onset", "offset", "label")
 def define_flags() -> None:
     """Defines the flags of the command."""
     flags.DEFINE_string("out", None, "Folder for the label lists, for --config.manual_dir.")
-    flags.DEFINE_string("recordings", None, "Folder of the recordings; by default SOURCE, or the folder of the list SOURCE.")
+    flags.DEFINE_string(
+        "recordings", None, "Folder of the recordings; by default the first SOURCE, or its folder if it is a list."
+    )
     flags.DEFINE_list(
         "columns", [], "Columns of recording, start, end and class, e.g. filename,start,end,class. The first may be "
         "left out if each list is about one recording."
@@ -46,8 +49,8 @@ def define_flags() -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs the command; returns the exit status."""
-    if len(arguments) != 1:
-        raise InputError(f"expected one list or folder of labels, not {len(arguments)}")
+    if not arguments:
+        raise InputError("name a list or a folder of labels; of several, later ones correct earlier ones")
     if (share := flags.FLAGS.split) is not None and not 0 < share < 1:
         raise InputError(f"--split={share:g}: must be above 0 and below 1, e.g. 0.8")
     columns = _name_columns()
@@ -56,10 +59,11 @@ def run(arguments: list[str]) -> int:
     from mfl_jax.data import event_list, label_import, label_split
     from mfl_jax.runtime import storage
 
-    source, out = storage.expand_path(arguments[0]), flags.FLAGS.out and storage.expand_path(flags.FLAGS.out)
-    root = storage.expand_path(flags.FLAGS.recordings or _guess_root(source))
+    sources = [storage.expand_path(argument) for argument in arguments]
+    out = flags.FLAGS.out and storage.expand_path(flags.FLAGS.out)
+    root = storage.expand_path(flags.FLAGS.recordings or _guess_root(sources[0]))
     own_lists = [label_import.list_file(out, name) for name in (ALL, *SPLITS)] if out else []
-    labelled = label_import.find_labelled(source, root, event_list.Wanted(columns), left_out=own_lists)
+    labelled = label_import.find_labelled(sources, root, event_list.Wanted(columns), left_out=own_lists)
     recordings = labelled.recordings
     for field in ("scene", "group"):
         if rule := flags.FLAGS[field].value:
@@ -69,7 +73,7 @@ def run(arguments: list[str]) -> int:
         lists = dict(zip(SPLITS, label_split.split_recordings(recordings, labelled.seconds, share), strict=True))
     console = rich.console.Console()
     _print_tables(console, recordings, lists, labelled.seconds)
-    _warn_of_unmatched(labelled, root)
+    _warn_of_differences(labelled, root)
     if out:
         for file in label_import.write_label_lists(out, root, lists or {ALL: recordings}):
             console.print(f"written: {file}", soft_wrap=True, highlight=False, markup=False)
@@ -98,7 +102,9 @@ def _guess_root(source: pathlib.Path) -> pathlib.Path:
     return source.parent.parent if source.parent.name == "meta" else source.parent
 
 
-def _warn_of_unmatched(labelled: Labelled, root: pathlib.Path) -> None:
+def _warn_of_differences(labelled: Labelled, root: pathlib.Path) -> None:
+    if names := labelled.corrected:
+        warn(f"labels of {len(names)} recordings are replaced by those of a later source: {join_first(names)}")
     if names := labelled.without_labels:
         warn(f"{len(names)} recordings in {root} have no labels and are left out: {join_first(names)}")
     if names := labelled.without_recording:

@@ -3,24 +3,11 @@
 import numpy as np
 import pytest
 import soundfile
-from absl import flags
-from absl.testing import flagsaver
 
 from mfl_jax import import_labels
 from mfl_jax.data import label_list
 from mfl_jax.errors import InputError
-
-
-def call(*arguments):
-    """Runs the command in this process; returns its exit status."""
-    before = set(flags.FLAGS)
-    import_labels.define_flags()
-    try:
-        with flagsaver.flagsaver():
-            return import_labels.run(flags.FLAGS(["import_labels", *map(str, arguments)])[1:])
-    finally:
-        for name in set(flags.FLAGS) - before:
-            delattr(flags.FLAGS, name)
+from support.import_command import run_import as call
 
 
 @pytest.fixture
@@ -65,7 +52,7 @@ def test_without_a_split_there_is_one_list_and_without_out_none(tracks, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((), "expected one list or folder of labels, not 0"),
+        ((), "name a list or a folder of labels; of several, later ones correct earlier ones"),
         (("a", "--split=1"), "--split=1: must be above 0 and below 1"),
         (("a", "--columns=start,end"), "--columns=start,end: must be three or four names"),
         (("a", "--group=location"), "--group=location: must be folder, pattern:REGEX or column:NAME"),

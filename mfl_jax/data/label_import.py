@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import soundfile
 
 from mfl_jax.data import event_list, label_list, spelling
-from mfl_jax.data.annotation import Recording
+from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.data.match_recordings import AUDIO_SUFFIXES, match_recordings
 from mfl_jax.data.spectrogram_cache import LOOKUP_THREADS, refusal
 from mfl_jax.errors import InputError, join_first
@@ -31,12 +31,14 @@ class Labelled:
       seconds: path -> length of the recording.
       without_labels: paths of the other recordings.
       without_recording: names of recordings that have labels but no file.
+      corrected: paths of recordings whose labels a later source changed.
     """
 
     recordings: list[Recording]
     seconds: dict[str, float]
     without_labels: list[str]
     without_recording: list[str]
+    corrected: list[str]
 
 
 def list_file(out: pathlib.Path, name: str) -> pathlib.Path:
@@ -45,39 +47,70 @@ def list_file(out: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def find_labelled(
-    source: pathlib.Path, root: pathlib.Path, wanted: event_list.Wanted, *, left_out: Collection[pathlib.Path] = ()
+    sources: Sequence[pathlib.Path], root: pathlib.Path, wanted: event_list.Wanted, *, left_out: Collection[pathlib.Path] = ()
 ) -> Labelled:
     """Finds the recordings below a folder, and their labels.
 
     Args:
-      source: a list or a folder of lists, see `event_list.read_recordings`.
+      sources: lists or folders of lists, see `event_list.read_recordings`. Later ones correct earlier ones: a recording has the
+        events, the scene and the group of the last source that annotates them.
       root: folder of the recordings.
       wanted: columns of the lists.
-      left_out: files below `source` that are not read.
+      left_out: files below the sources that are not read.
 
     Raises:
       InputError: a list is invalid, labels match several recordings or none at all, or a recording can't be opened or listed.
     """
-    labels = {recording.path: recording for recording in event_list.read_recordings(source, wanted, left_out=left_out)}
+    labels = [{r.path: r for r in event_list.read_recordings(source, wanted, left_out=left_out)} for source in sources]
     paths = _list_audio(root)
     if not paths:
         raise InputError(f"{root}: no recording in this folder; name the folder of the recordings by --recordings=DIR")
-    try:
-        matches = match_recordings(labels, paths, require_all=False, kind="labelled")
-    except InputError as error:
-        raise InputError(f"labels in {source}, recordings in {root}: {error}") from None
-    if not matches:
-        raise InputError(
-            f"{source}: none of its {len(labels)} recordings is in {root}, {next(iter(labels), '')!r} for one; name the folder "
-            "of the recordings by --recordings=DIR, so that the names below both folders agree"
-        )
-    by_path = {path: dataclasses.replace(labels[name], path=path) for name, path in matches.items()}
+    by_path: dict[str, Recording] = {}
+    corrected: set[str] = set()
+    without_recording: list[str] = []
+    for source, by_name in zip(sources, labels, strict=True):
+        matches = _match_names(source, by_name, root, paths)
+        without_recording += [name for name in by_name if name not in matches]
+        for name, path in matches.items():
+            recording = dataclasses.replace(by_name[name], path=path)
+            if (earlier := by_path.get(path)) is not None:
+                recording = _correct(earlier, recording)
+                if _without_rows(recording) != _without_rows(earlier):
+                    corrected.add(path)
+            by_path[path] = recording
     return Labelled(
         [by_path[path] for path in sorted(by_path)],
         _measure_lengths(root, sorted(by_path)),
         [path for path in paths if path not in by_path],
-        [name for name in labels if name not in matches],
+        without_recording,
+        sorted(corrected),
     )
+
+
+def _match_names(source: pathlib.Path, names: Collection[str], root: pathlib.Path, paths: Sequence[str]) -> dict[str, str]:
+    """Returns the path of the recording of each name of a source that has one."""
+    try:
+        matches = match_recordings(names, paths, require_all=False, kind="labelled")
+    except InputError as error:
+        raise InputError(f"labels in {source}, recordings in {root}: {error}") from None
+    if not matches:
+        raise InputError(
+            f"{source}: none of its {len(names)} recordings is in {root}, {next(iter(names), '')!r} for one; name the folder "
+            "of the recordings by --recordings=DIR, so that the names below both folders agree"
+        )
+    return matches
+
+
+def _correct(earlier: Recording, later: Recording) -> Recording:
+    """Returns a recording with what the later labels annotate in place of the earlier ones."""
+    annotated = later if later.events_annotated else earlier
+    return dataclasses.replace(annotated, scene=later.scene or earlier.scene, group=later.group or earlier.group)
+
+
+def _without_rows(recording: Recording) -> Recording:
+    """Returns a recording as its annotation counts: without row numbers, events in the order of time."""
+    events = sorted((event.onset_s, event.offset_s, event.label) for event in recording.events)
+    return dataclasses.replace(recording, events=tuple(Event(*event) for event in events))
 
 
 def _list_audio(root: pathlib.Path) -> list[str]:

@@ -23,7 +23,7 @@ def write_text(file, text):
 
 
 def find(source, root=None, **columns):
-    return label_import.find_labelled(source, root or source, Wanted(columns))
+    return label_import.find_labelled([source], root or source, Wanted(columns))
 
 
 def test_a_folder_of_label_tracks_beside_their_recordings(tmp_path):
@@ -121,6 +121,35 @@ def drop_rows(recordings):
         Recording(r.path, r.scene, tuple(Event(e.onset_s, e.offset_s, e.label) for e in r.events), r.group, r.events_annotated)
         for r in recordings
     ]
+
+
+def test_later_labels_correct_what_they_annotate(tmp_path):
+    """A track names no scene, and `?` no events: both stay as they were. Labels that are the same are not corrected."""
+    for name in "abcd":
+        write_audio(tmp_path / f"audio/{name}.wav", 3.0)
+    rows = ["a.wav\tpark\t0.5\t1.5\tcar\tyard", "b.wav\tpark\t\t\t?\t", "c.wav\t\t0\t1\tcar\t", "d.wav\tpark\t0\t1\tcar\t"]
+    header = "\t".join([*label_list.COLUMNS, "group"])
+    write_text(tmp_path / "meta/meta_development.txt", "\n".join([header, *rows]) + "\n")
+    for name, track in (("a", "1.0\t2.0\thorn\n"), ("b", ""), ("c", "\t\t?\n"), ("d", "0.0\t1.0\tcar\n"), ("lost", "")):
+        write_text(tmp_path / f"corrected/{name}.txt", track)
+    found = label_import.find_labelled(
+        [tmp_path / "meta/meta_development.txt", tmp_path / "corrected"], tmp_path / "audio", Wanted()
+    )
+    assert drop_rows(found.recordings) == [
+        Recording("a.wav", "park", (Event(1.0, 2.0, "horn"),), "yard"),
+        Recording("b.wav", "park", ()),
+        Recording("c.wav", "", (Event(0.0, 1.0, "car"),)),
+        Recording("d.wav", "park", (Event(0.0, 1.0, "car"),)),
+    ]
+    assert found.corrected == ["a.wav", "b.wav"] and found.without_recording == ["lost"]
+
+
+def test_a_source_without_recordings_is_refused_by_name(tmp_path):
+    write_audio(tmp_path / "audio/a.wav", 1.0)
+    write_text(tmp_path / "first/a.txt", "0\t1\tcar\n")
+    write_text(tmp_path / "second/x.txt", "0\t1\tcar\n")
+    with pytest.raises(InputError, match=r"second: none of its 1 recordings is in .*audio, 'x' for one"):
+        label_import.find_labelled([tmp_path / "first", tmp_path / "second"], tmp_path / "audio", Wanted())
 
 
 def test_label_lists_are_read_back(tmp_path):
