@@ -1,8 +1,9 @@
 """Confidence intervals over recordings: what the scores would be on other recordings, by the bootstrap.
 
-Recordings are drawn with replacement, as many as there are. Each seed is scored on the counts of the drawn recordings, and the
-scores are averaged over seeds, so the intervals are those of the means in the tables. Every system and seed gets the same draws,
-so differences between systems are paired. Classes that no drawn recording has count as in `metrics`: their F is 0.
+Recordings are drawn with replacement, as many as there are; for each task, those that are annotated for it. Each seed is scored
+on the counts of the drawn recordings, and the scores are averaged over seeds, so the intervals are those of the means in the
+tables. Every system and seed gets the same draws, so differences between systems are paired. Classes that no drawn recording has
+count as in `metrics`: their F is 0.
 """
 
 import functools
@@ -13,7 +14,7 @@ import numpy as np
 
 from mfl_jax import metrics
 from mfl_jax.reporting.tables import format_system
-from mfl_jax.training.recording_counts import FILE, Counts
+from mfl_jax.training.recording_counts import FILE, Counts, select_annotated
 
 DRAWS = 2000
 SEED = 0
@@ -27,11 +28,11 @@ class RedrawnScores(NamedTuple):
     """Scores of the seeds of one system on drawn recordings.
 
     Attributes:
-      recordings: those drawn from, sorted.
+      recordings: task -> those drawn from, sorted.
       scores: float64 [shape=(seeds, DRAWS)] each; an error rate without active events is NaN.
     """
 
-    recordings: tuple[str, ...]
+    recordings: dict[str, tuple[str, ...]]
     scores: dict[Score, np.ndarray]
 
 
@@ -75,21 +76,27 @@ def redraw_seeds(seeds: Sequence[Counts | None]) -> RedrawnScores | None:
       seeds: counts by recording of each seed, None where they are missing.
 
     Returns:
-      The scores; None if counts are missing, the seeds were scored on different recordings, or on fewer than two.
+      The scores of the tasks for which all seeds were scored on the same recordings, two or more; None if counts are missing or
+      there is no such task.
     """
     present = [counts for counts in seeds if counts is not None]
-    if len(present) < len(seeds) or len({tuple(counts["recording"].tolist()) for counts in present}) != 1:
+    if len(present) < len(seeds):
         return None
-    recordings = tuple(present[0]["recording"].tolist())
-    if len(recordings) < 2:
-        return None
-    scored = [score_draws(counts, draw_recordings(len(recordings))) for counts in present]
-    return RedrawnScores(recordings, {score: np.stack([scores[score] for scores in scored]) for score in scored[0]})
+    redrawn = RedrawnScores({}, {})
+    for task in ("scene", "event"):
+        annotated = [selected for counts in present if (selected := select_annotated(counts, task)) is not None]
+        names = {tuple(counts["recording"].tolist()) for counts in annotated}
+        if len(annotated) < len(present) or len(names) != 1 or len(recordings := names.pop()) < 2:
+            continue
+        redrawn.recordings[task] = recordings
+        scored = [score_draws(counts, draw_recordings(len(recordings))) for counts in annotated]
+        redrawn.scores.update({score: np.stack([scores[score] for scores in scored]) for score in scored[0]})
+    return redrawn if redrawn.scores else None
 
 
 def mean_interval(redrawn: RedrawnScores | None, score: Score) -> list[float] | None:
     """Returns the 95 % percentile interval of a system's mean score, [low, high]; None without scores or if one is NaN."""
-    return None if redrawn is None else _percentiles(redrawn.scores[score].mean(0))
+    return None if redrawn is None or score not in redrawn.scores else _percentiles(redrawn.scores[score].mean(0))
 
 
 def difference_interval(
@@ -106,7 +113,9 @@ def difference_interval(
       [low, high]; None without scores, or if the systems were scored on different recordings.
     """
     first, second = redrawn
-    if first is None or second is None or first.recordings != second.recordings:
+    if first is None or second is None or score not in first.scores:
+        return None
+    if first.recordings[score[0]] != second.recordings.get(score[0]):
         return None
     means = [system.scores[score][list(indices)].mean(0) for system, indices in zip((first, second), seeds, strict=True)]
     return _percentiles(means[0] - means[1])
@@ -134,6 +143,6 @@ def note_missing(rows: Sequence[Mapping[str, Any]], *, folds: bool) -> str:
         else "python -m mfl_jax.main --mode=evaluate --workdir=.../members/NAME writes it (docs/experiments.md)"
     )
     return (
-        f"There is no interval over recordings of {systems}. It needs two recordings or more, and for each run a {FILE} that "
-        f"agrees with its results.json; runs scored by earlier versions have none: {remedy}."
+        f"There is no interval over recordings of {systems}. It needs two annotated recordings or more, and for each run a {FILE} "
+        f"that agrees with its results.json; runs scored by earlier versions have none: {remedy}."
     )

@@ -16,6 +16,9 @@ from mfl_jax.runtime import storage
 
 FILE = "recording_counts.npz"
 
+EVENTS_ANNOTATED = "events_annotated"
+"""Name of the array that says of which recordings the events are annotated."""
+
 Counts = dict[str, np.ndarray]
 """Counts of R recordings, as `count_recordings` returns them."""
 
@@ -30,7 +33,8 @@ def count_recordings(by_clip: Mapping, clips: Clips) -> Counts:
     Returns:
       `recording`: the paths, str [shape=(R,)], sorted. If scenes were counted, `scene`: the true scene of each recording, -1 if
       not annotated, int32 [shape=(R,)], and `answers`: its clips by predicted scene, int32 [shape=(R, S)]. If events were
-      counted, everything that `metrics.frame_counts` returns, int32, with a leading axis of recordings.
+      counted, everything that `metrics.frame_counts` returns, int32, with a leading axis of recordings, and `events_annotated`,
+      bool [shape=(R,)].
     """
     counted = by_clip["number"] >= 0  # the others are padding
     names, index = np.unique(clips.recording[by_clip["number"][counted]], return_inverse=True)
@@ -45,13 +49,33 @@ def count_recordings(by_clip: Mapping, clips: Clips) -> Counts:
         counts["scene"] = np.zeros(len(names), np.int32)
         counts["scene"][index] = by_clip["scene"]["true"][counted]
         counts["answers"] = add_up(by_clip["scene"]["answers"])
-    return counts | jax.tree.map(add_up, dict(by_clip.get("event", {})))
+    if "event" in by_clip:
+        counts |= jax.tree.map(add_up, dict(by_clip["event"]))
+        counts[EVENTS_ANNOTATED] = add_up(clips.event_mask[np.where(counted, by_clip["number"], 0)]) > 0
+    return counts
+
+
+def select_annotated(counts: Counts, task: str) -> Counts | None:
+    """Returns the counts of a task, `scene` or `event`, of the recordings that count for it; None if it was not counted.
+
+    Counts of earlier versions don't say whose events are annotated: all recordings count then.
+    """
+    if task == "scene":
+        names = ["scene", "answers"]
+    else:
+        names = [name for name in counts if name not in ("recording", "scene", "answers", EVENTS_ANNOTATED)]
+    if not names or names[0] not in counts:
+        return None
+    count = len(counts["recording"])
+    kept = counts["answers"].any(1) if task == "scene" else counts.get(EVENTS_ANNOTATED, np.ones(count, bool))
+    return {name: counts[name][kept] for name in ("recording", *names)}
 
 
 def sum_recordings(counts: Mapping[str, np.ndarray]) -> dict[str, dict[str, list | int]]:
     """Returns the sums over recordings in the form of `counts` in results.json."""
     arrays = dict(counts)
     del arrays["recording"]
+    arrays.pop(EVENTS_ANNOTATED, None)
     total: dict[str, dict[str, list | int]] = {}
     if "scene" in arrays:
         scene, answers = arrays.pop("scene"), arrays.pop("answers")
@@ -68,7 +92,9 @@ def join_recordings(parts: Sequence[Counts | None]) -> Counts | None:
     present = [part for part in parts if part is not None]
     if len(present) < len(parts):
         return None
-    joined = {name: np.concatenate([part[name] for part in present]) for name in present[0]}
+    joined = {
+        name: np.concatenate([part[name] for part in present]) for name in present[0] if all(name in part for part in present)
+    }
     order = np.argsort(joined["recording"], kind="stable")
     return {name: array[order] for name, array in joined.items()}
 

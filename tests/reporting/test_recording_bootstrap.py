@@ -105,6 +105,28 @@ def test_differences_are_paired_by_recording_and_by_seed():
         assert recording_bootstrap.difference_interval((high, second), score, ([0], [0])) is None
 
 
+def test_recordings_that_are_not_annotated_for_a_task_are_not_drawn():
+    """Others beside them change no interval of the task; a task that one recording alone is annotated for has none."""
+    annotated, wider = random_counts(2), random_counts(2, RECORDINGS + 4)
+    for name in annotated:
+        wider[name][:RECORDINGS] = annotated[name]
+    wider["scene"][RECORDINGS:] = -1
+    for name in set(annotated) - {"recording", "scene"}:
+        wider[name][RECORDINGS:] = 0
+    wider["events_annotated"] = np.arange(RECORDINGS + 4) < RECORDINGS
+    alone, beside = recording_bootstrap.redraw_seeds([annotated]), recording_bootstrap.redraw_seeds([wider])
+    assert beside.recordings == alone.recordings and len(alone.scores) == 5
+    for score in alone.scores:
+        low, high = recording_bootstrap.mean_interval(alone, score)
+        assert low < high and recording_bootstrap.mean_interval(beside, score) == [low, high]
+        assert recording_bootstrap.difference_interval((alone, beside), score, ([0], [0])) == [0, 0]
+    one = recording_bootstrap.redraw_seeds([{**wider, "events_annotated": np.arange(RECORDINGS + 4) == 0}])
+    assert recording_bootstrap.mean_interval(one, ("event", "micro_f")) is None
+    assert recording_bootstrap.mean_interval(one, ("scene", "micro_f")) is not None
+    for pair in ((alone, one), (one, alone)):
+        assert recording_bootstrap.difference_interval(pair, ("event", "micro_f"), ([0], [0])) is None
+
+
 def test_nothing_is_drawn_without_counts_of_the_same_recordings():
     counts = scene_counts([1, 2, 3])
     for seeds in ([counts, None], [counts, scene_counts([1, 2])], [scene_counts([5])], [None]):

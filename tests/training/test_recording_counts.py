@@ -12,6 +12,7 @@ class FakeClips:
     """Clips of two recordings."""
 
     recording = np.array(["b", "a", "b", "never scored", "b"])
+    event_mask = np.array([False, True, False, True, False])
 
 
 BY_CLIP = {
@@ -26,6 +27,7 @@ def test_clips_are_added_up_by_recording():
     got = {name: array.tolist() for name, array in counts.items()}
     assert got == {
         "recording": ["a", "b"], "scene": [0, 1], "answers": [[0, 1], [1, 2]], "tp": [[3, 4], [111, 222]], "active": [7, 333],
+        "events_annotated": [True, False],
     }  # fmt: skip
     assert recording_counts.sum_recordings(counts) == {
         "scene": {"confusion": [[0, 1], [1, 2]]}, "event": {"tp": [114, 226], "active": 340},
@@ -35,6 +37,28 @@ def test_clips_are_added_up_by_recording():
 def test_one_task_alone_is_counted():
     counts = recording_counts.count_recordings({"number": BY_CLIP["number"], "scene": BY_CLIP["scene"]}, FakeClips)
     assert set(counts) == {"recording", "scene", "answers"} and set(recording_counts.sum_recordings(counts)) == {"scene"}
+
+
+def test_each_task_has_the_recordings_that_count_for_it():
+    """`a` has no scene, `b` neither events nor detections; `c` has no events either, but that is annotated."""
+    counts = {
+        "recording": np.array(["a", "b", "c"]), "scene": np.array([-1, 1, 0]), "answers": np.array([[0, 0], [1, 2], [3, 0]]),
+        "tp": np.array([[4], [0], [0]]), "active": np.array([5, 0, 0]), "events_annotated": np.array([True, False, True]),
+    }  # fmt: skip
+    scene, event = (recording_counts.select_annotated(counts, task) for task in ("scene", "event"))
+    assert {name: array.tolist() for name, array in scene.items()} == {
+        "recording": ["b", "c"], "scene": [1, 0], "answers": [[1, 2], [3, 0]],
+    }  # fmt: skip
+    assert {name: array.tolist() for name, array in event.items()} == {
+        "recording": ["a", "c"],
+        "tp": [[4], [0]],
+        "active": [5, 0],
+    }
+    del counts["events_annotated"]  # as earlier versions wrote it
+    assert recording_counts.select_annotated(counts, "event")["recording"].tolist() == ["a", "b", "c"]
+    assert recording_counts.select_annotated({"recording": counts["recording"]}, "event") is None
+    joined = recording_counts.join_recordings([counts, {**counts, "events_annotated": np.ones(3, bool)}])
+    assert "events_annotated" not in joined and len(joined["tp"]) == 6
 
 
 def test_recordings_of_folds_are_joined_in_order():
