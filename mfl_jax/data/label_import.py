@@ -1,6 +1,7 @@
 """Joins label files of other programs to their recordings, and writes label lists of this project."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -216,7 +217,7 @@ def write_label_lists(out: pathlib.Path, root: pathlib.Path, lists: Mapping[str,
       The files.
 
     Raises:
-      InputError: a file or link exists with other content (nothing is written then), or can't be written.
+      InputError: a file or link exists with other content, or can't be written. Nothing is written then.
     """
     out, root = pathlib.Path(os.path.realpath(out)), pathlib.Path(os.path.realpath(root))
     link = None if root.is_relative_to(out) else out / LINK
@@ -234,10 +235,11 @@ def write_label_lists(out: pathlib.Path, root: pathlib.Path, lists: Mapping[str,
         raise InputError(f"{others[0]}: exists with other content and is not overwritten; delete it, or name another --out")
     try:
         (out / LISTS).mkdir(parents=True, exist_ok=True)
-        if link and not os.path.lexists(link):
-            link.symlink_to(root, target_is_directory=True)
-        for file, text in texts.items():
-            storage.atomic_write(file, text)
+        with contextlib.ExitStack() as renames:  # at its end: all lists are written before the first gets its name
+            for file, text in texts.items():
+                renames.enter_context(storage.atomic_path(file)).write_text(text, encoding="utf-8", newline="")
+            if link and not os.path.lexists(link):
+                link.symlink_to(root, target_is_directory=True)
     except OSError as error:
         raise InputError(f"--out={out}: can't be written ({error.strerror or error})") from None
     return list(texts)

@@ -143,6 +143,6 @@ def note_missing(rows: Sequence[Mapping[str, Any]], *, folds: bool) -> str:
         else "python -m mfl_jax.main --mode=evaluate --workdir=.../members/NAME writes it (docs/experiments.md)"
     )
     return (
-        f"There is no interval over recordings of {systems}. It needs two annotated recordings or more, and for each run a {FILE} "
-        f"that agrees with its results.json; runs scored by earlier versions have none: {remedy}."
+        f"There is no interval over recordings of {systems}. It needs two annotated recordings or more, and for each run a "
+        f"{FILE} that agrees with its results.json; runs scored by earlier versions have none: {remedy}."
     )

@@ -1,5 +1,7 @@
 """Labels of other programs: which recordings they belong to, and the label lists they become."""
 
+import pathlib
+
 import numpy as np
 import pytest
 import soundfile
@@ -176,6 +178,25 @@ def test_other_files_are_not_overwritten(tmp_path, other):
     ):
         label_import.write_label_lists(tmp_path / "out", tmp_path / "sound", {"development": LABELLED, "evaluation": LABELLED})
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [tmp_path / "out" / other]
+
+
+@pytest.mark.parametrize("failing", ["evaluation.txt.part", "development.txt.part", "audio"])
+def test_all_lists_are_written_or_none(tmp_path, monkeypatch, failing):
+    """The disk is full at one list, or the link can't be made."""
+
+    def fail_at(original):
+        def write(self, *arguments, **keywords):
+            if failing in self.name:
+                raise OSError(28, "No space left on device")
+            return original(self, *arguments, **keywords)
+
+        return write
+
+    for method in ("write_text", "symlink_to"):
+        monkeypatch.setattr(pathlib.Path, method, fail_at(getattr(pathlib.Path, method)))
+    with pytest.raises(InputError, match=r"out: can't be written \(No space left on device\)"):
+        label_import.write_label_lists(tmp_path / "out", tmp_path / "sound", {"development": LABELLED, "evaluation": LABELLED})
+    assert sorted((tmp_path / "out").rglob("*")) == [tmp_path / "out/meta"]
 
 
 def test_counts_by_hand():

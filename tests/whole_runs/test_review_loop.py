@@ -49,8 +49,10 @@ def test_label_tracks_train_a_model_and_its_corrected_predictions_the_next(tmp_p
     tracks, data, out, corrected = (tmp_path / name for name in ("tracks", "DIR", "out", "corrected"))
     write_tracks(tracks)
 
+    group = r"--group=pattern:^(site\d)_"
+
     # Import. All sites are alike, so the first one is a third of every class.
-    assert run_import(tracks, f"--out={data}", "--split=0.67", r"--group=pattern:^(site\d)_", "--scene=folder") == 0
+    assert run_import(tracks, f"--out={data}", "--split=0.67", group, "--scene=folder") == 0
     printed, warnings = capfd.readouterr()
     assert "all: 12 recordings, 0.5 minutes, 3 groups; scene not annotated in 3; events not annotated in 3" in printed
     assert f"2 recordings in {tracks} have no labels and are left out: busy/site1_new.wav, site2_new.wav" in warnings
@@ -97,8 +99,8 @@ def test_label_tracks_train_a_model_and_its_corrected_predictions_the_next(tmp_p
 
     # Import together with the first list. The scene of site1_b is kept; the tracks name none for the new recordings.
     capfd.readouterr()
-    assert run_import(development, corrected, f"--out={data}") == 0
-    assert "labels of 1 recordings are replaced by those of a later source: audio/busy/site1_b.wav" in capfd.readouterr().err
+    assert run_import(development, corrected, f"--recordings={tracks}", f"--out={data}", group) == 0
+    assert "labels of 1 recordings are replaced by those of a later source: busy/site1_b.wav" in capfd.readouterr().err
     (data / "meta/meta_all.txt").replace(development)
     first = list_rows(1, 2)
     assert sorted(development.read_text().splitlines()) == sorted(
@@ -106,9 +108,9 @@ def test_label_tracks_train_a_model_and_its_corrected_predictions_the_next(tmp_p
             HEADER,
             *first[1:],
             "audio/busy/site1_b.wav\tbusy\t\t\t\tsite1",
-            "audio/busy/site1_new.wav\t\t0.5\t1.25\tlow\t",
-            "audio/site2_new.wav\t\t0.0\t2.6\tbird\t",
-            "audio/site2_new.wav\t\t0.0\t2.6\thigh\t",
+            "audio/busy/site1_new.wav\t\t0.5\t1.25\tlow\tsite1",
+            "audio/site2_new.wav\t\t0.0\t2.6\tbird\tsite2",
+            "audio/site2_new.wav\t\t0.0\t2.6\thigh\tsite2",
         ]
     )
 
