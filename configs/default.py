@@ -61,8 +61,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.batch_size = 64  # [clips] summed over all devices
     config.epochs = 300  # passes over the training clips
     config.seed = 0  # of the initial parameters, the clip order and everything random in a step
-    # Strengths of augmentations, by name: see mfl_jax/training/augmentations.py and docs/extend.md.
+    # Strengths of augmentations, by name; 0: not computed. See mfl_jax/training/augmentations.py and docs/training.md.
     config.augmentations = ml_collections.ConfigDict()
+    config.augmentations.same_scene_mixing = 0.0  # probability of adding another clip of the same scene of the batch
+    config.augmentations.filter_augment = 0.0  # [dB] mel bins are up to this much louder or softer
+    config.augmentations.gain = 0.0  # [dB] clips are up to this much louder or softer
+    config.augmentations.time_mask = 0.0  # [frames] the longest stretch of a clip to hide, with its events
+    config.augmentations.frequency_mask = 0.0  # [mel bins] the most adjacent ones of a clip to hide
     config.threshold = 0.5  # an event is detected at this probability or above (Table III)
     config.matmul_precision = "default"  # or high, highest; by default TPUs and newer GPUs round float32 products
     config.compute = "float32"  # type of convolutions and activations; or bfloat16, faster on TPUs and GPUs

@@ -42,6 +42,9 @@ def check_config(config: Mapping) -> None:
         _require(config, field, math.isfinite(config[field]) and config[field] >= 0, "must be finite and >= 0")
     _check_section(config, "loss_terms", TERMS)
     _check_section(config, "augmentations", AUGMENTATIONS)
+    probability = config["augmentations"].get("same_scene_mixing", 0)
+    if probability > 1:
+        raise InputError(f"config.augmentations.same_scene_mixing is {probability!r}; a probability must be <= 1")
     rate = config["learning_rate"]
     _require(config, "learning_rate", math.isfinite(rate) and rate > 0, "must be finite and > 0")
     rate = config["balance_learning_rate"]

@@ -197,7 +197,7 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(scalars["seed"]), state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-    batch = augmentations.augment(batch, scalars["augmentations"], jax.random.fold_in(key, AUGMENTATION_KEY))
+    batch = augmentations.augment(batch, scalars["augmentations"], jax.random.fold_in(key, AUGMENTATION_KEY), state.feature_stats)
     loss, gradients, batch_stats, sums = loss_and_gradients(
         state.params, state.batch_stats, state.feature_stats, batch, scalars,
         graphdef=graphdef, reduction=reduction, threshold=threshold, axis_name=axis_name, key=key,

@@ -71,7 +71,8 @@ def test_scores_are_separated_by_commas(tmp_path):
     ("section", "name", "value", "message"),
     [
         ("loss_terms", "smooth", 1.0, "config.loss_terms.smooth: there is no such entry; known: none"),
-        ("augmentations", "noise", 0.0, "config.augmentations.noise: there is no such entry; known: none"),
+        ("augmentations", "noise", 0.0, "config.augmentations.noise: there is no such entry; known: same_scene_mixing, "),
+        ("augmentations", "same_scene_mixing", 1.5, "config.augmentations.same_scene_mixing is 1.5; a probability must be <= 1"),
         ("loss_terms", "known", -1.0, "config.loss_terms.known is -1.0; must be finite and >= 0"),
         ("loss_terms", "known", float("inf"), "config.loss_terms.known is inf; must be finite and >= 0"),
     ],

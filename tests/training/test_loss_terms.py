@@ -85,12 +85,12 @@ def test_keys_of_a_step_do_not_repeat_those_that_a_network_splits_off():
 def test_augmentations_are_applied_in_their_order_with_different_keys(monkeypatch):
     seen = []
 
-    def note(batch, strength, key):
+    def note(batch, strength, key, _):
         seen.append((float(strength), jax.random.key_data(key).tolist()))
         return {"x": batch["x"] * strength + 1}
 
     for name in ("first", "unused", "second"):
         monkeypatch.setitem(augmentations.AUGMENTATIONS, name, note)
-    batch = augmentations.augment({"x": 1.0}, {"second": 3.0, "first": 2.0}, jax.random.key(0))
+    batch = augmentations.augment({"x": 1.0}, {"second": 3.0, "first": 2.0}, jax.random.key(0), {})
     assert batch == {"x": (1 * 2 + 1) * 3 + 1} and [strength for strength, _ in seen] == [2, 3]
     assert seen[0][1] != seen[1][1]
