@@ -60,6 +60,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.learning_rate = 2e-4  # of the optimiser
     config.batch_size = 64  # [clips] summed over all devices
     config.epochs = 300  # passes over the training clips
+    config.learning_rate_decay = "none"  # or cosine: half a cosine from learning_rate to 0 at the last step of all epochs
+    config.ema_decay = 0.0  # of the average of parameters over the steps, which is then evaluated and loaded; 0: none
     config.seed = 0  # of the initial parameters, the clip order and everything random in a step
     # Strengths of augmentations, by name; 0: not computed. See mfl_jax/training/augmentations.py and docs/training.md.
     config.augmentations = ml_collections.ConfigDict()

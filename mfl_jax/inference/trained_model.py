@@ -317,6 +317,7 @@ def _build_model(directory: pathlib.Path, which: str, state: dict, metadata: Map
         clip_frames=metadata["clip_frames"], clips={}, fingerprint=metadata["fingerprint"],
     )  # fmt: skip
     graphdef, *_ = nnx.split(nnx.eval_shape(lambda: setup.build_network(config, dataset)), nnx.Param, nnx.BatchStat)
+    weights = state.get("average", state)
     return TrainedModel(
         directory=directory,
         step=int(state["step"]),
@@ -328,7 +329,7 @@ def _build_model(directory: pathlib.Path, which: str, state: dict, metadata: Map
         mel=mel,
         clip_frames=dataset.clip_frames,
         graphdef=graphdef,
-        params=task_balance.select_network_params(state["params"]),
-        batch_stats=state["batch_stats"],
+        params=task_balance.select_network_params(weights["params"]),
+        batch_stats=weights["batch_stats"],
         feature_stats=state["feature_stats"],
     )

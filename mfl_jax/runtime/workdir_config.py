@@ -39,6 +39,8 @@ ADDED_FIELDS: dict[str, Any] = {
     "active_weight": 1.0,
     "inactive_weight": 1.0,
     "optimiser": "radam",
+    "learning_rate_decay": "none",
+    "ema_decay": 0.0,
     "loss_terms": {},
     "augmentations": {},
 }

@@ -1,8 +1,9 @@
 """Saves and restores runs with Orbax; no other module imports it.
 
 A checkpoint is a folder `<step>/` with two items. `state` holds the arrays `params`, `batch_stats`, `opt_state`,
-`feature_stats`, `sums` and `step` as nested dictionaries. `about` is a JSON file with the config, the scene and event labels, the
-spectrogram settings, the fingerprint of the data, and a SHA-256 digest of every array. Orbax alone can read the arrays:
+`feature_stats`, `sums`, `step` and, with `config.ema_decay`, `average` as nested dictionaries. `about` is a JSON file with the
+config, the scene and event labels, the spectrogram settings, the fingerprint of the data, and a SHA-256 digest of every array.
+Orbax alone can read the arrays:
 
     orbax.checkpoint.StandardCheckpointer().restore("/absolute/path/to/run/checkpoints/<step>/state")
 
@@ -29,14 +30,15 @@ from mfl_jax.errors import InputError, warn
 from mfl_jax.runtime import hosts, storage
 from mfl_jax.training.steps import TrainState
 
-FIELDS = ("params", "batch_stats", "opt_state", "feature_stats", "sums", "step")
-"""Attributes of `TrainState` that are saved."""
+FIELDS = ("params", "batch_stats", "opt_state", "feature_stats", "sums", "step", "average")
+"""Attributes of `TrainState` that are saved; `average` only where there is one."""
 ROOM_BYTES = 4_000_000
 """Room for the other files of a checkpoint and of an epoch, on top of the arrays."""
 
 
 def _to_plain(state: TrainState) -> dict[str, Any]:
-    return {name: flax.serialization.to_state_dict(getattr(state, name)) for name in FIELDS}
+    fields = {name: getattr(state, name) for name in FIELDS}
+    return {name: flax.serialization.to_state_dict(value) for name, value in fields.items() if value is not None}
 
 
 def _fill_sums(stored: dict[str, Any], current: dict[str, Any]) -> dict[str, Any]:
@@ -288,5 +290,7 @@ class Checkpoints:
             with self._convert_errors(step):
                 self._write_sums(step)
         plain["sums"] = _fill_sums(plain["sums"], flax.serialization.to_state_dict(template.sums))
-        state = TrainState(**{name: flax.serialization.from_state_dict(getattr(template, name), plain[name]) for name in FIELDS})
+        state = TrainState(
+            **{name: flax.serialization.from_state_dict(getattr(template, name), plain[name]) for name in _to_plain(template)}
+        )
         return jax.tree.map(jax.numpy.asarray, state), about

@@ -8,7 +8,7 @@ from mfl_jax.network.joint_network import TASKS
 from mfl_jax.training.augmentations import AUGMENTATIONS
 from mfl_jax.training.focal_loss import REDUCTIONS
 from mfl_jax.training.loss_terms import TERMS
-from mfl_jax.training.optimiser import OPTIMISERS
+from mfl_jax.training.optimiser import DECAYS, OPTIMISERS
 from mfl_jax.training.steps import LOSS_SCALARS
 from mfl_jax.training.task_balance import BALANCES
 
@@ -25,6 +25,7 @@ CHOICES = {
     "balance": BALANCES,
     "validation": VALIDATIONS,
     "optimiser": tuple(OPTIMISERS),
+    "learning_rate_decay": DECAYS,
     "matmul_precision": PRECISIONS,
     "compute": COMPUTE,
     "accelerator": ACCELERATORS,
@@ -50,6 +51,7 @@ def check_config(config: Mapping) -> None:
     rate = config["balance_learning_rate"]
     _require(config, "balance_learning_rate", math.isfinite(rate) and rate >= 0, "must be finite and >= 0")
     _require(config, "min_clip_share", 0 <= config["min_clip_share"] <= 1, "must be from 0 to 1")
+    _require(config, "ema_decay", 0 <= config["ema_decay"] < 1, "must be >= 0 and < 1")
     _require(config, "dropout", 0 <= config["dropout"] < 1, "must be >= 0 and < 1")
     _require(config, "threshold", 0 < config["threshold"] < 1, "must be > 0 and < 1")
     for field, options in CHOICES.items():

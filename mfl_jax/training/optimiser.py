@@ -15,6 +15,8 @@ OPTIMISERS: dict[str, Callable[[Scalars], optax.GradientTransformation]] = {
     "radam": lambda scalars: optax.radam(scalars["learning_rate"]),
 }
 """Values of `config.optimiser`."""
+DECAYS = ("none", "cosine")
+"""Values of `config.learning_rate_decay`."""
 
 
 def make_optimiser(name: str, scalars: Scalars) -> optax.GradientTransformation:
@@ -26,3 +28,26 @@ def make_optimiser(name: str, scalars: Scalars) -> optax.GradientTransformation:
         depend on them.
     """
     return OPTIMISERS[name](scalars)
+
+
+def decay_scalars(decay: str, total_steps: int) -> dict[str, np.float32]:
+    """Returns the scalars of a training step that `decay_learning_rate` reads; none without decay.
+
+    Args:
+      decay: one of `DECAYS`.
+      total_steps: of all epochs.
+    """
+    return {"decay_steps": np.float32(total_steps)} if decay == "cosine" else {}
+
+
+def decay_learning_rate(scalars: Scalars, step: jax.Array) -> Scalars:
+    """Returns the scalars with the learning rate of a step: half a cosine from `learning_rate` to 0 in `decay_steps`, if given.
+
+    Args:
+      scalars: of the training step.
+      step: number of steps taken before.
+    """
+    if "decay_steps" not in scalars:
+        return scalars
+    share = optax.cosine_decay_schedule(1.0, 1)(step / scalars["decay_steps"])
+    return {**scalars, "learning_rate": scalars["learning_rate"] * share}

@@ -27,7 +27,7 @@ from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.epoch import EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
-from mfl_jax.training.optimiser import OPTIMISER_SCALARS
+from mfl_jax.training.optimiser import OPTIMISER_SCALARS, decay_scalars
 from mfl_jax.training.splits import Splits, check_annotations
 from mfl_jax.training.steps import LOSS_SCALARS, TrainState
 
@@ -161,6 +161,7 @@ class _Group:
             self.config.batch_size, splits.development, self.training, self.devices,
         )  # fmt: skip
         self.scalars = [setup.step_scalars(member.config) for member in self.padded]
+        self.decay = decay_scalars(self.config.learning_rate_decay, self.batches.epoch_steps * self.config.epochs)
         self.starts = [setup.initial_state(member.config, self.dataset) for member in self.padded]
         settings = setup.step_settings(self.config, self.starts[0][0])
         self.train_step, self.eval_step = compile_group_steps(settings, tuple(self.devices))
@@ -202,7 +203,7 @@ class _Group:
             scalars = self._epoch_scalars()
             result = run_epoch(
                 lambda states, batch, scalars: self.train_step(states, self.batches.clips, batch, scalars),
-                states, stack_trees(scalars), self.batches.epoch(epoch, taken % epoch_steps),
+                states, stack_trees(one | self.decay for one in scalars), self.batches.epoch(epoch, taken % epoch_steps),
                 steps=taken, epoch_steps=epoch_steps, watch=watch,
                 report_step=lambda _: advance(len(self.members)), stop_requested=stop.is_set,
             )  # fmt: skip

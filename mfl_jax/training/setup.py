@@ -15,7 +15,7 @@ from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
 from mfl_jax.network.joint_network import JointNetwork
 from mfl_jax.runtime import parallel, workdir_config
-from mfl_jax.training import steps, task_balance
+from mfl_jax.training import steps, task_balance, weight_average
 from mfl_jax.training.optimiser import OPTIMISER_SCALARS, make_optimiser
 from mfl_jax.training.steps import TrainState
 
@@ -154,25 +154,29 @@ def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     if config.balance == "uncertainty":
         params[task_balance.LOG_VARIANCES] = task_balance.initial_log_variances(tasks)
+    batch_stats = nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
     bins = dataset.mel.mel_bins
     return nnx.graphdef(network), TrainState(
         step=jnp.int32(0),
         params=params,
-        batch_stats=nnx.to_pure_dict(nnx.state(network, nnx.BatchStat)),
+        batch_stats=batch_stats,
         opt_state=make_optimiser(config.optimiser, scalars).init(params),
         feature_stats={"mean": jnp.zeros(bins, jnp.float32), "std": jnp.ones(bins, jnp.float32)},
         sums=steps.zero_sums(tasks, len(dataset.scenes), len(dataset.events), scalars),
+        average=weight_average.start_average(params, batch_stats) if config.ema_decay else None,
     )
 
 
 def step_scalars(config) -> dict:
     """Reads the config fields that a step takes as arrays, by name: float32, and `seed` as uint32.
 
-    Loss terms and augmentations of weight 0 are left out: what is not used is not compiled into the step.
+    What is 0 of loss terms, augmentations and `ema_decay` is left out: what is not used is not compiled into the step.
     """
     scalars: dict[str, Any] = {field: np.float32(config[field]) for field in (*steps.LOSS_SCALARS, *OPTIMISER_SCALARS)}
     scalars["balance_learning_rate"] = np.float32(config.balance_learning_rate or config.learning_rate)
     scalars["seed"] = np.uint32(config.seed)
+    if config.ema_decay:
+        scalars["ema_decay"] = np.float32(config.ema_decay)
     for section in ("loss_terms", "augmentations"):
         scalars[section] = {name: np.float32(value) for name, value in config[section].items() if value}
     return scalars

@@ -19,8 +19,8 @@ import optax
 from mfl_jax import metrics
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.network.forward import apply_network, infer
-from mfl_jax.training import augmentations, focal_loss, loss_terms, task_balance
-from mfl_jax.training.optimiser import make_optimiser
+from mfl_jax.training import augmentations, focal_loss, loss_terms, task_balance, weight_average
+from mfl_jax.training.optimiser import decay_learning_rate, make_optimiser
 
 EVENT_SCALARS = ("gamma", "zeta", "active_weight", "inactive_weight")
 LOSS_SCALARS = ("alpha", "beta", "eta", "scene_weight", *EVENT_SCALARS)
@@ -42,6 +42,8 @@ class TrainState:
       feature_stats: `mean` and `std` of each mel bin over the training split, float32 [shape=(M,)].
       sums: `batch_sums` since the start of the epoch. Kept in the state, so that a run stopped within an epoch resumes with
         exact figures.
+      average: `params` and `batch_stats` averaged over the steps, which are evaluated in place of the last ones; None without
+        `config.ema_decay`.
     """
 
     step: jax.Array
@@ -50,6 +52,7 @@ class TrainState:
     opt_state: Any
     feature_stats: Any
     sums: Any
+    average: Any = None
 
 
 def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) -> dict:
@@ -183,8 +186,8 @@ def train_step(
       state: before the step.
       batch: this device's part of the batch.
       scalars: `LOSS_SCALARS`, `OPTIMISER_SCALARS` and, with uncertainty weighting, `balance_learning_rate`, float32;
-        `loss_terms` and `augmentations`, dictionaries of those that are used; and the `seed` of the random keys, uint32. They are
-        arrays, so that changing them compiles nothing.
+        `loss_terms` and `augmentations`, dictionaries of those that are used; `optimiser.decay_scalars` and `ema_decay`, if
+        used; and the `seed` of the random keys, uint32. They are arrays, so that changing them compiles nothing.
       graphdef: structure of the network.
       reduction: of `focal_loss.multi_focal_loss`.
       threshold: of the detections that are counted.
@@ -202,16 +205,22 @@ def train_step(
         state.params, state.batch_stats, state.feature_stats, batch, scalars,
         graphdef=graphdef, reduction=reduction, threshold=threshold, axis_name=axis_name, key=key,
     )  # fmt: skip
-    updates, opt_state = make_optimiser(optimiser, scalars).update(gradients, state.opt_state, state.params)
+    updates, opt_state = make_optimiser(optimiser, decay_learning_rate(scalars, state.step)).update(
+        gradients, state.opt_state, state.params
+    )
     if task_balance.LOG_VARIANCES in updates:
         updates = task_balance.rescale_updates(updates, scalars["balance_learning_rate"] / scalars["learning_rate"])
+    params, average = optax.apply_updates(state.params, updates), state.average
+    if average is not None:
+        average = weight_average.update_average(average, params, batch_stats, scalars["ema_decay"], state.step)
     state = dataclasses.replace(
         state,
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
         sums=jax.tree.map(jnp.add, state.sums, {**sums, "loss": loss, "batches": jnp.float32(1)}),
+        average=average,
     )
     return state, loss
 
@@ -219,11 +228,14 @@ def train_step(
 def eval_step(state: TrainState, batch: dict, scalars: dict, *, graphdef, threshold: float, axis_name: str | None) -> dict:
     """Computes the `batch_sums` of a global batch with the running batch statistics; arguments as in `train_step`.
 
+    Parameters and statistics are the averages if the state has them.
+
     If the batch has `number` int [shape=(B,)], the number of each clip, the result has `by_clip` too: `number` and the counts of
     each clip of the global batch, in the order of the devices, which on several hosts need not be the order of the clips.
     """
-    params = task_balance.select_network_params(state.params)
-    logits = infer(params, state.batch_stats, state.feature_stats, batch, graphdef=graphdef)
+    weights = state.average or {"params": state.params, "batch_stats": state.batch_stats}
+    params = task_balance.select_network_params(weights["params"])
+    logits = infer(params, weights["batch_stats"], state.feature_stats, batch, graphdef=graphdef)
     sums = batch_sums(*logits, batch, scalars, threshold=threshold)
     if axis_name is not None:
         sums = jax.lax.psum(sums, axis_name)

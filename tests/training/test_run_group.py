@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import workload
 from mfl_jax.errors import InputError
+from mfl_jax.inference import trained_model
 from mfl_jax.runtime import parallel
 from mfl_jax.scoring import evaluate_run, floor_scores
 from mfl_jax.training import device_memory, experiment_members, loop, recording_counts, run_group, setup
@@ -230,3 +231,32 @@ def test_as_many_members_at_once_as_fit(small_data, monkeypatch):
     assert device_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2 * device_memory.MOST_AT_ONCE
     monkeypatch.setattr(device_memory, "memory_bytes", lambda device: 1)
     assert device_memory.count_fitting(member.config, dataset, jax.devices()[:2]) == 2
+
+
+@pytest.mark.ci_only
+def test_members_with_every_option_equal_runs_alone_and_resume(small_data, tmp_path):
+    """Augmentations, decay of the learning rate and averaged parameters, which are those that are loaded."""
+    root, dataset = small_data
+    strengths = {"same_scene_mixing": 0.5, "filter_augment": 6.0, "gain": 3.0, "time_mask": 9.0, "frequency_mask": 4.0}
+    options = {"augmentations": strengths, "learning_rate_decay": "cosine", "ema_decay": 0.9, "epochs": 2}
+    group = experiment_members.expand_members(small_experiment(root, seeds=2, **options))
+    assert not train(group, dataset, tmp_path / "stopped", stop=StopAfter(6))  # within the second epoch
+    for home in ("whole", "stopped"):
+        assert train(group, dataset, tmp_path / home)
+    member = group[1]
+    folders = [tmp_path / home / "members" / member.name for home in ("whole", "stopped")]
+    assert loop.train(member.config, dataset, tmp_path / "alone")
+    states = []
+    for folder in (*folders, tmp_path / "alone"):
+        with Checkpoints(folder / "checkpoints", keep=2) as checkpoints:
+            states.append(checkpoints.newest()[0])
+    whole, stopped, alone = states
+    jax.tree.map(np.testing.assert_array_equal, whole, stopped)
+    _, start = setup.initial_state(member.config, dataset)
+    for ours, theirs, at in zip(*map(jax.tree.leaves, (whole["average"], alone["average"], start.average)), strict=True):
+        assert np.linalg.norm(ours - theirs) <= 0.02 * np.linalg.norm(theirs - np.asarray(at)) + 1e-6
+    for ours, theirs in zip(
+        *map(jax.tree.leaves, (trained_model.load(tmp_path / "alone").params, alone["average"]["params"])), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (alone["average"]["params"], alone["params"])), strict=True))
