@@ -210,19 +210,18 @@ def train_step(
     )
     if task_balance.LOG_VARIANCES in updates:
         updates = task_balance.rescale_updates(updates, scalars["balance_learning_rate"] / scalars["learning_rate"])
-    params, average = optax.apply_updates(state.params, updates), state.average
-    if average is not None:
-        average = weight_average.update_average(average, params, batch_stats, scalars["ema_decay"], state.step)
-    state = dataclasses.replace(
+    following = dataclasses.replace(
         state,
         step=state.step + 1,
-        params=params,
+        params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,
         sums=jax.tree.map(jnp.add, state.sums, {**sums, "loss": loss, "batches": jnp.float32(1)}),
-        average=average,
     )
-    return state, loss
+    if state.average is not None:
+        average = weight_average.update_average(state.average, following.params, batch_stats, scalars["ema_decay"], state.step)
+        following = dataclasses.replace(following, average=average)
+    return following, loss
 
 
 def eval_step(state: TrainState, batch: dict, scalars: dict, *, graphdef, threshold: float, axis_name: str | None) -> dict:
