@@ -6,7 +6,7 @@ python -m mfl_jax.experiment --config=table4 [--config.FIELD=VALUE ...] [--workd
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import rich.console
@@ -63,9 +63,9 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
     parts = _plan_parts(config, members, dataset, devices)
     _print_plan(config, parts, devices, console)
 
-    def compute_floors(fold: int) -> dict:
+    def prepare_floors(fold: int) -> Callable[[Mapping], dict]:
         _, clips, numbers, _ = splits.numbers(fold)
-        return floor_scores.compute_floors(clips, numbers, dataset.scenes, dataset.events)
+        return floor_scores.prepare_floors(dataset, clips, numbers)
 
     with workdir_lock.lock_workdir(workdir):
         if first:
@@ -75,7 +75,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
                 dataset, splits.development, splits.evaluation, folds=config.folds, workdir=workdir
             )  # fmt: skip
         if not experiment_run.train_parts(
-            parts, splits, workdir, devices=devices, compute_floors=compute_floors, console=console
+            parts, splits, workdir, devices=devices, prepare_floors=prepare_floors, console=console
         ):
             return False
     if first:

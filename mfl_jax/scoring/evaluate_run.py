@@ -96,7 +96,7 @@ def _score_frames_and_clips(
     sums = evaluation.accumulate_counts(run.eval_step, state, run.scalars, clips, numbers, config.batch_size, run.rows)
     if not parallel.is_first_host():
         return None
-    floors = floor_scores.compute_floors(clips, numbers, dataset.scenes, dataset.events)
+    floors = floor_scores.prepare_floors(dataset, clips, numbers)(sums["by_clip"])
     which = "last" if folder.name == "checkpoints" else "best"
     results = evaluation.build_results(
         config, dataset, sums, floors,

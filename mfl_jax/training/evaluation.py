@@ -12,6 +12,7 @@ from mfl_jax.data.batching import read_batches
 from mfl_jax.data.prepared_dataset import Clips, Dataset
 from mfl_jax.runtime import history, parallel
 from mfl_jax.runtime.storage import atomic_write
+from mfl_jax.training import score_histograms
 
 
 def accumulate_counts(
@@ -48,12 +49,13 @@ def _widen(count) -> np.ndarray:
 
 
 def score_counts(sums: Mapping) -> dict:
-    """Computes the `scene` and `event` scores of results.json, for the tasks that were counted."""
+    """Computes `scene`, `event` and `event_probabilities` of results.json, for the tasks that were counted."""
     scores = {}
     if "scene" in sums:
         scores["scene"] = metrics.scene_ratios(sums["scene"]["counts"])
     if "event" in sums:
         scores["event"] = metrics.frame_ratios(sums["event"]["counts"])
+        scores["event_probabilities"] = score_histograms.summarise_scores(sums["event"]["histogram"])
     return scores
 
 
@@ -66,7 +68,7 @@ def build_results(
       config: of the run.
       dataset: that was scored.
       sums: from `accumulate_counts` over the split.
-      lowest: floor scores of the split, from `floor_scores.compute_floors`.
+      lowest: floor scores of the split, from `floor_scores.prepare_floors`.
       split: its name.
       checkpoint: which one was scored: `which`, `step`, `epoch`.
       devices: that computed the scores.

@@ -25,7 +25,7 @@ def train_parts(
     home: pathlib.Path,
     *,
     devices: list[jax.Device],
-    compute_floors: Callable[[int], Mapping],
+    prepare_floors: Callable[[int], Callable[[Mapping], Mapping]],
     console: rich.console.Console,
 ) -> bool:
     """Trains every part of an experiment that is not finished yet.
@@ -35,7 +35,7 @@ def train_parts(
       splits: the clips.
       home: work directory of the experiment.
       devices: of this host.
-      compute_floors: returns the floors of what the members of a fold are scored on.
+      prepare_floors: takes a fold and returns `lowest` of `run_group.train_group` for its members.
       console: to report to.
 
     Returns:
@@ -48,7 +48,7 @@ def train_parts(
     steps = {member.name: _count_steps(member, splits) for member in members}
     with stop_requests() as stop, progress_bar("steps of runs", console=console) as bar:
         task = bar.add_task("", total=sum(steps.values()))
-        floors: dict[int, Mapping] = {}
+        floors: dict[int, Callable[[Mapping], Mapping]] = {}
         for number, part in enumerate(parts, 1):
             if not parallel.is_turn(number):
                 continue
@@ -66,7 +66,7 @@ def train_parts(
             part = [constant_weights.resolve_weights(member, members, home) for member in part]
             fold = part[0].fold  # the same for all members of a group
             if fold not in floors:
-                floors[fold] = compute_floors(fold)
+                floors[fold] = prepare_floors(fold)
             if not run_group.train_group(
                 part, splits, home,
                 devices=devices, stop=stop, lowest=floors[fold], advance=lambda count: bar.advance(task, count),

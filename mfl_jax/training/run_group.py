@@ -97,7 +97,7 @@ def train_group(
     devices: list,
     stop: threading.Event,
     advance: Callable[[int], Any],
-    lowest: Mapping,
+    lowest: Callable[[Mapping], Mapping],
 ) -> bool:
     """Trains the members of one group to the end and scores them, resuming where an earlier call stopped.
 
@@ -108,7 +108,7 @@ def train_group(
       devices: share the members.
       stop: set to stop after the current step.
       advance: called with the number of member steps taken, those of an earlier call included.
-      lowest: the floors of the clips to score on.
+      lowest: takes the `by_clip` of a run, from `evaluation.accumulate_counts`, and returns the floors of the scored clips.
 
     Returns:
       Whether the members are complete; False if asked to stop.
@@ -252,12 +252,12 @@ class _Group:
             self.records[index].append(record)
             epoch_log.write(member.folder(self.home) / workdir_config.LOG, self.records[index])
 
-    def score(self, states: TrainState, lowest: Mapping) -> None:
+    def score(self, states: TrainState, lowest: Callable[[Mapping], Mapping]) -> None:
         """Scores trained members, and writes the checkpoint and the results of each.
 
         Args:
           states: on the devices.
-          lowest: the floors of the clips to score on.
+          lowest: as in `train_group`.
         """
         _, clips, numbers, split = self.splits.numbers(self.members[0].fold)
         sums = evaluation.accumulate_counts(
@@ -265,7 +265,9 @@ class _Group:
         )
         sums, states = parallel.gather_members(sums, len(self.devices)), parallel.gather_members(states, len(self.devices))
         for index, member in enumerate(self.members):
-            self._finish_member(member, take_member(states, index), take_member(sums, index), clips, lowest, split)
+            of_member = take_member(sums, index)
+            floors = lowest(of_member["by_clip"])
+            self._finish_member(member, take_member(states, index), of_member, clips, floors, split)
 
     def _finish_member(self, member: Member, state: TrainState, sums: Mapping, clips: Clips, lowest: Mapping, split: str) -> None:
         """Writes checkpoint and counts of a member as a run does, and then results.json, which marks it as complete."""

@@ -19,7 +19,7 @@ import optax
 from mfl_jax import metrics
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.network.forward import apply_network, infer
-from mfl_jax.training import augmentations, focal_loss, loss_terms, task_balance, weight_average
+from mfl_jax.training import augmentations, focal_loss, loss_terms, score_histograms, task_balance, weight_average
 from mfl_jax.training.optimiser import decay_learning_rate, make_optimiser
 
 EVENT_SCALARS = ("gamma", "zeta", "active_weight", "inactive_weight")
@@ -92,11 +92,15 @@ def _annotated_frames(batch, frames: int) -> jax.Array:
 
 
 def _clip_counts(scene_logits, event_logits, batch, *, threshold: float) -> dict:
-    """Computes the counts of `batch_sums` for each clip, with the `number` of each clip in the batch."""
+    """Computes the counts of `batch_sums` for each clip, with the `number` of each clip in the batch.
+
+    `predicted` is the answer for every clip; `answers` counts only those whose scene counts.
+    """
     counts: dict[str, Any] = {"number": batch["number"]}
     if scene_logits is not None:
-        answers = (scene_logits.argmax(-1)[:, None] == jnp.arange(scene_logits.shape[-1])) & batch["scene_mask"][:, None]
-        counts["scene"] = {"true": batch["scene"], "answers": answers.astype(jnp.int32)}
+        predicted = scene_logits.argmax(-1)
+        answers = (predicted[:, None] == jnp.arange(scene_logits.shape[-1])) & batch["scene_mask"][:, None]
+        counts["scene"] = {"true": batch["scene"], "predicted": predicted, "answers": answers.astype(jnp.int32)}
     if event_logits is not None:
         valid = _annotated_frames(batch, event_logits.shape[1])
         counts["event"] = jax.vmap(metrics.frame_counts)(jax.nn.sigmoid(event_logits) >= threshold, batch["events"], valid)
@@ -227,7 +231,8 @@ def train_step(
 def eval_step(state: TrainState, batch: dict, scalars: dict, *, graphdef, threshold: float, axis_name: str | None) -> dict:
     """Computes the `batch_sums` of a global batch with the running batch statistics; arguments as in `train_step`.
 
-    Parameters and statistics are the averages if the state has them.
+    Parameters and statistics are the averages if the state has them. `event` also has `histogram`, from
+    `score_histograms.count_scores`.
 
     If the batch has `number` int [shape=(B,)], the number of each clip, the result has `by_clip` too: `number` and the counts of
     each clip of the global batch, in the order of the devices, which on several hosts need not be the order of the clips.
@@ -236,6 +241,9 @@ def eval_step(state: TrainState, batch: dict, scalars: dict, *, graphdef, thresh
     params = task_balance.select_network_params(weights["params"])
     logits = infer(params, weights["batch_stats"], state.feature_stats, batch, graphdef=graphdef)
     sums = batch_sums(*logits, batch, scalars, threshold=threshold)
+    if (event_logits := logits[1]) is not None:
+        valid = _annotated_frames(batch, event_logits.shape[1]) & batch["clip_mask"][:, None]
+        sums["event"]["histogram"] = score_histograms.count_scores(event_logits, batch["events"], valid)
     if axis_name is not None:
         sums = jax.lax.psum(sums, axis_name)
     if "number" in batch:

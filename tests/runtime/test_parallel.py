@@ -99,6 +99,12 @@ def test_evaluation_agrees(single, eight):
     assert by_clip["number"].tolist() == numbers.tolist()
     for name, count in got["event"]["counts"].items():
         np.testing.assert_array_equal(by_clip["event"][name].sum(0), count)
+    histograms = [np.asarray(sums["event"].pop("histogram")) for sums in (got, want)]
+    np.testing.assert_array_equal(*(counts.sum(-1) for counts in histograms))
+    assert histograms[0].sum() == batch["valid_frames"].sum() * histograms[0].shape[0]
+    # Scores that differ by rounding fall into the next bin at most.
+    lower, upper = (counts.cumsum(-1) for counts in histograms)
+    assert (lower[..., 1:] >= upper[..., :-1]).all() and (upper[..., 1:] >= lower[..., :-1]).all()
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 

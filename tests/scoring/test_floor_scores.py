@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from mfl_jax.data import annotation, label_list, prepare, prepared_dataset
+from mfl_jax.data.annotation import Event, Recording
+from mfl_jax.errors import InputError
 from mfl_jax.scoring import floor_scores
 
 
@@ -16,7 +18,7 @@ def make_clips(min_clip_share=0.0, start_s=0.0, has_scenes=True, **arrays) -> pr
 
         def __getitems__(self, indices):
             origin = {"fold": 0, "recording": "a.wav", "clip_start_s": start_s}
-            return [{field: array[index] for field, array in arrays.items()} | origin for index in indices]
+            return [origin | {field: array[index] for field, array in arrays.items()} for index in indices]
 
     return prepared_dataset.Clips(Source(), min_clip_share=min_clip_share, has_scenes=has_scenes)
 
@@ -128,3 +130,60 @@ def test_floors_leave_out_what_is_not_annotated(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"no clip to score is annotated for {kind}s; {kind} scores are 0 of 0" for kind in ("event", "scene")
     ]
+
+
+class FakeDataset:
+    """A data set of scenes a and b whose list has events x and y in a, y in b; the last recording is one that is scored."""
+
+    scenes, events = ("a", "b"), ("x", "y", "z")
+
+    def recordings(self, split):
+        assert split == "development"
+        x, y, z = (Event(0, 1, label) for label in "xyz")
+        return [Recording("1", "a", (x, y)), Recording("2", "b", (y, y)), Recording("3", "", (z,)), Recording("9", "b", (z,))]
+
+
+def make_clips_of_recordings():
+    """Clip 0 is of scene a, clip 1 of b, clip 2 of none, clip 3 of b without annotated events; x is active in clip 0 and 1."""
+    events = np.zeros((4, 4, 3), bool)
+    events[:2, :, 0] = events[0, :2, 1] = events[2, 0, 2] = True
+    return make_clips(
+        log_mel=np.zeros((4, 4, 1), np.float32), events=events, events_annotated=np.array([True, True, True, False]),
+        scene=np.array([0, 1, -1, 1]), valid_frames=np.array([4, 3, 4, 4]), recording=np.array(["7", "8", "9", "9"]),
+    )  # fmt: skip
+
+
+def test_floors_of_the_events_of_each_scene_by_hand():
+    """Rows arrive in another order, with padding, and the run takes clip 0 for b, clip 1 for a and clip 2 for a."""
+    clips, numbers = make_clips_of_recordings(), np.array([2, 0, 1, 3])
+    floors_of = floor_scores.prepare_floors(FakeDataset(), clips, numbers)
+    by_clip = {"number": np.array([1, -1, 3, 0, 2]), "scene": {"predicted": np.array([0, 1, 1, 1, 0])}}
+    event = floors_of(by_clip)["event"]
+    # True scenes: clip 0 has x and y (6 hits, 2 false), clip 1 y (3 false, 3 missed), clip 2 y, which both have
+    # (4 false, 1 missed).
+    assert event["events_of_true_scene"] == {
+        "micro_f": pytest.approx(100 * 12 / (12 + 9 + 4)),
+        "macro_f": pytest.approx((100 * 8 / 11 + 100 * 4 / 13 + 0) / 3),
+        "error_rate": pytest.approx((2 + 3 + 4) / 10),
+    }
+    # Predicted scenes: clip 0 has y (2 hits, 2 false, 4 missed), clip 1 x and y (3 hits, 3 false), clip 2 x and y (8 false).
+    assert event["events_of_predicted_scene"] == {
+        "micro_f": pytest.approx(100 * 10 / (10 + 13 + 5)),
+        "macro_f": pytest.approx((100 * 6 / (6 + 4 + 4) + 100 * 4 / (4 + 9) + 0) / 3),
+        "error_rate": pytest.approx((4 + 3 + 8) / 10),
+    }
+    without_scenes = floors_of({"number": by_clip["number"]})["event"]
+    assert without_scenes.keys() == event.keys() - {"events_of_predicted_scene"}
+    old = floor_scores.compute_floors(clips, numbers, ("a", "b"), ("x", "y", "z"))
+    assert all(event[name] == floor for name, floor in old["event"].items())
+
+
+def test_data_of_an_older_version_has_no_floors_of_scenes(caplog):
+    class Older(FakeDataset):
+        def recordings(self, split):
+            raise InputError("prepared by an older version")
+
+    floors = floor_scores.prepare_floors(Older(), make_clips_of_recordings(), np.arange(4))({})
+    assert floors["event"].keys() == {"all_off", "always_on", "oracle_scene"}
+    (record,) = caplog.records
+    assert "left out: prepared by an older version" in record.getMessage()

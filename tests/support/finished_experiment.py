@@ -11,7 +11,7 @@ from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.runtime import workdir_config
 from mfl_jax.scoring import data_summary, floor_scores
-from mfl_jax.training import epoch_log, evaluation, experiment_members, recording_counts
+from mfl_jax.training import epoch_log, evaluation, experiment_members, recording_counts, score_histograms
 from mfl_jax.training.splits import read_splits
 from support.small import small_config
 
@@ -40,7 +40,7 @@ def write_finished_experiment(config, dataset: Dataset, home: pathlib.Path) -> p
         recording_counts.write_counts(folder, recording_counts.count_recordings(sums["by_clip"], clips))
         results = evaluation.build_results(
             member.config, dataset, sums,
-            floor_scores.compute_floors(clips, numbers, dataset.scenes, dataset.events),
+            floor_scores.prepare_floors(dataset, clips, numbers)(sums["by_clip"]),
             split=split, checkpoint={"which": "last", "step": 10, "epoch": config.epochs}, devices=jax.devices()[:1],
         )  # fmt: skip
         epoch_log.write(folder / "metrics.jsonl", [_epoch_record(epoch, member.config, rng) for epoch in (1, 2)])
@@ -57,13 +57,17 @@ def _count_random_answers(clips, numbers, config, dataset, rng) -> dict:
         counts = metrics.scene_counts(answers, batch["scene"], batch["scene_mask"], classes=classes)
         sums["scene"] = {"clips": batch["scene_mask"].sum(), "counts": counts}
         rows = np.eye(classes, dtype=int)[answers] * batch["scene_mask"][:, None]
-        sums["by_clip"]["scene"] = {"true": batch["scene"], "answers": rows}
+        sums["by_clip"]["scene"] = {"true": batch["scene"], "predicted": answers, "answers": rows}
     if "event" in config.tasks:
         detected = batch["events"] ^ (rng.random(batch["events"].shape) < 0.25)
         valid = frame_mask(batch["valid_frames"], detected.shape[1]) & batch["event_mask"][:, None]
         by_clip = [metrics.frame_counts(*clip) for clip in zip(detected, batch["events"], valid, strict=True)]
         sums["by_clip"]["event"] = jax.tree.map(lambda *clips: np.stack(clips), *by_clip)
-        sums["event"] = {"clips": batch["event_mask"].sum(), "counts": metrics.frame_counts(detected, batch["events"], valid)}
+        sums["event"] = {
+            "clips": batch["event_mask"].sum(),
+            "counts": metrics.frame_counts(detected, batch["events"], valid),
+            "histogram": score_histograms.count_scores(np.where(detected, 1.0, -1.0), batch["events"], valid),
+        }
     return sums
 
 

@@ -27,7 +27,7 @@ def train(members, home, monkeypatch):
     monkeypatch.setattr(experiment_run, "_format_scores", lambda member, home: member.name)
     console = rich.console.Console(file=io.StringIO())
     assert experiment_run.train_parts(
-        [members], SPLITS, home, devices=DEVICES, compute_floors=lambda fold: {}, console=console
+        [members], SPLITS, home, devices=DEVICES, prepare_floors=lambda fold: dict, console=console
     )  # fmt: skip
     return groups
 
@@ -53,6 +53,6 @@ def test_a_group_that_was_stopped_while_it_was_scored_goes_on_with_all_members(t
     monkeypatch.setattr(run_group, "train_group", lambda part, *_, **__: groups.append([m.name for m in part]))
     console = rich.console.Console(file=io.StringIO())
     assert not experiment_run.train_parts(
-        [members], SPLITS, tmp_path, devices=DEVICES, compute_floors=lambda fold: {}, console=console
+        [members], SPLITS, tmp_path, devices=DEVICES, prepare_floors=lambda fold: dict, console=console
     )  # fmt: skip
     assert groups == [["first-seed0", "first-seed1"]]

@@ -24,9 +24,8 @@ pytestmark = pytest.mark.lightly_optimised
 EPOCHS = 4
 
 
-def compute_floors(splits):
-    clips = splits.evaluation
-    return floor_scores.compute_floors(clips, np.arange(len(clips)), splits.dataset.scenes, splits.dataset.events)
+def prepare_floors(splits):
+    return floor_scores.prepare_floors(splits.dataset, splits.evaluation, np.arange(len(splits.evaluation)))
 
 
 def train(group, dataset, home, *, devices=1, stop=None, advance=lambda count: None):
@@ -34,7 +33,7 @@ def train(group, dataset, home, *, devices=1, stop=None, advance=lambda count: N
     setup.configure_process(group[0].config)
     return run_group.train_group(
         group, splits, home, devices=jax.local_devices()[:devices], stop=stop or threading.Event(),
-        advance=advance, lowest=compute_floors(splits),
+        advance=advance, lowest=prepare_floors(splits),
     )  # fmt: skip
 
 
