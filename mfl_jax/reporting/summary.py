@@ -12,7 +12,7 @@ import numpy as np
 from mfl_jax import metrics
 from mfl_jax.data.folds import FOLDS
 from mfl_jax.errors import InputError
-from mfl_jax.reporting import alpha_dependence, conditions, paper, recording_bootstrap, statistics, verdicts
+from mfl_jax.reporting import alpha_dependence, conditions, event_figures, paper, recording_bootstrap, statistics, verdicts
 from mfl_jax.reporting.paper import CONVENTIONAL, PROPOSED, SCORES
 from mfl_jax.runtime import workdir_config
 from mfl_jax.training import experiment_variants, recording_counts
@@ -51,15 +51,19 @@ def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
 def pool_folds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the scores of one seed: of its one run, or in cross-validation of the summed counts of its folds.
 
-    Its counts by recording, or None, are under `recordings`.
+    Its counts by recording, or None, are under `recordings`, and what `event_figures.collect_figures` returns under
+    `event_figures`.
     """
-    recordings = {"recordings": recording_counts.join_recordings([run["recordings"] for run in runs])}
+    beside = {
+        "recordings": recording_counts.join_recordings([run["recordings"] for run in runs]),
+        "event_figures": event_figures.collect_figures(runs),
+    }
     if len(runs) == 1:
-        return {task: runs[0][task] for task in ("scene", "event") if task in runs[0]} | recordings
+        return {task: runs[0][task] for task in ("scene", "event") if task in runs[0]} | beside
     ratios = {"scene": metrics.scene_ratios, "event": metrics.frame_ratios}
     counts = [jax.tree.map(np.asarray, run["counts"], is_leaf=lambda leaf: isinstance(leaf, list)) for run in runs]
     total = jax.tree.map(lambda *parts: sum(parts), *counts)
-    return {task: ratios[task](total[task]) for task in total} | recordings
+    return {task: ratios[task](total[task]) for task in total} | beside
 
 
 def build_row(
@@ -76,12 +80,13 @@ def build_row(
     Returns:
       {"system", "alpha", "sweep", "seeds", "scene": {"micro_f": {"n", "mean", "std", "interval", "values",
       "recordings_interval"}, "macro_f", "class_f", "confusion"}, "event": {"micro_f", "macro_f", "error_rate", "class_f"},
-      "redrawn"}; `class_f` holds the mean of each class, `confusion` the sum over seeds, `redrawn` what
-      `recording_bootstrap.redraw_seeds` returns.
+      "event_figures", "redrawn"}; `class_f` holds the mean of each class, `confusion` the sum over seeds, `event_figures` what
+      `event_figures.summarise_figures` returns, `redrawn` what `recording_bootstrap.redraw_seeds` returns.
     """
     row: Row = {"system": system, "alpha": alpha, "sweep": sweep, "seeds": sorted(seeds)}
     ordered = [seeds[seed] for seed in sorted(seeds)]
     row["redrawn"] = recording_bootstrap.redraw_seeds([scores["recordings"] for scores in ordered])
+    row["event_figures"] = event_figures.summarise_figures([scores["event_figures"] for scores in ordered])
     for task in ("scene", "event"):
         if task not in ordered[0]:
             continue

@@ -102,12 +102,16 @@ def _list_floors(floors: Mapping[str, Any]) -> Table:
 def build_table_v(results: Mapping[str, Any]) -> Table:
     """The mean F of events, percent: of the paper's selection if the data have all of it, otherwise of every event.
 
-    Each event is a column, or a row if there are more events than systems.
+    Beside it, how many development recordings have the event. Each event is a column, or a row if there are more events than
+    systems.
     """
     selection = list(paper.TABLE_V["proposed"])
     has_selection = set(selection) <= set(results["events"])
     events = selection if has_selection else results["events"]
     table = [["System", *events]]
+    if (counts := results["data"]["development"].get("event_recordings")) is not None:  # earlier versions did not count them
+        by_event = dict(zip(results["events"], counts, strict=True))
+        table.append(["Development recordings", *(str(by_event[event]) for event in events)])
     for row in results["rows"]:
         if "event" in row:
             values = dict(zip(results["events"], row["event"]["class_f"], strict=True))

@@ -22,10 +22,15 @@ def test_table_one_counts_the_data(homes):
 
 def test_events_of_table_five_are_rows_if_they_are_more_than_the_systems():
     row = {"system": "proposed", "alpha": None, "sweep": None, "event": {"class_f": [1.0, 22.5, 0.0]}}
-    results = {"rows": [row], "events": ["a", "b", "c"]}
+    results = {"rows": [row], "events": ["a", "b", "c"], "data": {"development": {}}}
     assert tables.build_table_v(results) == [["Event", "Proposed (multi-focal)"], ["a", "1.00"], ["b", "22.50"], ["c", "0.00"]]
+    results["data"]["development"]["event_recordings"] = [12, 3, 0]
+    assert tables.build_table_v(results) == [
+        ["Event", "Development recordings", "Proposed (multi-focal)"],
+        ["a", "12", "1.00"], ["b", "3", "22.50"], ["c", "0", "0.00"],
+    ]  # fmt: skip
     results["rows"] = [row] * 4
-    assert tables.build_table_v(results)[0] == ["System", "a", "b", "c"]
+    assert tables.build_table_v(results)[:2] == [["System", "a", "b", "c"], ["Development recordings", "12", "3", "0"]]
 
 
 def test_columns_of_text_are_aligned_left_and_numbers_right():

@@ -136,6 +136,8 @@ def worst(several, single, part, *, several_part=None, scale=None):
     for name, want in single.items():
         if name.startswith(f"['{part}']"):
             got = several[name.replace(part, several_part, 1) if several_part else name]
+            if "histogram" in name:  # rounding moves some scores to the next bin
+                got, want = got.cumsum(-1), want.cumsum(-1)
             start = single[name.replace(part, scale, 1)] if scale else 0.0
             shares.append(np.linalg.norm(got - want) / max(np.linalg.norm(want - start), 1e-6))
     assert shares
