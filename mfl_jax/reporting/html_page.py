@@ -55,12 +55,12 @@ NOTES = {
     "confidence interval. It includes the noise of single runs, so it is not 0 even where alpha does not matter. Differences are "
     "paired by seeds, with 95 % confidence interval and p corrected for the four scores of a row (Holm). The best alpha of the "
     "conventional system is chosen for each score by its mean over the same runs, which favours the conventional system.",
-    "event_figures": "Means over runs. AP is the average precision over frames, which needs no threshold. Random scores have an AP "
-    "equal to the prevalence, the share of active frames. Macro AP minus prevalence is the mean over the events that are active at "
-    "all. Oracle thresholds are the best one of each event, chosen on the evaluated recordings: an upper bound, not a result. The "
-    "floors detect in every frame all events that occur in training in the scene of the clip, so a system below its floor is worse "
-    "than one that only recognises the scene. The Brier score is the mean squared difference of probability and label; lower is "
-    "better.",
+    "event_figures": "Means over runs. AP is the average precision over frames, which needs no threshold. Random scores have "
+    "an AP equal to the prevalence, the share of active frames. Macro AP minus prevalence is the mean over the events that are "
+    "active at all. Oracle thresholds are the best one of each event, chosen on the evaluated recordings: an upper bound, not a "
+    "result. The floors detect in every frame all events that occur in training in the scene of the clip, so a system below its "
+    "floor is worse than one that only recognises the scene. The Brier score is the mean squared difference of probability and "
+    "label; lower is better.",
     "table5": "Development recordings are those that have the event; in cross-validation a run trains on three quarters of them.",
 }
 """Name of a table -> the paragraph below it."""

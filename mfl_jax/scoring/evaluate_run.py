@@ -14,7 +14,7 @@ from mfl_jax.inference import postprocessing, trained_model
 from mfl_jax.inference.trained_model import TrainedModel
 from mfl_jax.runtime import parallel, workdir_config, workdir_lock
 from mfl_jax.scoring import clip_scores, event_scores, floor_scores, score_tables
-from mfl_jax.training import config_checks, evaluation, recording_counts
+from mfl_jax.training import config_checks, evaluation, recording_counts, score_histograms
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.setup import build_run
 
@@ -104,7 +104,18 @@ def _score_frames_and_clips(
         checkpoint={"which": which, "step": int(state.step), "epoch": metadata["epoch"]},
         devices=run.devices,
     )  # fmt: skip
+    if (threshold := _read_one_threshold(folder.parent, int(state.step))) is not None:
+        one = score_histograms.score_one_threshold(sums["event"]["histogram"], threshold)
+        results["event_probabilities"]["tuned_threshold"] = one
     return results, recording_counts.count_recordings(sums["by_clip"], clips)
+
+
+def _read_one_threshold(workdir: pathlib.Path, step: int) -> float | None:
+    """Returns the threshold for all events that --mode=tune chose for this checkpoint; None if there is none."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # rules may be written by hand, and have no such key
+        tuned = json.loads((workdir / postprocessing.RULES_FILE).read_text(encoding="utf-8"))
+        return float(tuned["one_threshold"]["threshold"]) if tuned["step"] == step else None
+    return None
 
 
 def score_events(config, dataset: Dataset, workdir: pathlib.Path, kinds: list[str]) -> dict[str, Any]:

@@ -34,7 +34,10 @@ def print_results(results: Mapping[str, Any], console: rich.console.Console | No
         if (oracle := results["floors"]["event"].get("oracle_scene")) is not None:
             usual = "; ".join(f"{', '.join(names)} in {scene}" for scene, names in oracle["detected"].items())
             kinds = {"oracle_scene": f"true scene known: always {usual or 'no event qualifies'}", **kinds}
+        known = {"events_of_predicted_scene": "all events of the predicted scene", "events_of_true_scene": "of the true scene"}
+        kinds |= {kind: answers for kind, answers in known.items() if kind in results["floors"]["event"]}
         _add_floors(table, results, "event", kinds)
+        _add_probabilities(table, results.get("event_probabilities", {}))
         if results["event"]["error_rate"] is not None:
             table.add_row("event error rate", f"{results['event']['error_rate']:.3f}", "1.000", "no event ever (a ratio)")
     table.caption = "\n".join(notes) or None
@@ -47,6 +50,16 @@ def _add_floors(table: rich.table.Table, results: Mapping[str, Any], task: str, 
         for number, (kind, answers) in enumerate(kinds.items()):
             score = (f"{task} {name}", f"{results[task][key]:.2f}") if number == 0 else ("", "")
             table.add_row(*score, f"{results['floors'][task][kind][key]:.2f}", answers)
+
+
+def _add_probabilities(table: rich.table.Table, probabilities: Mapping[str, Any]) -> None:
+    """Adds macro average precision, and macro F at the best thresholds, to the table of results.json."""
+    precision, best = (probabilities.get(key, {}) for key in ("average_precision", "oracle_thresholds"))
+    if (mean := precision.get("mean")) is not None:
+        prevalence = mean - precision["mean_above_prevalence"]
+        table.add_row("event macro AP", f"{100 * mean:.2f}", f"{100 * prevalence:.2f}", "random scores (the prevalence)")
+    if best:
+        table.add_row("event macro F, oracle", f"{best['macro_f']:.2f}", "", best["note"])
 
 
 def print_event_scores(scores: Mapping[str, Any], console: rich.console.Console | None = None) -> None:

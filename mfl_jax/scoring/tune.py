@@ -5,11 +5,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import rich.console
 import rich.markup
 import rich.progress
 import rich.table
+import scipy.special
 
 from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.errors import InputError
@@ -19,6 +21,7 @@ from mfl_jax.inference.trained_model import TrainedModel
 from mfl_jax.runtime import storage, workdir_config
 from mfl_jax.scoring import clip_scores, cross_fit
 from mfl_jax.scoring.rule_search import RuleCounts, choose_rule, compute_f
+from mfl_jax.training import score_histograms
 from mfl_jax.training.splits import split_development
 
 CHOSEN_ON = "on the recordings it was chosen on, so it is too high"
@@ -59,11 +62,19 @@ def tune(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.
             counts["cross_fitted"][label] = cross_fit.pool_counts(parts, choose, count)
     file = workdir / postprocessing.RULES_FILE
     about = {"score": config.tune, "validation": config.validation, "step": model.step, "recordings": len(recordings)}
-    figures = _summarise(counts, parts, missing)
+    figures = _summarise(counts, parts, missing) | {"one_threshold": _choose_one_threshold(recordings)}
     storage.atomic_write(file, postprocessing.rules_to_json(rules, **about, **figures))
     _print_rules(console, rules, figures, about)
     console.print(f"written: {file}", soft_wrap=True, highlight=False, markup=False)
     return rules
+
+
+def _choose_one_threshold(recordings: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Chooses one threshold for all events, without filters, by macro F over frames."""
+    probabilities, active = (np.concatenate(arrays) for arrays in zip(*recordings.values(), strict=True))
+    logits, valid = scipy.special.logit(probabilities), np.ones((1, len(active)), bool)
+    histogram = score_histograms.count_scores(jnp.asarray(logits)[None], jnp.asarray(active)[None], valid)
+    return score_histograms.choose_one_threshold(np.asarray(histogram, np.int64))
 
 
 def _divide(dataset: Dataset, frames: Mapping[str, int]) -> tuple[np.ndarray | None, str]:
@@ -133,5 +144,8 @@ def _print_rules(console: rich.console.Console, rules: Mapping[str, Rule], figur
         lines.append(f"cross-fitted: each quarter of the recordings with rules chosen on the others; {CHECKPOINT_CHOSEN_ON}")
     else:
         lines.append(f"no cross-fitted F: {figures['cross_fitted_missing']}")
+    one = figures["one_threshold"]
+    about_one = f"{one['threshold']:.3f}, mean F {one['macro_f']:.2f} of frames, {CHOSEN_ON}"
+    lines.append(f"one threshold for all events, without filters: {about_one}")
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

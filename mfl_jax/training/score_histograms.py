@@ -66,6 +66,34 @@ def summarise_scores(histogram: np.ndarray) -> dict[str, Any]:
     }
 
 
+def choose_one_threshold(histogram: np.ndarray) -> dict[str, float]:
+    """Chooses the threshold for all events with the highest macro F; the highest among equals.
+
+    Args:
+      histogram: as in `summarise_scores`.
+
+    Returns:
+      `threshold`, and `macro_f` and `micro_f` there, in percent.
+    """
+    inactive, active = histogram[:, 0], histogram[:, 1]
+    hits, alarms = _count_above(active), _count_above(inactive)
+    macro_f = percent_f(hits, alarms, active.sum(1, keepdims=True) - hits).mean(0)
+    return score_one_threshold(histogram, float(score_edges()[BINS - 1 - macro_f[::-1].argmax()]))
+
+
+def score_one_threshold(histogram: np.ndarray, threshold: float) -> dict[str, float]:
+    """Scores all events at the edge of a bin that is nearest to a threshold; the result is as in `choose_one_threshold`."""
+    edges = score_edges()
+    edge = np.abs(edges - threshold).argmin()
+    false_alarms, hits = histogram[:, :, edge:].sum(-1).T
+    misses = histogram[:, 1].sum(-1) - hits
+    return {
+        "threshold": float(edges[edge]),
+        "macro_f": float(percent_f(hits, false_alarms, misses).mean()),
+        "micro_f": float(percent_f(hits.sum(), false_alarms.sum(), misses.sum())),
+    }
+
+
 def score_edges() -> np.ndarray:
     """Returns the lower edges of the bins as probabilities, float64 [shape=(BINS,)]; the first is 0."""
     edges = _to_probability(np.arange(BINS) - BINS // 2)
@@ -82,14 +110,14 @@ def _mean_scores() -> np.ndarray:
     return _to_probability(np.arange(BINS) - BINS // 2 + 0.5)
 
 
-def count_above(counts: np.ndarray) -> np.ndarray:
+def _count_above(counts: np.ndarray) -> np.ndarray:
     """Returns how many frames are at or above the lower edge of each bin [shape=(..., BINS)]."""
     return counts[..., ::-1].cumsum(-1)[..., ::-1]
 
 
 def _average_precisions(inactive: np.ndarray, active: np.ndarray) -> dict[str, Any]:
-    hits, frames, total = count_above(active), inactive.sum(1) + active.sum(1), active.sum(1)
-    precision = ratio(hits, hits + count_above(inactive))
+    hits, frames, total = _count_above(active), inactive.sum(1) + active.sum(1), active.sum(1)
+    precision = ratio(hits, hits + _count_above(inactive))
     area, prevalence, present = ratio((active * precision).sum(1), total), ratio(total, frames), total > 0
     return {
         "mean_above_prevalence": _mean(area[present] - prevalence[present]),
@@ -100,8 +128,8 @@ def _average_precisions(inactive: np.ndarray, active: np.ndarray) -> dict[str, A
 
 
 def _choose_best_thresholds(inactive: np.ndarray, active: np.ndarray) -> dict[str, Any]:
-    hits = count_above(active)
-    f = percent_f(hits, count_above(inactive), active.sum(1, keepdims=True) - hits)
+    hits = _count_above(active)
+    f = percent_f(hits, _count_above(inactive), active.sum(1, keepdims=True) - hits)
     best = BINS - 1 - f[:, ::-1].argmax(1)  # the highest among equals
     class_f = f.max(1)
     return {

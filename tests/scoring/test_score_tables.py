@@ -21,6 +21,28 @@ def test_clips_that_are_not_scored_for_scenes_are_counted(counts):
     assert said == (counts.get("scene_clips") == 97) and "50.00" in out.getvalue()
 
 
+def test_average_precision_and_upper_bound_are_printed():
+    f = {"micro_f": 50.0, "macro_f": 40.0, "error_rate": None}
+    results = {
+        "system": "s", "dataset": "d", "split": "evaluation", "clips": 5, "event": f,
+        "floors": {"event": {kind: f for kind in ("always_on", "all_off", "events_of_predicted_scene")}},
+        "event_probabilities": {
+            "average_precision": {"mean": 0.625, "mean_above_prevalence": 0.5},
+            "oracle_thresholds": {"macro_f": 45.0, "note": "upper bound"},
+        },
+    }  # fmt: skip
+    out = io.StringIO()
+    score_tables.print_results(results, rich.console.Console(file=out, width=100))
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.getvalue().splitlines()]
+    assert ["event macro AP", "62.50", "12.50", "random scores (the prevalence)"] in rows
+    assert ["event macro F, oracle", "45.00", "", "upper bound"] in rows
+    assert ["", "", "40.00", "all events of the predicted scene"] in rows and "true scene" not in out.getvalue()
+    for mean in (None, 0.5):  # no event is active in the split; results of an earlier version
+        results["event_probabilities"] = {} if mean else {"average_precision": {"mean": None}}
+        score_tables.print_results(results, rich.console.Console(file=(out := io.StringIO()), width=100))
+        assert "AP" not in out.getvalue()
+
+
 def test_printed_lists():
     pytest.importorskip("sed_scores_eval")
     scores = event_list_scores.score_event_lists({"x": events((0, 2, "[red]car"))}, {"x": events((0.1, 2.1, "[red]car"))})

@@ -47,7 +47,7 @@ def tuned_run(held_out_run, tmp_path_factory):
     return copy, tune.tune(config, dataset, copy)
 
 
-def test_tuning_writes_rules_that_raise_the_score_of_the_held_out_recordings(held_out_run, tuned_run):
+def test_tuning_writes_rules_that_raise_the_score_of_the_held_out_recordings(held_out_run, tuned_run, tmp_path):
     workdir, rules = tuned_run
     _, config, dataset = held_out_run
     model = mfl_jax.load(workdir)
@@ -77,6 +77,9 @@ def test_tuning_writes_rules_that_raise_the_score_of_the_held_out_recordings(hel
     assert contents["chosen_on"] == "F after tuning is on the recordings it was chosen on, so it is too high"
     assert contents["cross_fitted"] is None
     assert contents["cross_fitted_missing"] == "4 parts need 4 recordings, but 2 were held out"
+    tuned = evaluate_run.evaluate_run(config, dataset, shutil.copytree(workdir, tmp_path / "scored"))["event_probabilities"]
+    assert tuned["tuned_threshold"]["threshold"] == contents["one_threshold"]["threshold"]
+    assert tuned["tuned_threshold"]["macro_f"] <= tuned["oracle_thresholds"]["macro_f"]
     for way in ("before", "after"):
         mean = np.mean([f[f"f_{way}"] for f in contents["held_out"].values()])
         assert contents["held_out_total"][way]["macro_f"] == pytest.approx(mean)
@@ -123,6 +126,10 @@ def test_the_cross_fitted_f_is_reported(tmp_path, monkeypatch):
     contents, printed = tune_by_hand(tmp_path, monkeypatch, Held())
     # TP of bell and hum: 400 and 600 both ways. 2 TP + FP + FN of hum is 1200; of bell 1000, and 1400 when cross-fitted.
     assert contents["held_out_total"]["after"] == pytest.approx({"micro_f": 100 * 2000 / 2200, "macro_f": (80 + 100) / 2})
+    # At 0.6, 400 of 600 active frames of bell are detected, and nothing else; at 0.3, all 600 and 400 inactive ones, F 75 %.
+    one = contents["one_threshold"]
+    assert one["threshold"] == pytest.approx(0.6, abs=0.002) and one["macro_f"] == pytest.approx((100 + 80) / 2)
+    assert "one threshold for all events, without filters: 0.600, mean F 90.00 of frames, on the recordings it was" in printed
     cross_fitted = contents["cross_fitted"]
     assert cross_fitted["class_f"] == pytest.approx({"bell": 100 * 800 / 1400, "hum": 100.0})
     assert cross_fitted["micro_f"] == pytest.approx(100 * 2000 / 2600)

@@ -92,9 +92,19 @@ def test_extreme_scores_and_half_precision(dtype):
     assert dict(zip(bins.tolist(), counts[bins].tolist(), strict=True)) == {0: 3, 2047: 1, 2048: 1, BINS - 1: 2}
 
 
-def test_counts_at_a_half_are_those_of_detections():
+def test_one_threshold_for_all_events():
+    """At 0.5 the figures are those of detections; no other edge has a higher macro F than the chosen one."""
     logits, active = draw_frames(2, 1)
     histogram = build_histogram(logits, active)
-    counts = metrics.frame_counts(logits >= 0, active)
-    at_half = score_histograms.count_above(histogram)[..., np.searchsorted(score_histograms.score_edges(), 0.5)]
-    assert at_half[:, 1].tolist() == counts["tp"].tolist() and at_half[:, 0].tolist() == counts["fp"].tolist()
+    want = metrics.frame_ratios(metrics.frame_counts(logits >= 0, active))
+    at_half = score_histograms.score_one_threshold(histogram, 0.5)
+    assert at_half == {"threshold": 0.5, "macro_f": pytest.approx(want["macro_f"]), "micro_f": pytest.approx(want["micro_f"])}
+    chosen = score_histograms.choose_one_threshold(histogram)
+    exact = {
+        edge: metrics.frame_ratios(metrics.frame_counts(logits >= edge, active))["macro_f"] for edge in np.arange(-4, 4, 1 / 8)
+    }
+    assert chosen["macro_f"] >= max(exact.values())
+    logit = np.log(chosen["threshold"] / (1 - chosen["threshold"]))
+    at_chosen = metrics.frame_ratios(metrics.frame_counts(logits >= logit - 1e-6, active))
+    assert chosen["macro_f"] == pytest.approx(at_chosen["macro_f"]) and chosen["micro_f"] == pytest.approx(at_chosen["micro_f"])
+    assert score_histograms.score_one_threshold(histogram, chosen["threshold"]) == chosen
