@@ -35,7 +35,8 @@ def collect_figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Returns the figures of one seed that all of its runs have: those of its one run, or the means over its folds."""
     read = [_read_figures(run) for run in runs]
     values = {name: [figures[name] for figures in read] for name in FIGURES}
-    return {name: float(np.mean(of_runs)) for name, of_runs in values.items() if None not in of_runs}
+    present = {name: [value for value in of_runs if value is not None] for name, of_runs in values.items()}
+    return {name: float(np.mean(of_runs)) for name, of_runs in present.items() if len(of_runs) == len(runs)}
 
 
 def summarise_figures(seeds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:

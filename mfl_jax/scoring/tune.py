@@ -72,8 +72,8 @@ def tune(config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.
 def _choose_one_threshold(recordings: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
     """Chooses one threshold for all events, without filters, by macro F over frames."""
     probabilities, active = (np.concatenate(arrays) for arrays in zip(*recordings.values(), strict=True))
-    logits, valid = scipy.special.logit(probabilities), np.ones((1, len(active)), bool)
-    histogram = score_histograms.count_scores(jnp.asarray(logits)[None], jnp.asarray(active)[None], valid)
+    logits, labels = (jnp.asarray(array)[None] for array in (scipy.special.logit(probabilities), active))
+    histogram = score_histograms.count_scores(logits, labels, jnp.ones(labels.shape[:2], bool))
     return score_histograms.choose_one_threshold(np.asarray(histogram, np.int64))
 
 

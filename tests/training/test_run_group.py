@@ -78,6 +78,11 @@ def test_a_member_equals_the_run_trained_alone(small_data, at_once, tmp_path, in
     grouped = json.loads((folder / "results.json").read_text())
     for task in ("scene", "event"):
         assert grouped[task]["micro_f"] == pytest.approx(results[task]["micro_f"], abs=1.0)
+    precision, expected = (of["event_probabilities"]["average_precision"] for of in (grouped, results))
+    assert precision["class"] == pytest.approx(expected["class"], abs=0.01)
+    assert precision["class_prevalence"] == expected["class_prevalence"]
+    predicted, expected = (of["floors"]["event"].pop("events_of_predicted_scene") for of in (grouped, results))
+    assert predicted["micro_f"] == pytest.approx(expected["micro_f"], abs=5)  # a clip may be taken for either of two scenes
     assert grouped["floors"] == results["floors"] and grouped["clips"] == results["clips"]
     counts, alone = recording_counts.read_counts(folder, grouped), recording_counts.read_counts(tmp_path / "alone", results)
     assert recording_counts.sum_recordings(counts) == grouped["counts"]
