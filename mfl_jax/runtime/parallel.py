@@ -104,8 +104,29 @@ def replicate(tree, devices: list):
     """Copies arrays to every device."""
     if len(devices) == 1:
         return jax.device_put(tree, devices[0])
-    mesh = jax.sharding.Mesh(np.array(devices), (MEMBERS,))
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    return _place_on_mesh(tree, devices, MEMBERS, jax.sharding.PartitionSpec())
+
+
+def place_state(state, devices: list):
+    """Puts a state where a step of `compile_train_step` leaves it; otherwise the second step would be compiled anew.
+
+    Several hosts keep theirs in place.
+    """
+    if len(devices) == 1:
+        return jax.device_put(state, devices[0])
+    return state if host_count() > 1 else _place_on_mesh(state, devices, AXIS, jax.sharding.PartitionSpec())
+
+
+def place_members(states, devices: list):
+    """Splits the states of several runs over devices (`shard_members`), and puts them where `compile_members` leaves them."""
+    if len(devices) == 1:
+        return jax.device_put(states, devices[0])
+    states = shard_members(states, len(devices))
+    return _place_on_mesh(states, devices, MEMBERS, jax.sharding.PartitionSpec(MEMBERS))
+
+
+def _place_on_mesh(tree, devices: list, axis: str, spec: jax.sharding.PartitionSpec):
+    return jax.device_put(tree, jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), (axis,)), spec))
 
 
 def split_batch(batch: dict, parts: int) -> dict:

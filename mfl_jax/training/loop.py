@@ -154,6 +154,7 @@ class _Job:
         task = bar.add_task("training", total=self.epoch_steps * config.epochs, completed=taken)
         vote = parallel.StopVote()
         watch = LossWatch(self._report_bad_batch)
+        state = parallel.place_state(state, self.run.devices)
         for epoch in range(taken // self.epoch_steps, config.epochs):
             if config.balance == "dwa":
                 self.background.wait()  # its weights follow from the records

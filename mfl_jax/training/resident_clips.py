@@ -37,6 +37,8 @@ def take_batch(clips: dict[str, jax.Array], batch: dict) -> dict:
 
 def compile_take_batch(devices: list) -> Callable[[dict, dict], dict]:
     """Compiles `take_batch` for one batch that is split over devices of this host."""
+    if len(devices) == 1:
+        return jax.jit(take_batch)  # the type of an array has its mesh: with one, the second step would be compiled again
     mesh = jax.sharding.Mesh(np.array(devices), (parallel.AXIS,))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(parallel.AXIS))
     return jax.jit(take_batch, out_shardings=split)

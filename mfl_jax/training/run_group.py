@@ -189,7 +189,7 @@ class _Group:
     ) -> TrainState | None:
         """Runs the remaining epochs; returns the states on the devices, or None if asked to stop."""
         taken, epoch_steps = int(states.step[0]), self.batches.epoch_steps
-        states = parallel.shard_members(states, len(self.devices))
+        states = parallel.place_members(states, self.devices)
 
         def report_loss(step, losses):
             background.wait()

@@ -11,7 +11,7 @@ import pytest
 
 from mfl_jax.network import batch_norm
 from mfl_jax.runtime import parallel
-from mfl_jax.training import setup, steps
+from mfl_jax.training import resident_clips, setup, steps
 from support.same_batch import (
     CLIPS,
     after_twenty_steps,
@@ -116,6 +116,51 @@ def test_a_step_compiles_once_for_all_loss_weights(single):
     for alpha in (0.1, 0.2):
         built.train_step(jax.tree.map(jnp.copy, built.initial), batch, {**built.scalars, "alpha": np.float32(alpha)})
     assert built.train_step._cache_size() == before
+
+
+@pytest.fixture
+def compilations():
+    """Gets an entry for every program that is compiled."""
+    events = []
+
+    def note(event, *_, **__):
+        if event.endswith("backend_compile_duration"):
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield events
+    jax.monitoring.clear_event_listeners()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_second_step_is_not_compiled_again(compilations, devices):
+    devices = jax.devices()[:devices]
+    values = np.arange(8, dtype=np.float32)
+
+    def step(state, batch, scalars, *, axis_name):
+        total = scalars["one"] * (batch["x"] * batch["clip_mask"]).sum()
+        return {"x": state["x"] + (total if axis_name is None else jax.lax.psum(total, axis_name))}, total
+
+    train_step, take_batch = parallel.compile_train_step(step, devices), resident_clips.compile_take_batch(devices)
+    clips = parallel.replicate({"x": values}, devices)
+    state, counts = parallel.place_state({"x": jnp.zeros(())}, devices), []
+    for numbers in ([0, 1], [2, 3], [4, 5]):
+        batch = take_batch(clips, resident_clips.pad_numbers(np.array(numbers), 4))
+        state, _ = train_step(state, batch, {"one": np.float32(1)})
+        counts.append(len(compilations))
+    assert counts[0] > 0 and counts[1:] == counts[:1] * 2 and state["x"] == values[:6].sum()
+
+    # Several runs at once, which share the clips.
+    def scale(state, clips, factor, *, axis_name):
+        return {"x": state["x"] + factor * clips["x"].sum()}
+
+    members = parallel.compile_members(scale, (0, None, 0), devices, donate=True)
+    states, counts = parallel.place_members({"x": np.zeros(4, np.float32)}, devices), []
+    for _ in range(3):
+        states = members(states, clips, values[:4])
+        counts.append(len(compilations))
+    assert counts[1:] == counts[:1] * 2
+    assert parallel.gather_members(states, len(devices))["x"].tolist() == (3 * values[:4] * values.sum()).tolist()
 
 
 def test_batches_are_padded_and_split_over_devices():
