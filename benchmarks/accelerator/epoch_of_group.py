@@ -71,7 +71,7 @@ def _train(setting, configs, steps) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         run_group.train_group(
             members, splits, pathlib.Path(folder), devices=jax.local_devices()[:1], stop=threading.Event(),
-            advance=lambda _: reports.append(time.perf_counter()), lowest=dict.fromkeys(configs[0].tasks),
+            advance=lambda _: reports.append(time.perf_counter()), lowest=lambda _: dict.fromkeys(configs[0].tasks),
         )  # fmt: skip
     ends = reports[steps::steps]  # the first report is of no step
     return (ends[-1] - ends[0]) / setting.group_epochs, time.perf_counter() - started

@@ -34,7 +34,10 @@ def print_results(results: Mapping[str, Any], console: rich.console.Console | No
         if (oracle := results["floors"]["event"].get("oracle_scene")) is not None:
             usual = "; ".join(f"{', '.join(names)} in {scene}" for scene, names in oracle["detected"].items())
             kinds = {"oracle_scene": f"true scene known: always {usual or 'no event qualifies'}", **kinds}
-        known = {"events_of_predicted_scene": "all events of the predicted scene", "events_of_true_scene": "of the true scene"}
+        known = {
+            "events_of_predicted_scene": "all events of the predicted scene",
+            "events_of_true_scene": "all events of the true scene",
+        }
         kinds |= {kind: answers for kind, answers in known.items() if kind in results["floors"]["event"]}
         _add_floors(table, results, "event", kinds)
         _add_probabilities(table, results.get("event_probabilities", {}))
