@@ -83,7 +83,7 @@ def build_page(results: Mapping[str, Any], tables: Mapping[str, Table], figures:
         f"<div class='verdict'>{_build_claims(results)}{_build_conditions(results)}</div>",
     ]
     for name, heading in HEADINGS.items():
-        if name not in tables:
+        if len(tables.get(name, ())) < 2:  # no rows
             continue
         parts += [f"<h2>{heading}</h2>", build_html_table(tables[name])]
         if name in NOTES:
