@@ -65,13 +65,20 @@ def store(monkeypatch):
     monkeypatch.setattr(workdir_lock, "BEAT_S", 0.1)
 
 
+def read_owner(folder):
+    """Reads the owner of a folder in a store. A local file is empty for a moment while it is written; objects never are."""
+    while not (text := (folder / "owner.json").read_text()):
+        pass
+    return json.loads(text)
+
+
 def test_in_a_store_a_living_owner_is_respected(store, tmp_path):
     with workdir_lock.lock_workdir(tmp_path):
-        first = json.loads((tmp_path / "owner.json").read_text())
+        first = read_owner(tmp_path)
         with pytest.raises(InputError, match="is at work on it"), workdir_lock.lock_workdir(tmp_path):
             pass
         time.sleep(0.3)
-        later = json.loads((tmp_path / "owner.json").read_text())
+        later = read_owner(tmp_path)
         assert later["run"] == first["run"] and later["beat"] > first["beat"]
     assert not (tmp_path / "owner.json").exists()
 
@@ -80,7 +87,7 @@ def test_in_a_store_a_living_owner_is_respected(store, tmp_path):
 def test_in_a_store_the_file_of_a_killed_run_is_taken_over(store, tmp_path, content):
     (tmp_path / "owner.json").write_text(content)
     with workdir_lock.lock_workdir(tmp_path):
-        assert json.loads((tmp_path / "owner.json").read_text())["host"] != "gone"
+        assert read_owner(tmp_path)["host"] != "gone"
 
 
 def test_in_a_store_one_of_two_simultaneous_starts_wins(store, tmp_path):
