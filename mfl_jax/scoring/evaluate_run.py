@@ -111,7 +111,7 @@ def _score_frames_and_clips(
 
 
 def _read_one_threshold(workdir: pathlib.Path, step: int) -> float | None:
-    """Returns the threshold for all events that --mode=tune chose for this checkpoint; None if there is none."""
+    """Reads the shared threshold that --mode=tune chose for this checkpoint; returns None if it chose none."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # rules may be written by hand, and have no such key
         tuned = json.loads((workdir / postprocessing.RULES_FILE).read_text(encoding="utf-8"))
         return float(tuned["one_threshold"]["threshold"]) if tuned["step"] == step else None

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from mfl_jax.metrics import percent_f, ratio
 
@@ -102,7 +103,7 @@ def score_edges() -> np.ndarray:
 
 
 def _to_probability(bins: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-bins / BINS_PER_UNIT))
+    return scipy.special.expit(bins / BINS_PER_UNIT)
 
 
 def _mean_scores() -> np.ndarray:

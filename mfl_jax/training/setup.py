@@ -170,7 +170,7 @@ def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
 def step_scalars(config) -> dict:
     """Reads the config fields that a step takes as arrays, by name: float32, and `seed` as uint32.
 
-    What is 0 of loss terms, augmentations and `ema_decay` is left out: what is not used is not compiled into the step.
+    Loss terms, augmentations and `ema_decay` are left out where they are 0, so that the step does not compute them.
     """
     scalars: dict[str, Any] = {field: np.float32(config[field]) for field in (*steps.LOSS_SCALARS, *OPTIMISER_SCALARS)}
     scalars["balance_learning_rate"] = np.float32(config.balance_learning_rate or config.learning_rate)
