@@ -70,6 +70,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.augmentations.gain = 0.0  # [dB] clips are up to this much louder or softer
     config.augmentations.time_mask = 0.0  # [frames] the longest stretch of a clip to hide, with its events
     config.augmentations.frequency_mask = 0.0  # [mel bins] the most adjacent ones of a clip to hide
+    config.class_weight_exponent = 0.0  # active frames of an event weigh (its share of frames) ** -this
+    config.logit_adjustment = 0.0  # times the log odds of an event is added to its logits in training
+    config.rare_event_sampling = 0.0  # clips are drawn in proportion to (clips with their rarest event) ** -this
     config.threshold = 0.5  # an event is detected at this probability or above (Table III)
     config.matmul_precision = "default"  # or high, highest; by default TPUs and newer GPUs round float32 products
     config.compute = "float32"  # type of convolutions and activations; or bfloat16, faster on TPUs and GPUs
@@ -80,6 +83,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # Evaluation and tuning. The paper scores frames; other scores are reported as well.
     config.scores = "frame"  # comma-separated: frame, segment, event, psds; with sed_scores_eval and sed_eval (extra `eval`)
     config.postprocess = "none"  # of the events for the other scores; or tuned: as chosen by --mode=tune
+    # Folder of a finished experiment with folds, whose out-of-fold scores give a threshold for each event; or empty.
+    config.thresholds_from = ""
     config.tune = "frame"  # F-score that --mode=tune maximises for each event: frame, or segment (1 s)
 
     config.note = ""  # describes what was shrunk; printed at the start

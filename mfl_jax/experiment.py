@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
     from mfl_jax.data import prepare
     from mfl_jax.reporting import write_report
     from mfl_jax.runtime import history, parallel, workdir_config, workdir_lock
-    from mfl_jax.scoring import data_summary, floor_scores
+    from mfl_jax.scoring import data_summary, floor_scores, fold_thresholds
     from mfl_jax.training import constant_weights, experiment_members, experiment_run, setup
     from mfl_jax.training.splits import read_splits
 
@@ -52,6 +52,13 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
     members = constant_weights.restore_members(experiment_members.expand_members(config), workdir)
     for member in members:  # before anything is computed: finished ones may have more epochs than the config
         workdir_config.check_workdir(member.folder(workdir), member.config)
+    thresholds = {}
+    if config.thresholds_from:
+        thresholds = {
+            member.folder(workdir): fold_thresholds.find_file(config.thresholds_from, member.system)
+            for member in members
+            if "event" in member.config.tasks
+        }
     dataset = prepare.prepare_from_config(config)
     setup.configure_process(config)
     devices = setup.select_local_devices(config)
@@ -79,6 +86,10 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
         ):
             return False
     if first:
+        if config.folds:
+            fold_thresholds.write_thresholds(workdir)
+        for folder, file in thresholds.items():
+            fold_thresholds.apply_thresholds(folder, file)
         write_report.write_report(workdir, console)
     return True
 

@@ -54,8 +54,11 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> int:
     setup.configure_process(config)
     if config.note and parallel.is_first_host():
         print(config.note, flush=True)
-    from mfl_jax.scoring import evaluate_run, tune
+    from mfl_jax.scoring import evaluate_run, fold_thresholds, tune
     from mfl_jax.training import loop
+
+    if config.thresholds_from:
+        fold_thresholds.find_file(config.thresholds_from, config.name)  # a missing file shows before training, not after it
 
     if mode == "tune":
         if parallel.is_first_host():

@@ -18,6 +18,26 @@ def shuffle_indices(indices: np.ndarray, *, seed: int, epoch: int) -> np.ndarray
     return np.random.default_rng([seed, epoch]).permutation(indices)
 
 
+def draw_indices(indices: np.ndarray, probabilities: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """Draws as many clip indices for an epoch as there are, each about as often as its probability says, in random order.
+
+    An index comes the whole part of n * probability times, and once more with the fraction as its probability (systematic
+    sampling, which varies less than independent draws). The result depends only on the arguments.
+    """
+    random = np.random.default_rng([seed, epoch, 1])
+    order = random.permutation(len(indices))
+    ends = np.cumsum(probabilities[order] / probabilities.sum()) * len(indices)
+    places = np.searchsorted(ends, np.arange(len(indices)) + random.random(), side="right")
+    return random.permutation(indices[order[np.minimum(places, len(indices) - 1)]])
+
+
+def order_epoch(indices: np.ndarray, probabilities: np.ndarray | None, *, seed: int, epoch: int) -> np.ndarray:
+    """Orders the clips of an epoch: `draw_indices` with probabilities, otherwise `shuffle_indices`."""
+    if probabilities is None:
+        return shuffle_indices(indices, seed=seed, epoch=epoch)
+    return draw_indices(indices, probabilities, seed=seed, epoch=epoch)
+
+
 def split_into_batches(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Splits indices into consecutive runs of `batch_size`; the last one may be shorter."""
     return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]

@@ -14,7 +14,7 @@ LOG = "metrics.jsonl"
 """The log of a run, one JSON object per complete epoch."""
 MAY_CHANGE = (
     "data_dir", "manual_dir", "beam", "accelerator", "devices", "members_at_once", "epochs", "keep_every", "scores",
-    "postprocess", "tune",
+    "postprocess", "tune", "thresholds_from",
 )  # fmt: skip
 """Fields that may change between two calls on one work directory: where the data are, which devices compute how much at once, how
 long to train, and how to score the trained network. `epochs` may not fall below the epochs that are trained already.
@@ -30,6 +30,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "scores": "frame",
     "postprocess": "none",
     "tune": "frame",
+    "thresholds_from": "",
     "beam": "",
     "accelerator": "auto",
     "keep_every": 0,
@@ -41,6 +42,9 @@ ADDED_FIELDS: dict[str, Any] = {
     "optimiser": "radam",
     "learning_rate_decay": "none",
     "ema_decay": 0.0,
+    "class_weight_exponent": 0.0,
+    "logit_adjustment": 0.0,
+    "rare_event_sampling": 0.0,
     "loss_terms": {},
     "augmentations": {},
 }

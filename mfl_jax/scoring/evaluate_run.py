@@ -13,7 +13,7 @@ from mfl_jax.errors import InputError
 from mfl_jax.inference import postprocessing, trained_model
 from mfl_jax.inference.trained_model import TrainedModel
 from mfl_jax.runtime import parallel, workdir_config, workdir_lock
-from mfl_jax.scoring import clip_scores, event_scores, floor_scores, score_tables
+from mfl_jax.scoring import clip_scores, event_scores, floor_scores, fold_thresholds, score_tables
 from mfl_jax.training import config_checks, evaluation, recording_counts, score_histograms
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.setup import build_run
@@ -107,6 +107,11 @@ def _score_frames_and_clips(
     if (threshold := _read_one_threshold(folder.parent, int(state.step))) is not None:
         one = score_histograms.score_one_threshold(sums["event"]["histogram"], threshold)
         results["event_probabilities"]["tuned_threshold"] = one
+    if config.thresholds_from and "event" in config.tasks:
+        file = fold_thresholds.find_file(config.thresholds_from, config.name)
+        of_folds = fold_thresholds.score_thresholds(file, sums["event"]["histogram"], dataset.events)
+        results["event_probabilities"]["fold_thresholds"] = of_folds
+        fold_thresholds.copy_rules(file, folder.parent)
     return results, recording_counts.count_recordings(sums["by_clip"], clips)
 
 

@@ -45,6 +45,8 @@ def _check_experiment_fields(config: ConfigDict) -> None:
     require("seeds", config.seeds >= 1, "must be >= 1")
     require("members_at_once", config.members_at_once >= 0, "must be a number of runs, or 0 for as many as fit")
     require("validation", config.validation == "none", "must be none: an experiment reports the last epoch, as the paper does")
+    if config.folds:
+        require("thresholds_from", not config.thresholds_from, "must be empty with config.folds, which gives the thresholds")
     require("systems", bool(config.systems), "an experiment needs at least one system")
     experiment_variants.check_variants(config)
 

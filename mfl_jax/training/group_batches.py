@@ -17,7 +17,15 @@ class GroupBatches:
       epoch_steps: steps per epoch.
     """
 
-    def __init__(self, seeds: Sequence[int], batch_size: int, clips: Clips, training: np.ndarray, devices: list):
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        batch_size: int,
+        clips: Clips,
+        training: np.ndarray,
+        devices: list,
+        probabilities: Sequence[np.ndarray | None] = (),
+    ):
         """Puts the clips onto the devices if they fit.
 
         Args:
@@ -26,8 +34,10 @@ class GroupBatches:
           clips: the development split.
           training: numbers of the clips to train on, int [shape=(n,)].
           devices: that share the runs.
+          probabilities: with which each run draws the clips; None for each clip once an epoch. None for all runs by default.
         """
-        self._seeds, self._batch_size, self._split, self._training = seeds, batch_size, clips, training
+        self._batch_size, self._split, self._training = batch_size, clips, training
+        self._draws = list(zip(seeds, probabilities or [None] * len(seeds), strict=True))
         self.epoch_steps = -(-len(training) // batch_size)
         self.clips = resident_clips.place_clips(clips, devices)
 
@@ -37,7 +47,7 @@ class GroupBatches:
         A batch has a leading axis of runs. It holds `numbers` of clips if those are on the devices, else the clips themselves;
         `clip_mask` is False for clips that only fill it up.
         """
-        orders = np.stack([batching.shuffle_indices(self._training, seed=seed, epoch=epoch) for seed in self._seeds])
+        orders = np.stack([batching.order_epoch(self._training, draw, seed=seed, epoch=epoch) for seed, draw in self._draws])
         for step in range(first, self.epoch_steps):
             numbers = orders[:, step * self._batch_size : (step + 1) * self._batch_size]
             batch = resident_clips.pad_numbers(numbers, self._batch_size)

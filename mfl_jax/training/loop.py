@@ -18,7 +18,7 @@ from mfl_jax.runtime import history, parallel, storage, workdir_config, workdir_
 from mfl_jax.runtime.background import Background
 from mfl_jax.runtime.progress import progress_bar
 from mfl_jax.runtime.stop_signal import stop_requests
-from mfl_jax.training import epoch_log, evaluation, resident_clips, steps, task_balance
+from mfl_jax.training import epoch_log, evaluation, event_imbalance, resident_clips, steps, task_balance
 from mfl_jax.training.checkpoints import Checkpoints, state_bytes
 from mfl_jax.training.epoch import Batches, EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
@@ -115,7 +115,11 @@ class _Job:
         self.run, self.clips, self.training, self.held_out = run, clips, training, held_out
         self.workdir, self.console, self.stack = workdir, console, stack
         self.epoch_steps = -(-len(training) // config.batch_size)
-        self.decay = decay_scalars(config.learning_rate_decay, self.epoch_steps * config.epochs)
+        self.draws = event_imbalance.draw_probabilities(clips, training, config.rare_event_sampling)
+        of_this_host = training[jax.process_index() :: parallel.host_count()]
+        self.step_only = decay_scalars(
+            config.learning_rate_decay, self.epoch_steps * config.epochs
+        ) | event_imbalance.prior_scalars(config, clips, of_this_host, add=parallel.sum_over_hosts)
         self.metadata = checkpoint_metadata(config, run.dataset)
         self.checkpoints = stack.enter_context(
             Checkpoints(
@@ -160,7 +164,7 @@ class _Job:
                 self.background.wait()  # its weights follow from the records
             scalars = task_balance.epoch_scalars(config.balance, self.run.scalars, self.records)
             result = run_epoch(
-                self.run.train_step, state, scalars | self.decay, self._batches(epoch, taken % self.epoch_steps),
+                self.run.train_step, state, scalars | self.step_only, self._batches(epoch, taken % self.epoch_steps),
                 steps=taken, epoch_steps=self.epoch_steps, watch=watch,
                 report_step=lambda step: bar.update(task, completed=step), stop_requested=lambda: vote.cast(stop.is_set()),
             )  # fmt: skip
@@ -202,7 +206,7 @@ class _Job:
             self.board = self.stack.enter_context(epoch_log.TensorBoardWriter(self.workdir / "tensorboard", purge_step=epoch + 1))
 
     def _clip_order(self, epoch: int) -> np.ndarray:
-        return batching.shuffle_indices(self.training, seed=self.run.config.seed, epoch=epoch)
+        return batching.order_epoch(self.training, self.draws, seed=self.run.config.seed, epoch=epoch)
 
     def _batches(self, epoch: int, first: int) -> Batches:
         """Yields this host's rows of the batches of an epoch, from batch number `first` on."""

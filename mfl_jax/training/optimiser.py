@@ -1,6 +1,6 @@
 """The optimisers of training, by name; the paper's is RAdam."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -30,14 +30,18 @@ def make_optimiser(name: str, scalars: Scalars) -> optax.GradientTransformation:
     return OPTIMISERS[name](scalars)
 
 
-def decay_scalars(decay: str, total_steps: int) -> dict[str, np.float32]:
+def decay_scalars(decay: str, total_steps: int, sharing: Sequence[str] = ()) -> dict[str, np.float32]:
     """Returns the scalars of a training step that `decay_learning_rate` reads; none without decay.
 
     Args:
       decay: one of `DECAYS`.
       total_steps: of all epochs.
+      sharing: decays of the runs that share the compiled step. If any of them is not `none`, a run without decay gets one of
+        infinitely many steps.
     """
-    return {"decay_steps": np.float32(total_steps)} if decay == "cosine" else {}
+    if {decay, *sharing} == {"none"}:
+        return {}
+    return {"decay_steps": np.float32(total_steps if decay == "cosine" else np.inf)}
 
 
 def decay_learning_rate(scalars: Scalars, step: jax.Array) -> Scalars:

@@ -22,16 +22,20 @@ from mfl_jax.data import feature_statistics
 from mfl_jax.data.prepared_dataset import Clips
 from mfl_jax.runtime import parallel, workdir_config
 from mfl_jax.runtime.background import Background
-from mfl_jax.training import epoch_log, evaluation, recording_counts, setup, task_balance
+from mfl_jax.training import epoch_log, evaluation, event_imbalance, recording_counts, setup, task_balance
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.epoch import EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
+from mfl_jax.training.event_imbalance import IMBALANCE_SCALARS
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
 from mfl_jax.training.optimiser import OPTIMISER_SCALARS, decay_scalars
 from mfl_jax.training.splits import Splits, check_annotations
 from mfl_jax.training.steps import LOSS_SCALARS, TrainState
 
-VARYING = ("name", "seed", *OPTIMISER_SCALARS, *LOSS_SCALARS)
+VARYING = (
+    "name", "seed", *OPTIMISER_SCALARS, *LOSS_SCALARS, "learning_rate_decay", "ema_decay", "augmentations",
+    *IMBALANCE_SCALARS, "rare_event_sampling",
+)  # fmt: skip
 """Config fields in which members of a group may differ."""
 
 
@@ -159,10 +163,21 @@ class _Group:
         self.batches = GroupBatches(
             [member.config.seed for member in self.padded],
             self.config.batch_size, splits.development, self.training, self.devices,
+            [
+                event_imbalance.draw_probabilities(splits.development, self.training, member.config.rare_event_sampling)
+                for member in self.padded
+            ],
         )  # fmt: skip
-        self.scalars = [setup.step_scalars(member.config) for member in self.padded]
-        self.decay = decay_scalars(self.config.learning_rate_decay, self.batches.epoch_steps * self.config.epochs)
-        self.starts = [setup.initial_state(member.config, self.dataset) for member in self.padded]
+        configs = [member.config for member in self.padded]
+        self.scalars = [setup.step_scalars(config, configs) for config in configs]
+        total_steps = self.batches.epoch_steps * self.config.epochs
+        decays = [config.learning_rate_decay for config in configs]
+        self.step_only = [
+            decay_scalars(config.learning_rate_decay, total_steps, decays)
+            | event_imbalance.prior_scalars(config, splits.development, self.training, configs)
+            for config in configs
+        ]
+        self.starts = [setup.initial_state(config, self.dataset, configs) for config in configs]
         settings = setup.step_settings(self.config, self.starts[0][0])
         self.train_step, self.eval_step = compile_group_steps(settings, tuple(self.devices))
 
@@ -203,7 +218,8 @@ class _Group:
             scalars = self._epoch_scalars()
             result = run_epoch(
                 lambda states, batch, scalars: self.train_step(states, self.batches.clips, batch, scalars),
-                states, stack_trees(one | self.decay for one in scalars), self.batches.epoch(epoch, taken % epoch_steps),
+                states, stack_trees(one | more for one, more in zip(scalars, self.step_only, strict=True)),
+                self.batches.epoch(epoch, taken % epoch_steps),
                 steps=taken, epoch_steps=epoch_steps, watch=watch,
                 report_step=lambda _: advance(len(self.members)), stop_requested=stop.is_set,
             )  # fmt: skip
@@ -272,6 +288,8 @@ class _Group:
     def _finish_member(self, member: Member, state: TrainState, sums: Mapping, clips: Clips, lowest: Mapping, split: str) -> None:
         """Writes checkpoint and counts of a member as a run does, and then results.json, which marks it as complete."""
         folder, step = member.folder(self.home), int(state.step)
+        if not member.config.ema_decay:
+            state = dataclasses.replace(state, average=None)  # equal to the parameters; other members of the group have one
         epoch = step // self.batches.epoch_steps
         with Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
             if step not in checkpoints.steps():

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -139,8 +139,8 @@ def build_network(config, dataset: Dataset) -> JointNetwork:
         raise InputError(f"{dataset.directory}: {error}") from None
 
 
-def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
-    """Builds the state before the first step.
+def initial_state(config, dataset: Dataset, sharing: Sequence = ()) -> tuple[Any, TrainState]:
+    """Builds the state before the first step; arguments as in `step_scalars`.
 
     Returns:
       The structure of the network (the same for every seed), and the state. Its `feature_stats` are mean 0 and deviation 1 until
@@ -149,7 +149,7 @@ def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
     Raises:
       InputError: the data set does not fit the config.
     """
-    tasks, scalars = tuple(config.tasks), step_scalars(config)
+    tasks, scalars = tuple(config.tasks), step_scalars(config, sharing)
     network = build_network(config, dataset)
     params = nnx.to_pure_dict(nnx.state(network, nnx.Param))
     if config.balance == "uncertainty":
@@ -163,22 +163,29 @@ def initial_state(config, dataset: Dataset) -> tuple[Any, TrainState]:
         opt_state=make_optimiser(config.optimiser, scalars).init(params),
         feature_stats={"mean": jnp.zeros(bins, jnp.float32), "std": jnp.ones(bins, jnp.float32)},
         sums=steps.zero_sums(tasks, len(dataset.scenes), len(dataset.events), scalars),
-        average=weight_average.start_average(params, batch_stats) if config.ema_decay else None,
+        average=weight_average.start_average(params, batch_stats) if "ema_decay" in scalars else None,
     )
 
 
-def step_scalars(config) -> dict:
+def step_scalars(config, sharing: Sequence = ()) -> dict:
     """Reads the config fields that a step takes as arrays, by name: float32, and `seed` as uint32.
 
     Loss terms, augmentations and `ema_decay` are left out where they are 0, so that the step does not compute them.
+
+    Args:
+      config: of the run.
+      sharing: configs of the runs that share the compiled step. Augmentations and `ema_decay` that any of them uses are not left
+        out; 0 changes nothing then.
     """
+    configs = [config, *sharing]
     scalars: dict[str, Any] = {field: np.float32(config[field]) for field in (*steps.LOSS_SCALARS, *OPTIMISER_SCALARS)}
     scalars["balance_learning_rate"] = np.float32(config.balance_learning_rate or config.learning_rate)
     scalars["seed"] = np.uint32(config.seed)
-    if config.ema_decay:
+    if any(other.ema_decay for other in configs):
         scalars["ema_decay"] = np.float32(config.ema_decay)
-    for section in ("loss_terms", "augmentations"):
-        scalars[section] = {name: np.float32(value) for name, value in config[section].items() if value}
+    scalars["loss_terms"] = {name: np.float32(value) for name, value in config.loss_terms.items() if value}
+    used = sorted({name for other in configs for name, value in other.augmentations.items() if value})
+    scalars["augmentations"] = {name: np.float32(config.augmentations.get(name, 0)) for name in used}
     return scalars
 
 

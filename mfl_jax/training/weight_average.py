@@ -25,4 +25,4 @@ def update_average(average: Mapping, params: Mapping, batch_stats: Mapping, deca
     """
     kept = jnp.minimum(decay, (1 + step) / (10 + step))
     new = {"params": params, "batch_stats": batch_stats}
-    return jax.tree.map(lambda old, value: old + (1 - kept) * (value - old), dict(average), new)
+    return jax.tree.map(lambda old, value: kept * old + (1 - kept) * value, dict(average), new)

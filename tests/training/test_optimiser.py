@@ -17,4 +17,12 @@ def test_the_learning_rate_follows_half_a_cosine(step, share):
 
 def test_no_decay_changes_nothing():
     scalars = {"learning_rate": np.float32(0.2)}
-    assert decay_scalars("none", 9) == {} and decay_learning_rate(scalars, 5) is scalars
+    assert (
+        decay_scalars("none", 9) == {} == decay_scalars("none", 9, ["none", "none"])
+        and decay_learning_rate(scalars, 5) is scalars
+    )
+
+
+def test_a_run_without_decay_keeps_its_rate_beside_one_that_decays():
+    own = decay_scalars("none", 9, ["none", "cosine"])
+    assert float(decay_learning_rate({"learning_rate": np.float32(0.2), **own}, np.int32(7))["learning_rate"]) == np.float32(0.2)

@@ -238,29 +238,39 @@ def test_as_many_members_at_once_as_fit(small_data, monkeypatch):
 
 
 @pytest.mark.ci_only
-def test_members_with_every_option_equal_runs_alone_and_resume(small_data, tmp_path):
-    """Augmentations, decay of the learning rate and averaged parameters, which are those that are loaded."""
+def test_members_with_and_without_every_option_equal_runs_alone_and_resume(small_data, tmp_path):
+    """Augmentations, decay of the learning rate, class weights, draws and averaged parameters, beside a run without them."""
     root, dataset = small_data
     strengths = {"same_scene_mixing": 0.5, "filter_augment": 6.0, "gain": 3.0, "time_mask": 9.0, "frequency_mask": 4.0}
-    options = {"augmentations": strengths, "learning_rate_decay": "cosine", "ema_decay": 0.9, "epochs": 2}
-    group = experiment_members.expand_members(small_experiment(root, seeds=2, **options))
+    options = {
+        "augmentations": strengths, "learning_rate_decay": "cosine", "ema_decay": 0.9,
+        "class_weight_exponent": 0.5, "logit_adjustment": 0.5, "rare_event_sampling": 0.5,
+    }  # fmt: skip
+    config = small_experiment(root, {"plain": {}, "all": options}, seeds=1, epochs=2)
+    group = experiment_members.expand_members(config)
+    assert len(group) == 2 and group[0].group == group[1].group
     assert not train(group, dataset, tmp_path / "stopped", stop=StopAfter(6))  # within the second epoch
     for home in ("whole", "stopped"):
         assert train(group, dataset, tmp_path / home)
-    member = group[1]
-    folders = [tmp_path / home / "members" / member.name for home in ("whole", "stopped")]
-    assert loop.train(member.config, dataset, tmp_path / "alone")
-    states = []
-    for folder in (*folders, tmp_path / "alone"):
-        with Checkpoints(folder / "checkpoints", keep=2) as checkpoints:
-            states.append(checkpoints.newest()[0])
-    whole, stopped, alone = states
-    jax.tree.map(np.testing.assert_array_equal, whole, stopped)
-    _, start = setup.initial_state(member.config, dataset)
-    for ours, theirs, at in zip(*map(jax.tree.leaves, (whole["average"], alone["average"], start.average)), strict=True):
-        assert np.linalg.norm(ours - theirs) <= 0.02 * np.linalg.norm(theirs - np.asarray(at)) + 1e-6
-    for ours, theirs in zip(
-        *map(jax.tree.leaves, (trained_model.load(tmp_path / "alone").params, alone["average"]["params"])), strict=True
-    ):
-        np.testing.assert_array_equal(ours, theirs)
-    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (alone["average"]["params"], alone["params"])), strict=True))
+    for member in group:
+        folders = [tmp_path / home / "members" / member.name for home in ("whole", "stopped")]
+        assert loop.train(member.config, dataset, tmp_path / member.name)
+        states = []
+        for folder in (*folders, tmp_path / member.name):
+            with Checkpoints(folder / "checkpoints", keep=2) as checkpoints:
+                states.append(checkpoints.newest()[0])
+        whole, stopped, alone = states
+        jax.tree.map(np.testing.assert_array_equal, whole, stopped)
+        _, start = setup.initial_state(member.config, dataset)
+        averaged = member.system == "all"
+        assert (start.average is not None) == averaged == ("average" in whole)
+        at, ours, theirs = (
+            (start.average, whole["average"], alone["average"]) if averaged else (start.params, whole["params"], alone["params"])
+        )
+        for leaf, other, first in zip(*map(jax.tree.leaves, (ours, theirs, at)), strict=True):
+            assert np.linalg.norm(leaf - other) <= 0.02 * np.linalg.norm(other - np.asarray(first)) + 1e-6
+        loaded = trained_model.load(tmp_path / member.name).params
+        jax.tree.map(np.testing.assert_array_equal, loaded, theirs["params"] if averaged else theirs)
+        if averaged:
+            pairs = zip(*map(jax.tree.leaves, (alone["average"]["params"], alone["params"])), strict=True)
+            assert any((average != last).any() for average, last in pairs)
