@@ -6,6 +6,7 @@ import numpy as np
 
 from mfl_jax.data import batching
 from mfl_jax.data.prepared_dataset import Clips
+from mfl_jax.data.random_crops import draw_offsets
 from mfl_jax.training import resident_clips
 
 
@@ -17,7 +18,16 @@ class GroupBatches:
       epoch_steps: steps per epoch.
     """
 
-    def __init__(self, seeds: Sequence[int], batch_size: int, clips: Clips, training: np.ndarray, devices: list):
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        batch_size: int,
+        clips: Clips,
+        training: np.ndarray,
+        devices: list,
+        *,
+        random_crops: float = 0.0,
+    ):
         """Puts the clips onto the devices if they fit.
 
         Args:
@@ -26,7 +36,9 @@ class GroupBatches:
           clips: the development split.
           training: numbers of the clips to train on, int [shape=(n,)].
           devices: that share the runs.
+          random_crops: as in the config.
         """
+        self._random_crops = random_crops
         self._seeds, self._batch_size, self._split, self._training = seeds, batch_size, clips, training
         self.epoch_steps = -(-len(training) // batch_size)
         self.clips = resident_clips.place_clips(clips, devices)
@@ -38,13 +50,33 @@ class GroupBatches:
         `clip_mask` is False for clips that only fill it up.
         """
         orders = np.stack([batching.shuffle_indices(self._training, seed=seed, epoch=epoch) for seed in self._seeds])
+        windows = self._draw_windows(orders, epoch)
         for step in range(first, self.epoch_steps):
-            numbers = orders[:, step * self._batch_size : (step + 1) * self._batch_size]
-            batch = resident_clips.pad_numbers(numbers, self._batch_size)
+            of_batch = slice(step * self._batch_size, (step + 1) * self._batch_size)
+            numbers = orders[:, of_batch]
+            batch = resident_clips.pad_numbers(
+                numbers, self._batch_size, **{name: array[:, of_batch] for name, array in windows.items()}
+            )
             if not self.clips:
-                rows = [self._split.take(row) for row in batch.pop("numbers")]
-                batch |= {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+                batch = self._read_rows(batch)
             yield batch, numbers.shape[1]
+
+    def _draw_windows(self, orders: np.ndarray, epoch: int) -> dict[str, np.ndarray]:
+        """Draws the `windows` of `resident_clips.pad_numbers` for all clips of an epoch, [shape=(runs, clips)]."""
+        if not self._random_crops:
+            return {}
+        next_clip, valid_frames = self._split.next_clip, self._split.valid_frames
+        offsets = [
+            draw_offsets(order, next_clip, valid_frames, probability=self._random_crops, seed=seed, epoch=epoch)
+            for order, seed in zip(orders, self._seeds, strict=True)
+        ]
+        return {"offset": np.stack(offsets), "next_clip": next_clip[orders]}
+
+    def _read_rows(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns a batch of `resident_clips.pad_numbers` with the clips in place of their numbers."""
+        offsets = batch.get("offset", [None] * len(batch["numbers"]))
+        rows = [self._split.take(*row) for row in zip(batch["numbers"], offsets, strict=True)]
+        return {key: np.stack([row[key] for row in rows]) for key in rows[0]} | {"clip_mask": batch["clip_mask"]}
 
 
 def take_clips_by_number(step: Callable) -> Callable:

@@ -158,7 +158,7 @@ class _Group:
         check_annotations(splits.development, self.training, self.training[:0], self.config.tasks)
         self.batches = GroupBatches(
             [member.config.seed for member in self.padded],
-            self.config.batch_size, splits.development, self.training, self.devices,
+            self.config.batch_size, splits.development, self.training, self.devices, random_crops=self.config.random_crops,
         )  # fmt: skip
         self.scalars = [setup.step_scalars(member.config) for member in self.padded]
         self.decay = decay_scalars(self.config.learning_rate_decay, self.batches.epoch_steps * self.config.epochs)

@@ -239,10 +239,10 @@ def test_as_many_members_at_once_as_fit(small_data, monkeypatch):
 
 @pytest.mark.ci_only
 def test_members_with_every_option_equal_runs_alone_and_resume(small_data, tmp_path):
-    """Augmentations, decay of the learning rate and averaged parameters, which are those that are loaded."""
+    """Augmentations, random crops, decay of the learning rate and averaged parameters, which are those that are loaded."""
     root, dataset = small_data
     strengths = {"same_scene_mixing": 0.5, "filter_augment": 6.0, "gain": 3.0, "time_mask": 9.0, "frequency_mask": 4.0}
-    options = {"augmentations": strengths, "learning_rate_decay": "cosine", "ema_decay": 0.9, "epochs": 2}
+    options = {"augmentations": strengths, "learning_rate_decay": "cosine", "ema_decay": 0.9, "epochs": 2, "random_crops": 0.7}
     group = experiment_members.expand_members(small_experiment(root, seeds=2, **options))
     assert not train(group, dataset, tmp_path / "stopped", stop=StopAfter(6))  # within the second epoch
     for home in ("whole", "stopped"):
