@@ -63,6 +63,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.learning_rate_decay = "none"  # or cosine: half a cosine from learning_rate to 0 at the last step of all epochs
     config.ema_decay = 0.0  # of the average of parameters over the steps, which is then evaluated and loaded; 0: none
     config.seed = 0  # of the initial parameters, the clip order and everything random in a step
+    config.random_crops = 0.0  # probability that a clip starts later in an epoch and ends within the next one of its recording
     # Strengths of augmentations, by name; 0: not computed. See mfl_jax/training/augmentations.py and docs/training.md.
     config.augmentations = ml_collections.ConfigDict()
     config.augmentations.same_scene_mixing = 0.0  # probability of adding another clip of the same scene of the batch

@@ -24,7 +24,7 @@ def draw_indices(indices: np.ndarray, probabilities: np.ndarray, *, seed: int, e
     An index comes the whole part of n * probability times, and once more with the fraction as its probability (systematic
     sampling, which varies less than independent draws). The result depends only on the arguments.
     """
-    random = np.random.default_rng([seed, epoch, 1])
+    random = np.random.default_rng([seed, epoch, 2])
     order = random.permutation(len(indices))
     ends = np.cumsum(probabilities[order] / probabilities.sum()) * len(indices)
     places = np.searchsorted(ends, np.arange(len(indices)) + random.random(), side="right")
@@ -44,7 +44,7 @@ def split_into_batches(indices: np.ndarray, batch_size: int) -> list[np.ndarray]
 
 
 def read_batches(
-    clips: Clips, indices: np.ndarray, batch_size: int, *, rows: slice | None = None
+    clips: Clips, indices: np.ndarray, batch_size: int, *, rows: slice | None = None, offsets: np.ndarray | None = None
 ) -> "grain.DatasetIterator[dict[str, np.ndarray]]":
     """Yields the clips at the given indices, in that order, as batches of one shape.
 
@@ -57,6 +57,7 @@ def read_batches(
       batch_size: clips per batch.
       rows: rows of each batch to read and yield: the share of one host, or more rows than a batch has clips, so that it divides
         evenly among devices. Default: rows 0 to `batch_size`.
+      offsets: from `random_crops.draw_offsets`, int [shape=(n,)]. Default: clips as they were cut.
 
     Yields:
       `log_mel` float32 [shape=(B, T, M)], `events` bool [shape=(B, T, E)], `scene` int32 [shape=(B,)],
@@ -67,11 +68,14 @@ def read_batches(
     rows = rows or slice(0, batch_size)
     size = rows.stop - rows.start
 
-    def read_batch(batch_indices: np.ndarray) -> dict[str, np.ndarray]:
-        row_indices = batch_indices[rows]
-        batch = clips.take(row_indices) | {"clip_mask": np.ones(len(row_indices), bool)}
+    def read_batch(start: int) -> dict[str, np.ndarray]:
+        of_rows = slice(start + rows.start, start + min(rows.stop, batch_size))
+        row_indices = indices[of_rows]
+        batch = clips.take(row_indices, None if offsets is None else offsets[of_rows]) | {
+            "clip_mask": np.ones(len(row_indices), bool)
+        }
         missing = (0, size - len(row_indices))
         return {key: np.pad(array, [missing] + [(0, 0)] * (array.ndim - 1)) for key, array in batch.items()}
 
-    batches = grain.MapDataset.source(split_into_batches(indices, batch_size)).map(read_batch)
+    batches = grain.MapDataset.source(range(0, len(indices), batch_size)).map(read_batch)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=READERS)))

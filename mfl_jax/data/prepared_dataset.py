@@ -10,6 +10,7 @@ import numpy as np
 
 from mfl_jax.data.annotation import Event, Recording
 from mfl_jax.data.mel_spectrogram import MelConfig
+from mfl_jax.data.random_crops import cut_windows, find_next_clips
 from mfl_jax.data.scene_mask import scene_mask
 from mfl_jax.errors import InputError
 
@@ -166,6 +167,8 @@ class Clips:
       clip_start_s: float64 [shape=(n,)], start of each clip in its recording.
       scene_mask: bool [shape=(n,)], whether the scene of each clip counts: it is annotated, and the clip is long enough.
       event_mask: bool [shape=(n,)], whether the events of each clip are annotated.
+      valid_frames: int [shape=(n,)], frames of each clip before the padding.
+      next_clip: int [shape=(n,)], number of the clip that follows in the recording; the clip's own number if it is the last.
     """
 
     def __init__(
@@ -201,9 +204,10 @@ class Clips:
                 self._arrays = self._read(range(len(source)))
                 for start in range(0, len(source), READ_AT_ONCE):
                     self._check_finite({key: array[start : start + READ_AT_ONCE] for key, array in self._arrays.items()})
-        self.fold, self.recording, self.clip_start_s, self.event_mask, scenes, valid_frames = self._read_origins()
+        self.fold, self.recording, self.clip_start_s, self.event_mask, scenes, self.valid_frames = self._read_origins()
+        self.next_clip = find_next_clips(self.recording, self.clip_start_s)
         self.scene_mask = scene_mask(
-            valid_frames, self.clip_start_s, clip_frames=clip_frames, min_clip_share=min_clip_share
+            self.valid_frames, self.clip_start_s, clip_frames=clip_frames, min_clip_share=min_clip_share
         )  # fmt: skip
         if has_scenes:
             self.scene_mask &= scenes >= 0
@@ -256,14 +260,28 @@ class Clips:
         """The arrays of all clips that `take` selects from; None for a split that stays on disk."""
         return self._arrays
 
-    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def take(self, indices: np.ndarray, offsets: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Returns `log_mel`, `events`, `scene`, `valid_frames`, `scene_mask` and `event_mask` of clips, possibly none.
 
         `scene` is -1 where the scene is not annotated; `events` is False where events are not annotated.
+
+        Args:
+          indices: numbers of the clips, int [shape=(n,)].
+          offsets: from `random_crops.draw_offsets`, int [shape=(n,)]: how many frames later each clip starts. Default: 0.
         """
+        if offsets is not None and offsets.any():
+            return self._take_windows(indices, offsets)
         if not len(indices):
             return {field: array[:0] for field, array in self.take(np.zeros(1, int)).items()}
         if self._arrays is not None:
             return {field: array[indices] for field, array in self._arrays.items()}
         arrays = {field: array for field, array in self._read(indices).items() if field not in ORIGIN_FIELDS}
         return arrays | {"scene_mask": self.scene_mask[indices], "event_mask": self.event_mask[indices]}
+
+    def _take_windows(self, indices: np.ndarray, offsets: np.ndarray) -> dict[str, np.ndarray]:
+        """As `take`; reads the next clip of those that are moved."""
+        arrays, is_moved = self.take(indices), offsets > 0
+        following = self.take(self.next_clip[indices[is_moved]])
+        for field in ("log_mel", "events"):
+            arrays[field][is_moved] = cut_windows(arrays[field][is_moved], following[field], offsets[is_moved])
+        return arrays

@@ -47,6 +47,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "rare_event_sampling": 0.0,
     "loss_terms": {},
     "augmentations": {},
+    "random_crops": 0.0,
 }
 """Config fields added since the first release, each with the value that reproduces runs made before the field existed.
 

@@ -52,6 +52,7 @@ def check_config(config: Mapping) -> None:
     rate = config["balance_learning_rate"]
     _require(config, "balance_learning_rate", math.isfinite(rate) and rate >= 0, "must be finite and >= 0")
     _require(config, "min_clip_share", 0 <= config["min_clip_share"] <= 1, "must be from 0 to 1")
+    _require(config, "random_crops", 0 <= config["random_crops"] <= 1, "must be from 0 to 1")
     _require(config, "ema_decay", 0 <= config["ema_decay"] < 1, "must be >= 0 and < 1")
     _require(config, "dropout", 0 <= config["dropout"] < 1, "must be >= 0 and < 1")
     _require(config, "threshold", 0 < config["threshold"] < 1, "must be > 0 and < 1")

@@ -6,6 +6,7 @@ import numpy as np
 
 from mfl_jax.data import batching
 from mfl_jax.data.prepared_dataset import Clips
+from mfl_jax.data.random_crops import draw_offsets
 from mfl_jax.training import resident_clips
 
 
@@ -24,7 +25,9 @@ class GroupBatches:
         clips: Clips,
         training: np.ndarray,
         devices: list,
+        *,
         probabilities: Sequence[np.ndarray | None] = (),
+        random_crops: Sequence[float] = (),
     ):
         """Puts the clips onto the devices if they fit.
 
@@ -34,10 +37,11 @@ class GroupBatches:
           clips: the development split.
           training: numbers of the clips to train on, int [shape=(n,)].
           devices: that share the runs.
-          probabilities: with which each run draws the clips; None for each clip once an epoch. None for all runs by default.
+          probabilities: with which each run draws the clips; None for each clip once an epoch, the default.
+          random_crops: as in the config of each run; 0 by default.
         """
-        self._batch_size, self._split, self._training = batch_size, clips, training
-        self._draws = list(zip(seeds, probabilities or [None] * len(seeds), strict=True))
+        self._seeds, self._batch_size, self._split, self._training = seeds, batch_size, clips, training
+        self._draws, self._random_crops = probabilities or [None] * len(seeds), random_crops
         self.epoch_steps = -(-len(training) // batch_size)
         self.clips = resident_clips.place_clips(clips, devices)
 
@@ -47,14 +51,39 @@ class GroupBatches:
         A batch has a leading axis of runs. It holds `numbers` of clips if those are on the devices, else the clips themselves;
         `clip_mask` is False for clips that only fill it up.
         """
-        orders = np.stack([batching.order_epoch(self._training, draw, seed=seed, epoch=epoch) for seed, draw in self._draws])
+        orders = np.stack(
+            [
+                batching.order_epoch(self._training, draw, seed=seed, epoch=epoch)
+                for draw, seed in zip(self._draws, self._seeds, strict=True)
+            ]
+        )
+        windows = self._draw_windows(orders, epoch)
         for step in range(first, self.epoch_steps):
-            numbers = orders[:, step * self._batch_size : (step + 1) * self._batch_size]
-            batch = resident_clips.pad_numbers(numbers, self._batch_size)
+            of_batch = slice(step * self._batch_size, (step + 1) * self._batch_size)
+            numbers = orders[:, of_batch]
+            batch = resident_clips.pad_numbers(
+                numbers, self._batch_size, **{name: array[:, of_batch] for name, array in windows.items()}
+            )
             if not self.clips:
-                rows = [self._split.take(row) for row in batch.pop("numbers")]
-                batch |= {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+                batch = self._read_rows(batch)
             yield batch, numbers.shape[1]
+
+    def _draw_windows(self, orders: np.ndarray, epoch: int) -> dict[str, np.ndarray]:
+        """Draws the `windows` of `resident_clips.pad_numbers` for all clips of an epoch, [shape=(runs, clips)]."""
+        if not any(self._random_crops):
+            return {}
+        next_clip, valid_frames = self._split.next_clip, self._split.valid_frames
+        offsets = [
+            draw_offsets(order, next_clip, valid_frames, probability=probability, seed=seed, epoch=epoch)
+            for order, probability, seed in zip(orders, self._random_crops, self._seeds, strict=True)
+        ]
+        return {"offset": np.stack(offsets), "next_clip": next_clip[orders]}
+
+    def _read_rows(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns a batch of `resident_clips.pad_numbers` with the clips in place of their numbers."""
+        offsets = batch.get("offset", [None] * len(batch["numbers"]))
+        rows = [self._split.take(*row) for row in zip(batch["numbers"], offsets, strict=True)]
+        return {key: np.stack([row[key] for row in rows]) for key in rows[0]} | {"clip_mask": batch["clip_mask"]}
 
 
 def take_clips_by_number(step: Callable) -> Callable:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import rich.console
 
-from mfl_jax.data import batching, feature_statistics
+from mfl_jax.data import batching, feature_statistics, random_crops
 from mfl_jax.data.prepared_dataset import Clips, Dataset
 from mfl_jax.runtime import history, parallel, storage, workdir_config, workdir_lock
 from mfl_jax.runtime.background import Background
@@ -205,18 +205,32 @@ class _Job:
             history.append_start(self.workdir, {**start, "from_step": taken})
             self.board = self.stack.enter_context(epoch_log.TensorBoardWriter(self.workdir / "tensorboard", purge_step=epoch + 1))
 
-    def _clip_order(self, epoch: int) -> np.ndarray:
-        return batching.order_epoch(self.training, self.draws, seed=self.run.config.seed, epoch=epoch)
+    def _clip_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the clips of an epoch and how many frames later each starts, None for clips as they were cut."""
+        config, clips = self.run.config, self.clips
+        order = batching.order_epoch(self.training, self.draws, seed=config.seed, epoch=epoch)
+        if not config.random_crops:
+            return order, None
+        return order, random_crops.draw_offsets(
+            order, clips.next_clip, clips.valid_frames, probability=config.random_crops, seed=config.seed, epoch=epoch
+        )
 
     def _batches(self, epoch: int, first: int) -> Batches:
         """Yields this host's rows of the batches of an epoch, from batch number `first` on."""
         size = self.run.config.batch_size
-        remaining = self._clip_order(epoch)[first * size :]
+        order, offsets = self._clip_order(epoch)
+        remaining, offsets = order[first * size :], None if offsets is None else offsets[first * size :]
         if self.resident:
-            for numbers in batching.split_into_batches(remaining, size):
-                yield self.take_batch(self.resident, resident_clips.pad_numbers(numbers, self.run.padded_size)), len(numbers)
+            for start in range(0, len(remaining), size):
+                numbers = remaining[start : start + size]
+                windows = {}
+                if offsets is not None:
+                    windows = {"offset": offsets[start : start + size], "next_clip": self.clips.next_clip[numbers]}
+                padded = resident_clips.pad_numbers(numbers, self.run.padded_size, **windows)
+                yield self.take_batch(self.resident, padded), len(numbers)
             return
-        with contextlib.closing(batching.read_batches(self.clips, remaining, size, rows=self.run.rows)) as batches:
+        rows = self.run.rows
+        with contextlib.closing(batching.read_batches(self.clips, remaining, size, rows=rows, offsets=offsets)) as batches:
             for number, batch in enumerate(batches):
                 yield batch, min(size, len(remaining) - number * size)
 
@@ -257,11 +271,14 @@ class _Job:
         config = self.run.config
         self.background.wait()
         epoch, number = divmod(step - 1, self.epoch_steps)
-        batch = self._clip_order(epoch)[number * config.batch_size : (number + 1) * config.batch_size]
+        of_batch = slice(number * config.batch_size, (number + 1) * config.batch_size)
+        order, offsets = self._clip_order(epoch)
+        batch, offsets = order[of_batch], None if offsets is None else offsets[of_batch]
+        start_s = self.clips.clip_start_s[batch] + (0 if offsets is None else offsets * self.run.dataset.mel.hop_s)
         listed = [
-            {"recording": str(self.clips.recording[clip]), "start_s": float(self.clips.clip_start_s[clip]),
+            {"recording": str(self.clips.recording[clip]), "start_s": float(start),
              "log_mel": [float(log_mel.min()), float(log_mel.max())]}
-            for clip, log_mel in zip(batch, self.clips.take(batch)["log_mel"], strict=True)
+            for clip, start, log_mel in zip(batch, start_s, self.clips.take(batch, offsets)["log_mel"], strict=True)
         ]  # fmt: skip
         file = self.workdir / BAD_BATCH
         if parallel.is_first_host():

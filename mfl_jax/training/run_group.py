@@ -34,7 +34,7 @@ from mfl_jax.training.steps import LOSS_SCALARS, TrainState
 
 VARYING = (
     "name", "seed", *OPTIMISER_SCALARS, *LOSS_SCALARS, "learning_rate_decay", "ema_decay", "augmentations",
-    *IMBALANCE_SCALARS, "rare_event_sampling",
+    *IMBALANCE_SCALARS, "rare_event_sampling", "random_crops",
 )  # fmt: skip
 """Config fields in which members of a group may differ."""
 
@@ -163,10 +163,11 @@ class _Group:
         self.batches = GroupBatches(
             [member.config.seed for member in self.padded],
             self.config.batch_size, splits.development, self.training, self.devices,
-            [
+            probabilities=[
                 event_imbalance.draw_probabilities(splits.development, self.training, member.config.rare_event_sampling)
                 for member in self.padded
             ],
+            random_crops=[member.config.random_crops for member in self.padded],
         )  # fmt: skip
         configs = [member.config for member in self.padded]
         self.scalars = [setup.step_scalars(config, configs) for config in configs]
