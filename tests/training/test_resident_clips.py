@@ -70,7 +70,7 @@ def test_runs_of_a_group_get_the_windows_of_each_run_alone(small_data, monkeypat
     monkeypatch.setattr(device_memory, "RESIDENT_SHARE", share_of_memory)
     clips = small_data[1].read("development")
     training = np.arange(1, len(clips))
-    batches = GroupBatches([3, 4], 9, clips, training, jax.devices()[:1], random_crops=0.8)
+    batches = GroupBatches([3, 4], 9, clips, training, jax.devices()[:1], random_crops=[0.8, 0.8])
     assert bool(batches.clips) == (share_of_memory > 0)
     got = [batch for batch, _ in batches.epoch(1)]
     assert [batch["clip_mask"].sum() for batch in got] == [18, 18, 10]
@@ -99,7 +99,7 @@ def test_without_random_crops_the_program_is_that_of_a_package_without_them(smal
         return jax.jit(lambda *arguments: take(*arguments)).lower(clips.arrays, batch).as_text()
 
     (batch, _), (windows, _) = (
-        next(GroupBatches([0], 8, clips, np.arange(24), jax.devices()[:1], random_crops=probability).epoch(0))
+        next(GroupBatches([0], 8, clips, np.arange(24), jax.devices()[:1], random_crops=[probability]).epoch(0))
         for probability in (0.0, 0.5)
     )
     batch, windows = ({name: array[0] for name, array in one.items()} for one in (batch, windows))
