@@ -1,4 +1,4 @@
-"""Evaluates a trained run: from its checkpoint to scores, their floors, results.json and the counts by recording."""
+"""Evaluates a trained run: from its checkpoint to scores, their floors, results.json and the counts beside it."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from mfl_jax.inference import postprocessing, trained_model
 from mfl_jax.inference.trained_model import TrainedModel
 from mfl_jax.runtime import parallel, workdir_config, workdir_lock
 from mfl_jax.scoring import clip_scores, event_scores, floor_scores, score_tables
-from mfl_jax.training import config_checks, evaluation, recording_counts, score_histograms
+from mfl_jax.training import config_checks, evaluation, histogram_file, recording_counts, score_histograms
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.setup import build_run
 
@@ -22,7 +22,7 @@ from mfl_jax.training.setup import build_run
 def evaluate_run(
     config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.Console | None = None
 ) -> dict[str, Any] | None:
-    """Scores a trained run on the evaluation split and writes results.json and `recording_counts.FILE`.
+    """Scores a trained run on the evaluation split and writes results.json, `recording_counts.FILE` and `histogram_file.FILE`.
 
     Uses the last checkpoint, as in the paper; with `validation`, the best one on the held-out fold.
 
@@ -49,11 +49,13 @@ def evaluate_run(
         scored = _score_frames_and_clips(config, dataset, workdir / folder, run)
         if scored is None:
             return None
-        results, counts = scored
+        results, counts, histogram = scored
         results |= membership
         if kinds:
             results["event_scores"] = score_events(config, dataset, workdir, kinds)
         recording_counts.write_counts(workdir, counts)
+        if histogram is not None:
+            histogram_file.write_histogram(workdir, histogram, dataset.events)
         evaluation.write_results(workdir / "results.json", results)
     console = console or rich.console.Console()
     score_tables.print_results(results, console)
@@ -79,8 +81,8 @@ def _read_membership(workdir: pathlib.Path) -> dict[str, Any]:
 
 def _score_frames_and_clips(
     config, dataset: Dataset, folder: pathlib.Path, run
-) -> tuple[dict[str, Any], recording_counts.Counts] | None:
-    """Computes the paper's scores of the newest checkpoint in a folder, and the counts by recording.
+) -> tuple[dict[str, Any], recording_counts.Counts, np.ndarray | None] | None:
+    """Computes the scores of the newest checkpoint in a folder, the counts by recording, and the histogram of event scores.
 
     Returns None on all hosts but the first.
     """
@@ -107,7 +109,7 @@ def _score_frames_and_clips(
     if (threshold := _read_one_threshold(folder.parent, int(state.step))) is not None:
         one = score_histograms.score_one_threshold(sums["event"]["histogram"], threshold)
         results["event_probabilities"]["tuned_threshold"] = one
-    return results, recording_counts.count_recordings(sums["by_clip"], clips)
+    return results, recording_counts.count_recordings(sums["by_clip"], clips), sums.get("event", {}).get("histogram")
 
 
 def _read_one_threshold(workdir: pathlib.Path, step: int) -> float | None:

@@ -22,7 +22,7 @@ from mfl_jax.data import feature_statistics
 from mfl_jax.data.prepared_dataset import Clips
 from mfl_jax.runtime import parallel, workdir_config
 from mfl_jax.runtime.background import Background
-from mfl_jax.training import epoch_log, evaluation, recording_counts, setup, task_balance
+from mfl_jax.training import epoch_log, evaluation, histogram_file, recording_counts, setup, task_balance
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.epoch import EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
@@ -270,13 +270,15 @@ class _Group:
             self._finish_member(member, take_member(states, index), of_member, clips, floors, split)
 
     def _finish_member(self, member: Member, state: TrainState, sums: Mapping, clips: Clips, lowest: Mapping, split: str) -> None:
-        """Writes checkpoint and counts of a member as a run does, and then results.json, which marks it as complete."""
+        """Writes checkpoint, counts and histogram as a run does, and then results.json, which marks the member as complete."""
         folder, step = member.folder(self.home), int(state.step)
         epoch = step // self.batches.epoch_steps
         with Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
             if step not in checkpoints.steps():
                 checkpoints.save(state, {**setup.checkpoint_metadata(member.config, self.dataset), "epoch": epoch})
         recording_counts.write_counts(folder, recording_counts.count_recordings(sums["by_clip"], clips))
+        if "event" in sums:
+            histogram_file.write_histogram(folder, sums["event"]["histogram"], self.dataset.events)
         results = evaluation.build_results(
             member.config, self.dataset, sums, lowest,
             split=split, checkpoint={"which": "last", "step": step, "epoch": epoch}, devices=self.devices,
