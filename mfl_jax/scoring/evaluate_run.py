@@ -17,6 +17,7 @@ from mfl_jax.scoring import clip_scores, event_scores, floor_scores, score_table
 from mfl_jax.training import config_checks, evaluation, histogram_file, recording_counts, score_histograms
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.setup import build_run
+from mfl_jax.training.splits import split_development
 
 
 def evaluate_run(
@@ -96,6 +97,7 @@ def _score_frames_and_clips(
     clips = dataset.read("evaluation", min_clip_share=config.min_clip_share)
     numbers = np.arange(len(clips))
     sums = evaluation.accumulate_counts(run.eval_step, state, run.scalars, clips, numbers, config.batch_size, run.rows)
+    training = _score_training(config, dataset, run, state) if metadata.get("fingerprint") == dataset.fingerprint else {}
     if not parallel.is_first_host():
         return None
     floors = floor_scores.prepare_floors(dataset, clips, numbers)(sums["by_clip"])
@@ -105,11 +107,19 @@ def _score_frames_and_clips(
         split="evaluation",
         checkpoint={"which": which, "step": int(state.step), "epoch": metadata["epoch"]},
         devices=run.devices,
-    )  # fmt: skip
+    ) | training  # fmt: skip
     if (threshold := _read_one_threshold(folder.parent, int(state.step))) is not None:
         one = score_histograms.score_one_threshold(sums["event"]["histogram"], threshold)
         results["event_probabilities"]["tuned_threshold"] = one
     return results, recording_counts.count_recordings(sums["by_clip"], clips), sums.get("event", {}).get("histogram")
+
+
+def _score_training(config, dataset: Dataset, run, state) -> dict[str, Any]:
+    """Computes `training` of results.json: the scores of the clips that a run was trained on."""
+    clips = dataset.read("development", min_clip_share=config.min_clip_share)
+    numbers, _ = split_development(clips, config.validation)
+    sums = evaluation.accumulate_counts(run.eval_step, state, run.scalars, clips, numbers, config.batch_size, run.rows)
+    return {"training": evaluation.summarise_training(sums)}
 
 
 def _read_one_threshold(workdir: pathlib.Path, step: int) -> float | None:

@@ -259,15 +259,19 @@ class _Group:
           states: on the devices.
           lowest: as in `train_group`.
         """
-        _, clips, numbers, split = self.splits.numbers(self.members[0].fold)
-        sums = evaluation.accumulate_counts(
-            self.eval_step, states, stack_trees(self.scalars), clips, numbers, self.config.batch_size
-        )
-        sums, states = parallel.gather_members(sums, len(self.devices)), parallel.gather_members(states, len(self.devices))
+        trained, clips, numbers, split = self.splits.numbers(self.members[0].fold)
+        sums, training = self._count(states, clips, numbers), self._count(states, self.splits.development, trained)
+        states = parallel.gather_members(states, len(self.devices))
         for index, member in enumerate(self.members):
-            of_member = take_member(sums, index)
+            of_member = take_member(sums, index) | {"training": take_member(training, index)}
             floors = lowest(of_member["by_clip"])
             self._finish_member(member, take_member(states, index), of_member, clips, floors, split)
+
+    def _count(self, states: TrainState, clips: Clips, numbers: np.ndarray) -> dict:
+        """Accumulates the counts of all members over clips."""
+        scalars = stack_trees(self.scalars)
+        sums = evaluation.accumulate_counts(self.eval_step, states, scalars, clips, numbers, self.config.batch_size)
+        return parallel.gather_members(sums, len(self.devices))
 
     def _finish_member(self, member: Member, state: TrainState, sums: Mapping, clips: Clips, lowest: Mapping, split: str) -> None:
         """Writes checkpoint, counts and histogram as a run does, and then results.json, which marks the member as complete."""
@@ -283,7 +287,8 @@ class _Group:
             member.config, self.dataset, sums, lowest,
             split=split, checkpoint={"which": "last", "step": step, "epoch": epoch}, devices=self.devices,
         )  # fmt: skip
-        evaluation.write_results(folder / "results.json", {**results, "member": member.name, "fold": member.fold})
+        about = {"training": evaluation.summarise_training(sums["training"]), "member": member.name, "fold": member.fold}
+        evaluation.write_results(folder / "results.json", {**results, **about})
 
 
 def remove_folder(folder: pathlib.Path) -> None:

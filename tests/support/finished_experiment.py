@@ -35,7 +35,7 @@ def write_finished_experiment(config, dataset: Dataset, home: pathlib.Path) -> p
     for member in experiment_members.expand_members(config):
         folder = home / "members" / member.name
         workdir_config.claim_workdir(folder, member.config)
-        _, clips, numbers, split = splits.numbers(member.fold)
+        trained, clips, numbers, split = splits.numbers(member.fold)
         sums = _count_random_answers(clips, numbers, member.config, dataset, rng)
         recording_counts.write_counts(folder, recording_counts.count_recordings(sums["by_clip"], clips))
         if "event" in sums:
@@ -45,6 +45,8 @@ def write_finished_experiment(config, dataset: Dataset, home: pathlib.Path) -> p
             floor_scores.prepare_floors(dataset, clips, numbers)(sums["by_clip"]),
             split=split, checkpoint={"which": "last", "step": 10, "epoch": config.epochs}, devices=jax.devices()[:1],
         )  # fmt: skip
+        training = _count_random_answers(splits.development, trained, member.config, dataset, np.random.default_rng(1))
+        results["training"] = evaluation.summarise_training(training)
         epoch_log.write(folder / "metrics.jsonl", [_epoch_record(epoch, member.config, rng) for epoch in (1, 2)])
         evaluation.write_results(folder / "results.json", {**results, "member": member.name, "fold": member.fold})
     return home
