@@ -1,4 +1,4 @@
-"""Evaluates a trained run: from its checkpoint to scores, their floors, results.json and the counts by recording."""
+"""Evaluates a trained run: from its checkpoint to scores, their floors, results.json and the counts beside it."""
 
 import contextlib
 import json
@@ -14,15 +14,16 @@ from mfl_jax.inference import postprocessing, trained_model
 from mfl_jax.inference.trained_model import TrainedModel
 from mfl_jax.runtime import parallel, workdir_config, workdir_lock
 from mfl_jax.scoring import clip_scores, event_scores, floor_scores, fold_thresholds, score_tables
-from mfl_jax.training import config_checks, evaluation, recording_counts, score_histograms
+from mfl_jax.training import config_checks, evaluation, histogram_file, recording_counts, score_histograms
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.setup import build_run
+from mfl_jax.training.splits import split_development
 
 
 def evaluate_run(
     config, dataset: Dataset, workdir: pathlib.Path, console: rich.console.Console | None = None
 ) -> dict[str, Any] | None:
-    """Scores a trained run on the evaluation split and writes results.json and `recording_counts.FILE`.
+    """Scores a trained run on the evaluation split and writes results.json, `recording_counts.FILE` and `histogram_file.FILE`.
 
     Uses the last checkpoint, as in the paper; with `validation`, the best one on the held-out fold.
 
@@ -49,11 +50,13 @@ def evaluate_run(
         scored = _score_frames_and_clips(config, dataset, workdir / folder, run)
         if scored is None:
             return None
-        results, counts = scored
+        results, counts, histogram = scored
         results |= membership
         if kinds:
             results["event_scores"] = score_events(config, dataset, workdir, kinds)
         recording_counts.write_counts(workdir, counts)
+        if histogram is not None:
+            histogram_file.write_histogram(workdir, histogram, dataset.events)
         evaluation.write_results(workdir / "results.json", results)
     console = console or rich.console.Console()
     score_tables.print_results(results, console)
@@ -79,8 +82,8 @@ def _read_membership(workdir: pathlib.Path) -> dict[str, Any]:
 
 def _score_frames_and_clips(
     config, dataset: Dataset, folder: pathlib.Path, run
-) -> tuple[dict[str, Any], recording_counts.Counts] | None:
-    """Computes the paper's scores of the newest checkpoint in a folder, and the counts by recording.
+) -> tuple[dict[str, Any], recording_counts.Counts, np.ndarray | None] | None:
+    """Computes the scores of the newest checkpoint in a folder, the counts by recording, and the histogram of event scores.
 
     Returns None on all hosts but the first.
     """
@@ -94,6 +97,7 @@ def _score_frames_and_clips(
     clips = dataset.read("evaluation", min_clip_share=config.min_clip_share)
     numbers = np.arange(len(clips))
     sums = evaluation.accumulate_counts(run.eval_step, state, run.scalars, clips, numbers, config.batch_size, run.rows)
+    training = _score_training(config, dataset, run, state) if metadata.get("fingerprint") == dataset.fingerprint else {}
     if not parallel.is_first_host():
         return None
     floors = floor_scores.prepare_floors(dataset, clips, numbers)(sums["by_clip"])
@@ -103,7 +107,7 @@ def _score_frames_and_clips(
         split="evaluation",
         checkpoint={"which": which, "step": int(state.step), "epoch": metadata["epoch"]},
         devices=run.devices,
-    )  # fmt: skip
+    ) | training  # fmt: skip
     if (threshold := _read_one_threshold(folder.parent, int(state.step))) is not None:
         one = score_histograms.score_one_threshold(sums["event"]["histogram"], threshold)
         results["event_probabilities"]["tuned_threshold"] = one
@@ -112,7 +116,15 @@ def _score_frames_and_clips(
         of_folds = fold_thresholds.score_thresholds(file, sums["event"]["histogram"], dataset.events)
         results["event_probabilities"]["fold_thresholds"] = of_folds
         fold_thresholds.copy_rules(file, folder.parent)
-    return results, recording_counts.count_recordings(sums["by_clip"], clips)
+    return results, recording_counts.count_recordings(sums["by_clip"], clips), sums.get("event", {}).get("histogram")
+
+
+def _score_training(config, dataset: Dataset, run, state) -> dict[str, Any]:
+    """Computes `training` of results.json: the scores of the clips that a run was trained on."""
+    clips = dataset.read("development", min_clip_share=config.min_clip_share)
+    numbers, _ = split_development(clips, config.validation)
+    sums = evaluation.accumulate_counts(run.eval_step, state, run.scalars, clips, numbers, config.batch_size, run.rows)
+    return {"training": evaluation.summarise_training(sums)}
 
 
 def _read_one_threshold(workdir: pathlib.Path, step: int) -> float | None:

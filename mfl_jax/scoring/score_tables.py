@@ -43,6 +43,7 @@ def print_results(results: Mapping[str, Any], console: rich.console.Console | No
         _add_probabilities(table, results.get("event_probabilities", {}))
         if results["event"]["error_rate"] is not None:
             table.add_row("event error rate", f"{results['event']['error_rate']:.3f}", "1.000", "no event ever (a ratio)")
+    _add_training(table, results.get("training", {}))
     table.caption = "\n".join(notes) or None
     (console or rich.console.Console()).print(table)
 
@@ -71,6 +72,14 @@ def _add_probabilities(table: rich.table.Table, probabilities: Mapping[str, Any]
             table.add_row(f"event macro F, {kind}", f"{scores['macro_f']:.2f}", "", note)
     if best:
         table.add_row("event macro F, oracle", f"{best['macro_f']:.2f}", "", best["note"])
+
+
+def _add_training(table: rich.table.Table, training: Mapping[str, Any]) -> None:
+    """Adds macro F on the clips that the run was trained on; results of earlier versions have none."""
+    tasks = [task for task in ("scene", "event") if task in training]
+    if tasks:
+        scores = " / ".join(f"{training[task]['macro_f']:.2f}" for task in tasks)
+        table.add_row("macro F, training", scores, "", f"{' / '.join(tasks)}, on the clips that it was trained on; not a result")
 
 
 def print_event_scores(scores: Mapping[str, Any], console: rich.console.Console | None = None) -> None:

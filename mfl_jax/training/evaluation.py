@@ -59,6 +59,22 @@ def score_counts(sums: Mapping) -> dict:
     return scores
 
 
+def summarise_training(sums: Mapping) -> dict:
+    """Computes `training` of results.json.
+
+    Args:
+      sums: from `accumulate_counts` over the clips that the run was trained on.
+    """
+    scores = score_counts(sums)
+    summary: dict = {
+        task: {name: scores[task][name] for name in ("micro_f", "macro_f")} for task in ("scene", "event") if task in scores
+    }
+    if "event" in scores:
+        above = scores["event_probabilities"]["average_precision"]["mean_above_prevalence"]
+        summary["event"]["average_precision_above_prevalence"] = above
+    return summary | {"clips": int(sums["clips"])}
+
+
 def build_results(
     config, dataset: Dataset, sums: Mapping, lowest: Mapping, *, split: str, checkpoint: Mapping, devices: list
 ) -> dict:

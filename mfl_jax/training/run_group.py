@@ -22,7 +22,7 @@ from mfl_jax.data import feature_statistics
 from mfl_jax.data.prepared_dataset import Clips
 from mfl_jax.runtime import parallel, workdir_config
 from mfl_jax.runtime.background import Background
-from mfl_jax.training import epoch_log, evaluation, event_imbalance, recording_counts, setup, task_balance
+from mfl_jax.training import epoch_log, evaluation, event_imbalance, histogram_file, recording_counts, setup, task_balance
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.epoch import EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.event_imbalance import IMBALANCE_SCALARS
@@ -276,18 +276,22 @@ class _Group:
           states: on the devices.
           lowest: as in `train_group`.
         """
-        _, clips, numbers, split = self.splits.numbers(self.members[0].fold)
-        sums = evaluation.accumulate_counts(
-            self.eval_step, states, stack_trees(self.scalars), clips, numbers, self.config.batch_size
-        )
-        sums, states = parallel.gather_members(sums, len(self.devices)), parallel.gather_members(states, len(self.devices))
+        trained, clips, numbers, split = self.splits.numbers(self.members[0].fold)
+        sums, training = self._count(states, clips, numbers), self._count(states, self.splits.development, trained)
+        states = parallel.gather_members(states, len(self.devices))
         for index, member in enumerate(self.members):
-            of_member = take_member(sums, index)
+            of_member = take_member(sums, index) | {"training": take_member(training, index)}
             floors = lowest(of_member["by_clip"])
             self._finish_member(member, take_member(states, index), of_member, clips, floors, split)
 
+    def _count(self, states: TrainState, clips: Clips, numbers: np.ndarray) -> dict:
+        """Accumulates the counts of all members over clips."""
+        scalars = stack_trees(self.scalars)
+        sums = evaluation.accumulate_counts(self.eval_step, states, scalars, clips, numbers, self.config.batch_size)
+        return parallel.gather_members(sums, len(self.devices))
+
     def _finish_member(self, member: Member, state: TrainState, sums: Mapping, clips: Clips, lowest: Mapping, split: str) -> None:
-        """Writes checkpoint and counts of a member as a run does, and then results.json, which marks it as complete."""
+        """Writes checkpoint, counts and histogram as a run does, and then results.json, which marks the member as complete."""
         folder, step = member.folder(self.home), int(state.step)
         if not member.config.ema_decay:
             state = dataclasses.replace(state, average=None)  # equal to the parameters; other members of the group have one
@@ -296,11 +300,14 @@ class _Group:
             if step not in checkpoints.steps():
                 checkpoints.save(state, {**setup.checkpoint_metadata(member.config, self.dataset), "epoch": epoch})
         recording_counts.write_counts(folder, recording_counts.count_recordings(sums["by_clip"], clips))
+        if "event" in sums:
+            histogram_file.write_histogram(folder, sums["event"]["histogram"], self.dataset.events)
         results = evaluation.build_results(
             member.config, self.dataset, sums, lowest,
             split=split, checkpoint={"which": "last", "step": step, "epoch": epoch}, devices=self.devices,
         )  # fmt: skip
-        evaluation.write_results(folder / "results.json", {**results, "member": member.name, "fold": member.fold})
+        about = {"training": evaluation.summarise_training(sums["training"]), "member": member.name, "fold": member.fold}
+        evaluation.write_results(folder / "results.json", {**results, **about})
 
 
 def remove_folder(folder: pathlib.Path) -> None:

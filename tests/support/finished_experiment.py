@@ -11,7 +11,7 @@ from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.runtime import workdir_config
 from mfl_jax.scoring import data_summary, floor_scores
-from mfl_jax.training import epoch_log, evaluation, experiment_members, recording_counts, score_histograms
+from mfl_jax.training import epoch_log, evaluation, experiment_members, histogram_file, recording_counts, score_histograms
 from mfl_jax.training.splits import read_splits
 from support.small import small_config
 
@@ -35,14 +35,18 @@ def write_finished_experiment(config, dataset: Dataset, home: pathlib.Path) -> p
     for member in experiment_members.expand_members(config):
         folder = home / "members" / member.name
         workdir_config.claim_workdir(folder, member.config)
-        _, clips, numbers, split = splits.numbers(member.fold)
+        trained, clips, numbers, split = splits.numbers(member.fold)
         sums = _count_random_answers(clips, numbers, member.config, dataset, rng)
         recording_counts.write_counts(folder, recording_counts.count_recordings(sums["by_clip"], clips))
+        if "event" in sums:
+            histogram_file.write_histogram(folder, sums["event"]["histogram"], dataset.events)
         results = evaluation.build_results(
             member.config, dataset, sums,
             floor_scores.prepare_floors(dataset, clips, numbers)(sums["by_clip"]),
             split=split, checkpoint={"which": "last", "step": 10, "epoch": config.epochs}, devices=jax.devices()[:1],
         )  # fmt: skip
+        training = _count_random_answers(splits.development, trained, member.config, dataset, np.random.default_rng(1))
+        results["training"] = evaluation.summarise_training(training)
         epoch_log.write(folder / "metrics.jsonl", [_epoch_record(epoch, member.config, rng) for epoch in (1, 2)])
         evaluation.write_results(folder / "results.json", {**results, "member": member.name, "fold": member.fold})
     return home

@@ -13,7 +13,16 @@ from mfl_jax.errors import InputError
 from mfl_jax.inference import trained_model
 from mfl_jax.runtime import parallel
 from mfl_jax.scoring import evaluate_run, floor_scores
-from mfl_jax.training import device_memory, experiment_members, loop, recording_counts, run_group, setup
+from mfl_jax.training import (
+    device_memory,
+    experiment_members,
+    histogram_file,
+    loop,
+    recording_counts,
+    run_group,
+    score_histograms,
+    setup,
+)
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.splits import read_splits
@@ -88,6 +97,10 @@ def test_a_member_equals_the_run_trained_alone(small_data, at_once, tmp_path, in
     assert recording_counts.sum_recordings(counts) == grouped["counts"]
     for name in ("recording", "scene", "active"):
         np.testing.assert_array_equal(counts[name], alone[name])
+    for of, at in ((grouped, folder), (results, tmp_path / "alone")):
+        histogram, events = histogram_file.read_histogram(at)
+        assert json.loads(json.dumps(score_histograms.summarise_scores(histogram))) == of["event_probabilities"]
+        assert list(events) == of["events"]
 
 
 @pytest.mark.ci_only
