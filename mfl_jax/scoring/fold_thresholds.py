@@ -106,10 +106,9 @@ def score_thresholds(file: pathlib.Path, histogram: np.ndarray, events: Sequence
 def copy_rules(file: pathlib.Path, folder: pathlib.Path) -> None:
     """Makes the thresholds of a file the rules with which a run predicts, unless --mode=tune chose some for it already."""
     target, content = folder / postprocessing.RULES_FILE, file.read_text(encoding="utf-8")
-    if target.is_file() and (before := target.read_text(encoding="utf-8")) != content:
-        if "step" in json.loads(before):
-            warn(f"{target}: rules of --mode=tune stay; delete them to predict with those of {file}")
-            return
+    if target.is_file() and "step" in json.loads(target.read_text(encoding="utf-8")):  # tuned rules name their checkpoint
+        warn(f"{target}: rules of --mode=tune stay; delete them to predict with those of {file}")
+        return
     storage.atomic_write(target, content)
 
 
