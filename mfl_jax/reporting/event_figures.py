@@ -8,6 +8,7 @@ import numpy as np
 
 from mfl_jax.reporting import statistics
 from mfl_jax.reporting.tables import Table, format_system
+from mfl_jax.training import histogram_file, score_histograms
 
 FIGURES = {
     "average_precision_above_prevalence": ("Macro AP minus prevalence", ".4f"),
@@ -31,12 +32,76 @@ def _read_figures(run: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
-def collect_figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns the figures of one seed that all of its runs have: those of its one run, or the means over its folds."""
+def pool_probabilities(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Returns `event_probabilities` of one seed: of its one run, or of the pooled scores of its folds.
+
+    Args:
+      runs: contents of results.json, each with its work directory under `folder`.
+
+    Returns:
+      What `score_histograms.summarise_scores` returns; None if a run has no histogram of the scores in its results.json.
+
+    Raises:
+      InputError: the file of a histogram is damaged.
+    """
+    if len(runs) == 1:
+        return runs[0].get("event_probabilities")
+    histograms = [histogram for run in runs if (histogram := _read_histogram(run)) is not None]
+    return score_histograms.summarise_scores(np.sum(histograms, axis=0)) if len(histograms) == len(runs) else None
+
+
+def _read_histogram(run: Mapping[str, Any]) -> np.ndarray | None:
+    """Reads the histogram of a run; returns None if it has none, or one that comes from another evaluation."""
+    if "event_probabilities" not in run or (read := histogram_file.read_histogram(run["folder"])) is None:
+        return None
+    histogram, events = read
+
+    def count_cells(probabilities):
+        return [interval["cells"] for interval in probabilities["reliability"]]
+
+    same = count_cells(score_histograms.summarise_scores(histogram)) == count_cells(run["event_probabilities"])
+    return histogram if same and list(events) == run["events"] else None
+
+
+def collect_figures(runs: Sequence[Mapping[str, Any]], probabilities: Mapping[str, Any] | None) -> dict[str, float]:
+    """Returns the figures of one seed that all of its runs have: those of its one run, or the means over its folds.
+
+    Args:
+      runs: contents of results.json.
+      probabilities: from `pool_probabilities`; its figures replace the means.
+    """
     read = [_read_figures(run) for run in runs]
     values = {name: [figures[name] for figures in read] for name in FIGURES}
     present = {name: [value for value in of_runs if value is not None] for name, of_runs in values.items()}
-    return {name: float(np.mean(of_runs)) for name, of_runs in present.items() if len(of_runs) == len(runs)}
+    means = {name: float(np.mean(of_runs)) for name, of_runs in present.items() if len(of_runs) == len(runs)}
+    pooled = _read_figures({"event_probabilities": probabilities or {}})
+    return means | {name: value for name, value in pooled.items() if value is not None}
+
+
+def note_pooling(rows: Sequence[Mapping[str, Any]], *, folds: bool) -> str:
+    """States how the figures of a seed follow from its folds; "" without a cross-validation.
+
+    Args:
+      rows: of results.json.
+      folds: whether the experiment is a cross-validation.
+    """
+    rows = [row for row in rows if "event" in row]
+    means = [row for row in rows if not row["event_scores_pooled"]]
+    if not folds or not rows:
+        return ""
+    sentences = []
+    if len(means) < len(rows):
+        sentences.append(
+            "AP, oracle thresholds and Brier score of a seed are those of the pooled scores of its folds, each "
+            "recording scored by the run that was not trained on it. The floors are means over folds."
+        )
+    if means:
+        systems = ", ".join(format_system(row["system"], row["alpha"], row["sweep"]) for row in means)
+        sentences.append(
+            f"The figures of {systems} are means over folds. For pooled scores each run needs a {histogram_file.FILE} that "
+            "agrees with its results.json; runs scored by earlier versions have none."
+        )
+    return " ".join(sentences)
 
 
 def summarise_figures(seeds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from mfl_jax.reporting import figures, summary
+from mfl_jax.reporting import figures, reliability, summary
 from mfl_jax.runtime import workdir_config
 from mfl_jax.training import epoch_log, experiment_variants
 
@@ -61,15 +61,31 @@ def choose_figures(results: Mapping[str, Any], records: Records) -> dict[str, Ca
         "Loss and micro F on the training clips. Bands: lowest to highest run.",
         functools.partial(figures.draw_learning_curves, by_name),
     )
-    if with_events:
-        chosen["event_scores"] = CaptionedFigure(
-            "F of each event, the most active events on top; the rare ones at the bottom decide the macro F.",
-            functools.partial(figures.draw_event_scores, with_events, results["events"], _compute_active_shares(results)),
-        )
+    chosen |= _choose_event_figures(results, with_events)
     if with_scenes:
         chosen["scene_confusion"] = CaptionedFigure(
             "Scene confusion: true scene against answer, percent of the clips of the true scene, summed over seeds.",
             functools.partial(figures.draw_confusions, with_scenes, results["scenes"]),
+        )
+    return chosen
+
+
+def _choose_event_figures(results: Mapping[str, Any], rows: list[summary.Row]) -> dict[str, CaptionedFigure]:
+    """Chooses the figures of the rows that detect events."""
+    chosen = {}
+    if rows:
+        recordings = results["data"]["development"].get("event_recordings")  # earlier versions did not count them
+        meaning = "" if recordings is None else " In brackets: the number of development recordings that have the event."
+        chosen["event_scores"] = CaptionedFigure(
+            f"F of each event, the most active events on top; the rare ones at the bottom decide the macro F.{meaning}",
+            functools.partial(figures.draw_event_scores, rows, results["events"], _compute_active_shares(results), recordings),
+        )
+    if drawn := [row for row in rows if reliability.select_points(row["reliability"])]:
+        chosen["reliability"] = CaptionedFigure(
+            "Reliability: the share of active frames against the mean predicted probability, in ten equal intervals of the "
+            "probability, all events and seeds together. Below the diagonal, probabilities are too high; above it, too low. "
+            f"Intervals with fewer than {reliability.FEWEST_CELLS:,} pairs of a frame and an event are left out.",
+            functools.partial(figures.draw_reliability, drawn),
         )
     return chosen
 

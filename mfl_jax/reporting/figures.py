@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mfl_jax.plot_style import COLOURS
-from mfl_jax.reporting import paper
+from mfl_jax.reporting import paper, reliability
 from mfl_jax.reporting.paper import SCORES
 from mfl_jax.reporting.summary import Row
 from mfl_jax.reporting.tables import capitalise, format_system
@@ -203,13 +203,38 @@ def draw_confusions(rows: Sequence[Row], scenes: Sequence[str], *, columns: int 
     return figure
 
 
-def draw_event_scores(rows: Sequence[Row], events: Sequence[str], shares: Sequence[float], *, columns: int = 2) -> Figure:
+def draw_reliability(rows: Sequence[Row], *, columns: int = 2) -> Figure:
+    """Share of active frames against the mean probability, in the intervals that have enough cells; one line per system.
+
+    Args:
+      rows: rows of the summary with `reliability`.
+      columns: unused, as there is one panel.
+    """
+    figure, (ax,) = _create_panels(1, columns, height_in=3.4 + 0.2 * len(rows))
+    ax.plot((0, 1), (0, 1), linestyle="--", color=COLOURS[7], label="probability = share")
+    for row, colour in zip(rows, _choose_colours([name_curve(row) for row in rows]), strict=True):
+        points = np.array(reliability.select_points(row["reliability"])).reshape(-1, 2)
+        ax.plot(*points.T, marker="o", color=colour, label=format_system(row["system"], row["alpha"], row["sweep"]))
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="Mean probability", ylabel="Share of active frames")
+    _add_legend_below(figure, [ax])
+    return figure
+
+
+def draw_event_scores(
+    rows: Sequence[Row],
+    events: Sequence[str],
+    shares: Sequence[float],
+    recordings: Sequence[int] | None = None,
+    *,
+    columns: int = 2,
+) -> Figure:
     """F of each event and system, the most active events first.
 
     Args:
       rows: rows of the summary with events.
       events: names of the events.
       shares: share of the scored frames in which each event is active.
+      recordings: number of development recordings that have each event, shown beside its name.
       columns: width of the figure in columns of panels of the other figures.
     """
     order = np.argsort(shares)[::-1]
@@ -224,7 +249,8 @@ def draw_event_scores(rows: Sequence[Row], events: Sequence[str], shares: Sequen
         offset = (number - (len(rows) - 1) / 2) * thickness
         left.barh(places + offset, values, thickness, color=colour, label=name)
     right.barh(places, 100 * np.array(shares)[order], 0.6, color=COLOURS[7])
-    left.set_yticks(places, [events[m] for m in order])
+    labels = events if recordings is None else [f"{event} ({n})" for event, n in zip(events, recordings, strict=True)]
+    left.set_yticks(places, [labels[m] for m in order])
     left.set_ylim(len(events) - 0.4, -0.6)
     left.set(xlabel="F [%]", xlim=(0, 100))
     right.set_xlabel("Active [% of frames]" if columns > 1 else "Active [%]")

@@ -37,6 +37,7 @@ HEADINGS = {
     "comparisons": "Paired comparisons",
     "alpha_dependence": "Dependence on alpha [points]",
     "event_figures": "Events without the fixed threshold",
+    "training_gap": "Training against evaluation",
     "table5": "F of events (Table V) [%]",
     "table1": "The data (Table I) [minutes]",
 }
@@ -61,6 +62,10 @@ NOTES = {
     "result. The floors detect in every frame all events that occur in training in the scene of the clip, so a system below its "
     "floor is worse than one that only recognises the scene. The Brier score is the mean squared difference of probability and "
     "label; lower is better.",
+    "training_gap": "Training: scores of the clips that each run was trained on, by the trained network without augmentation. "
+    "Evaluation: as in the tables above. Gap: training minus evaluation, seed by seed, in points. A system with a large gap has "
+    "learned the training recordings rather than the classes. Means over seeds, ± half of the 95 % confidence interval. In "
+    "cross-validation, the training scores of a seed are means over its folds.",
     "table5": "Development recordings are those that have the event; in cross-validation a run trains on three quarters of them.",
 }
 """Name of a table -> the paragraph below it."""
@@ -88,8 +93,8 @@ def build_page(results: Mapping[str, Any], tables: Mapping[str, Table], figures:
         parts += [f"<h2>{heading}</h2>", build_html_table(tables[name])]
         if name in NOTES:
             parts.append(f"<p>{NOTES[name]}</p>")
-        if name == "intervals" and results["recordings_note"]:
-            parts.append(f"<p>{html.escape(results['recordings_note'])}</p>")
+        if note := {"intervals": results["recordings_note"], "event_figures": results["event_figures_note"]}.get(name):
+            parts.append(f"<p>{html.escape(note)}</p>")
         if name == "comparisons" and results["comparisons"]:
             verdicts = (
                 entry["verdict"] + ("" if entry["alpha"] is None else f"; alpha = {entry['alpha']:g}")

@@ -12,7 +12,17 @@ import numpy as np
 from mfl_jax import metrics
 from mfl_jax.data.folds import FOLDS
 from mfl_jax.errors import InputError
-from mfl_jax.reporting import alpha_dependence, conditions, event_figures, paper, recording_bootstrap, statistics, verdicts
+from mfl_jax.reporting import (
+    alpha_dependence,
+    conditions,
+    event_figures,
+    paper,
+    recording_bootstrap,
+    reliability,
+    statistics,
+    training_gap,
+    verdicts,
+)
 from mfl_jax.reporting.paper import CONVENTIONAL, PROPOSED, SCORES
 from mfl_jax.runtime import workdir_config
 from mfl_jax.training import experiment_variants, recording_counts
@@ -32,7 +42,7 @@ def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
     """Reads the results.json of every finished run of an experiment.
 
     Returns:
-      Each with its config under `config`, and its counts by recording, or None, under `recordings`.
+      Each with its folder under `folder`, its config under `config`, and its counts by recording, or None, under `recordings`.
 
     Raises:
       InputError: no run is finished.
@@ -42,7 +52,7 @@ def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
         results = json.loads(file.read_text(encoding="utf-8"))
         counts = recording_counts.read_counts(file.parent, results)
         config = workdir_config.read_config(file.parent / "config.json")
-        runs.append({**results, "member": file.parent.name, "config": config, "recordings": counts})
+        runs.append({**results, "member": file.parent.name, "folder": file.parent, "config": config, "recordings": counts})
     if not runs:
         raise InputError(f"{home}: no finished run; run python -m mfl_jax.experiment first")
     return runs
@@ -51,12 +61,16 @@ def read_finished_runs(home: pathlib.Path) -> list[dict[str, Any]]:
 def pool_folds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the scores of one seed: of its one run, or in cross-validation of the summed counts of its folds.
 
-    Its counts by recording, or None, are under `recordings`, and what `event_figures.collect_figures` returns under
-    `event_figures`.
+    Beside them are `recordings`, its counts by recording or None, `event_figures`, `event_scores_pooled`, whether those are of
+    pooled scores, `reliability`, what `reliability.pool_intervals` returns, and `training`, its scores on the training clips.
     """
+    probabilities = event_figures.pool_probabilities(runs)
     beside = {
         "recordings": recording_counts.join_recordings([run["recordings"] for run in runs]),
-        "event_figures": event_figures.collect_figures(runs),
+        "event_figures": event_figures.collect_figures(runs, probabilities),
+        "event_scores_pooled": probabilities is not None,
+        "reliability": reliability.pool_intervals([run.get("event_probabilities", {}).get("reliability") for run in runs]),
+        "training": training_gap.collect_training(runs),
     }
     if len(runs) == 1:
         return {task: runs[0][task] for task in ("scene", "event") if task in runs[0]} | beside
@@ -80,13 +94,18 @@ def build_row(
     Returns:
       {"system", "alpha", "sweep", "seeds", "scene": {"micro_f": {"n", "mean", "std", "interval", "values",
       "recordings_interval"}, "macro_f", "class_f", "confusion"}, "event": {"micro_f", "macro_f", "error_rate", "class_f"},
-      "event_figures", "redrawn"}; `class_f` holds the mean of each class, `confusion` the sum over seeds, `event_figures` what
-      `event_figures.summarise_figures` returns, `redrawn` what `recording_bootstrap.redraw_seeds` returns.
+      "event_figures", "event_scores_pooled", "reliability", "training_gap", "redrawn"}; `class_f` holds the mean of each class,
+      `confusion` the sum over seeds, `event_figures` what `event_figures.summarise_figures` returns, `event_scores_pooled`
+      whether all seeds have pooled ones, `reliability` what `reliability.pool_intervals` returns, `training_gap` what
+      `training_gap.summarise_gaps` returns, `redrawn` what `recording_bootstrap.redraw_seeds` returns.
     """
     row: Row = {"system": system, "alpha": alpha, "sweep": sweep, "seeds": sorted(seeds)}
     ordered = [seeds[seed] for seed in sorted(seeds)]
     row["redrawn"] = recording_bootstrap.redraw_seeds([scores["recordings"] for scores in ordered])
     row["event_figures"] = event_figures.summarise_figures([scores["event_figures"] for scores in ordered])
+    row["event_scores_pooled"] = all(scores["event_scores_pooled"] for scores in ordered)
+    row["reliability"] = reliability.pool_intervals([scores["reliability"] for scores in ordered])
+    row["training_gap"] = training_gap.summarise_gaps(ordered)
     for task in ("scene", "event"):
         if task not in ordered[0]:
             continue
@@ -170,6 +189,7 @@ def summarise_experiment(home: pathlib.Path) -> dict[str, Any]:
         "runs": {"complete": len(runs), "planned": _count_planned_runs(config)},
         "rows": rows,
         "recordings_note": recording_bootstrap.note_missing(rows, folds=bool(config["folds"])),
+        "event_figures_note": event_figures.note_pooling(rows, folds=bool(config["folds"])),
         "comparisons": comparisons,
         "claims": _judge_claims(comparisons, by_alpha=bool(config["alphas"])) | alpha_dependence.judge_alpha_claims(alpha),
         "alpha_dependence": alpha,

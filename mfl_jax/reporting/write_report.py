@@ -12,7 +12,7 @@ import rich.table
 from matplotlib.figure import Figure
 
 from mfl_jax import plot_style
-from mfl_jax.reporting import event_figures, figure_choice, html_page, summary, tables
+from mfl_jax.reporting import event_figures, figure_choice, html_page, summary, tables, training_gap
 from mfl_jax.runtime import storage
 
 
@@ -49,7 +49,7 @@ def write_report(home: pathlib.Path, console: rich.console.Console | None = None
 
 
 def build_tables(results: Mapping[str, Any]) -> dict[str, tables.Table]:
-    """Builds the tables of the report; those of events only if a system detects them, the alpha table only if alpha varies."""
+    """Builds the tables of the report; those of events, of training scores and of alpha only if a system has any."""
     built = {
         "table4": tables.build_table_iv(results),
         "intervals": tables.build_interval_table(results),
@@ -59,6 +59,8 @@ def build_tables(results: Mapping[str, Any]) -> dict[str, tables.Table]:
     if any("event" in row for row in results["rows"]):
         built["event_figures"] = event_figures.build_figure_table(results)
         built["table5"] = tables.build_table_v(results)
+    if any(row["training_gap"] for row in results["rows"]):
+        built["training_gap"] = training_gap.build_gap_table(results)
     if results["alpha_dependence"]:
         built["alpha_dependence"] = tables.build_alpha_table(results["alpha_dependence"])
     return built

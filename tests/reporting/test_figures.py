@@ -1,5 +1,6 @@
 """Tests the figures of an experiment by reading their axes."""
 
+import numpy as np
 import pytest
 
 from mfl_jax.reporting import figure_choice, figures, summary
@@ -23,7 +24,7 @@ def means(results, system, task, name):
 
 def test_scores_against_a_swept_field(homes):
     results, chosen = choose(homes["sweep"])
-    assert set(chosen) == {"sweep_eta", "focal_weights", "learning_curves", "event_scores", "scene_confusion"}
+    assert set(chosen) == {"sweep_eta", "focal_weights", "learning_curves", "event_scores", "reliability", "scene_confusion"}
     figure = chosen["sweep_eta"].draw()
     for ax, (task, name) in zip(figure.axes, summary.SCORES, strict=True):
         assert ax.get_xscale() == "linear"  # 0 is among the values
@@ -80,6 +81,35 @@ def test_legends_take_one_line_where_that_fits(homes):
     box = legend.get_window_extent()
     assert len(legend.get_texts()) == 4 and len({round(text.get_window_extent().y0) for text in legend.get_texts()}) <= 2
     assert box.height < 0.4 * figure.dpi and box.width <= figure.bbox.width
+
+
+def test_reliability_has_a_line_per_system_beside_the_diagonal(homes):
+    """The scores of the experiment are the probabilities of the logits 1 and -1."""
+    results, chosen = choose(homes["table4"])
+    assert "Intervals with fewer than 1,000 pairs" in chosen["reliability"].caption
+    rows = {row["system"]: row for row in results["rows"]}
+    intervals = rows["proposed"]["reliability"]
+    assert {number for number, interval in enumerate(intervals) if interval["cells"]} == {2, 7}
+    intervals[2]["cells"] = intervals[7]["cells"] = 1000
+    rows["conventional_mtl"]["reliability"][2]["cells"] = 999  # too few
+    (ax,) = chosen["reliability"].draw().axes
+    lines = read_lines(ax)
+    assert lines.pop("probability = share") == ([0, 1], [0, 1]) and len(lines) == 3  # not of the system of scenes alone
+    places, shares = lines["Proposed (multi-focal)"]
+    assert places == pytest.approx([1 / (1 + np.exp(1 - 1 / 256)), 1 / (1 + np.exp(-1 - 1 / 256))])
+    assert shares == [intervals[number]["share_active"] for number in (2, 7)]
+    assert min(lines["Conventional MTL"][0], default=1) > 0.5
+
+
+def test_events_are_shown_with_their_development_recordings(homes):
+    results, chosen = choose(homes["table4"])
+    counts = dict(zip(results["events"], results["data"]["development"]["event_recordings"], strict=True))
+    labels = [label.get_text() for label in chosen["event_scores"].draw().axes[0].get_yticklabels()]
+    assert sorted(labels) == sorted(f"{event} ({count})" for event, count in counts.items())
+    del results["data"]["development"]["event_recordings"]  # as earlier versions wrote it
+    figure = figure_choice.choose_figures(results, figure_choice.read_records(homes["table4"]))["event_scores"]
+    labels = [label.get_text() for label in figure.draw().axes[0].get_yticklabels()]
+    assert sorted(labels) == sorted(results["events"]) and "brackets" not in figure.caption
 
 
 def test_ticks_of_a_logarithmic_loss_are_plain_numbers():

@@ -16,8 +16,8 @@ from mfl_jax.reporting import figure_choice, summary, tables, write_report
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("table4", {"focal_weights", "learning_curves", "event_scores", "scene_confusion"}),
-        ("figure2", {"figure2", "focal_weights", "learning_curves", "event_scores", "scene_confusion"}),
+        ("table4", {"focal_weights", "learning_curves", "event_scores", "reliability", "scene_confusion"}),
+        ("figure2", {"figure2", "focal_weights", "learning_curves", "event_scores", "reliability", "scene_confusion"}),
     ],
 )
 def test_every_figure_is_drawn(reports, name, expected):
@@ -96,7 +96,7 @@ def test_files_hold_the_results_and_tables(reports):
     for name, table in write_report.build_tables(results).items():
         for suffix, format_table in tables.FORMATS.items():
             assert (home / "tables" / f"{name}.{suffix}").read_text() == format_table(table)
-    assert len(list((home / "tables").iterdir())) == 6 * 3
+    assert len(list((home / "tables").iterdir())) == 7 * 3
 
 
 def test_command_writes_the_report_again(homes, tmp_path, capsys):

@@ -43,6 +43,22 @@ def test_average_precision_and_upper_bound_are_printed():
         assert "AP" not in out.getvalue()
 
 
+@pytest.mark.parametrize("tasks", [("scene",), ("event",), ("scene", "event")])
+def test_training_scores_are_printed_in_one_row(tasks):
+    f = {"micro_f": 50.0, "macro_f": 40.0, "error_rate": None, "answer": "a"}
+    floors = {"scene": {"majority": f}, "event": {"always_on": f, "all_off": f}}
+    results = {"system": "s", "dataset": "d", "split": "evaluation", "clips": 5, "floors": floors} | dict.fromkeys(tasks, f)
+    trained = {"scene": {"macro_f": 91.0}, "event": {"macro_f": 62.5}}
+    results["training"] = {task: trained[task] for task in tasks} | {"clips": 9}
+    score_tables.print_results(results, rich.console.Console(file=(out := io.StringIO()), width=140))
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.getvalue().splitlines()]
+    scores = " / ".join({"scene": "91.00", "event": "62.50"}[task] for task in tasks)
+    assert [row[:2] for row in rows if "training" in "".join(row)] == [["macro F, training", scores]]
+    del results["training"]  # an earlier version
+    score_tables.print_results(results, rich.console.Console(file=(out := io.StringIO()), width=140))
+    assert "training" not in out.getvalue()
+
+
 def test_printed_lists():
     pytest.importorskip("sed_scores_eval")
     scores = event_list_scores.score_event_lists({"x": events((0, 2, "[red]car"))}, {"x": events((0.1, 2.1, "[red]car"))})

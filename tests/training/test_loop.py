@@ -8,11 +8,14 @@ import signal
 import jax
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 from tensorboardX.proto import event_pb2
 
+from mfl_jax import metrics
 from mfl_jax.data import batching
 from mfl_jax.errors import InputError
-from mfl_jax.scoring import evaluate_run
+from mfl_jax.inference import trained_model
+from mfl_jax.scoring import clip_scores, evaluate_run
 from mfl_jax.training import checkpoints as checkpointing
 from mfl_jax.training import loop, recording_counts
 from mfl_jax.training.checkpoints import Checkpoints
@@ -283,6 +286,29 @@ def test_validation_keeps_the_best_checkpoint(small_data, tmp_path):
     results = evaluate_run.evaluate_run(config, dataset, tmp_path / "run")
     assert results["checkpoint"]["which"] == "best"
     assert results["checkpoint"]["epoch"] == 1 + scores.index(max(scores))
+    check_training_scores(results["training"], dataset, tmp_path / "run")
+
+
+def check_training_scores(training, dataset, run):
+    """Scores the clips outside fold 2 with the loaded model, frame by frame."""
+    clips = dataset.read("development")
+    numbers = np.flatnonzero(clips.fold != 2)
+    assert 0 < len(numbers) < len(clips)
+    scored = list(clip_scores.compute_clip_probabilities(trained_model.load(run), clips, numbers))
+    answers = [clip.scene.argmax() == clip.labels["scene"] for clip in scored]
+    probabilities, labels = (
+        np.concatenate(columns) for columns in zip(*((clip.event, clip.labels["events"]) for clip in scored), strict=True)
+    )
+    frames = metrics.frame_scores(probabilities, labels)
+    above = average_precision_score(labels, probabilities, average=None) - labels.mean(0)
+    assert training == {
+        "scene": {"micro_f": pytest.approx(100 * np.mean(answers)), "macro_f": training["scene"]["macro_f"]},
+        "event": {
+            "micro_f": pytest.approx(frames["micro_f"], abs=0.5), "macro_f": pytest.approx(frames["macro_f"], abs=0.5),
+            "average_precision_above_prevalence": pytest.approx(above.mean(), abs=0.02),
+        },
+        "clips": len(numbers),
+    }  # fmt: skip
 
 
 @pytest.mark.ci_only

@@ -93,6 +93,9 @@ def test_a_member_equals_the_run_trained_alone(small_data, at_once, tmp_path, in
     predicted, expected = (of["floors"]["event"].pop("events_of_predicted_scene") for of in (grouped, results))
     assert predicted["micro_f"] == pytest.approx(expected["micro_f"], abs=5)  # a clip may be taken for either of two scenes
     assert grouped["floors"] == results["floors"] and grouped["clips"] == results["clips"]
+    assert grouped["training"].keys() == {"scene", "event", "clips"}
+    assert grouped["training"]["clips"] == results["training"]["clips"] == len(dataset.read("development"))
+    assert grouped["training"]["event"]["micro_f"] == pytest.approx(results["training"]["event"]["micro_f"], abs=1.0)
     counts, alone = recording_counts.read_counts(folder, grouped), recording_counts.read_counts(tmp_path / "alone", results)
     assert recording_counts.sum_recordings(counts) == grouped["counts"]
     for name in ("recording", "scene", "active"):

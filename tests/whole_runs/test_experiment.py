@@ -48,7 +48,9 @@ def test_cross_validation_scores_every_development_clip_once(small_data, tmp_pat
     (row,) = results["rows"]
     assert row["scene"]["confusion"] == np.sum([run["scene"]["confusion"] for run in runs], axis=0).tolist()
     # Each clip by the fold that did not train on it.
-    assert np.sum(row["scene"]["confusion"]) == sum(results["data"]["development"]["clips"])
+    clips = sum(results["data"]["development"]["clips"])
+    assert np.sum(row["scene"]["confusion"]) == clips
+    assert [run["training"]["clips"] + run["clips"] for run in runs] == [clips] * 4
     assert (home / "report.html").is_file() and not (home / "groups").exists()
 
 
