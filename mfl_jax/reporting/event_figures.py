@@ -6,24 +6,33 @@ from typing import Any
 
 import numpy as np
 
-from mfl_jax.reporting import statistics
-from mfl_jax.reporting.tables import Table, format_system
+from mfl_jax.reporting import paper, statistics
+from mfl_jax.reporting.tables import Table, format_p, format_system
 from mfl_jax.training import histogram_file, score_histograms
 
 FIGURES = {
     "average_precision_above_prevalence": ("Macro AP minus prevalence", ".4f"),
+    "shared_threshold_macro_f": ("Macro F at one threshold from the folds [%]", ".2f"),
+    "class_thresholds_macro_f": ("Macro F at a threshold per event from the folds [%]", ".2f"),
+    "class_thresholds_micro_f": ("Micro F there [%]", ".2f"),
     "oracle_macro_f": ("Macro F with oracle thresholds (upper bound) [%]", ".2f"),
     "floor_predicted_scene_macro_f": ("Floor: all events of the predicted scene, macro F [%]", ".2f"),
     "floor_true_scene_macro_f": ("Floor: all events of the true scene, macro F [%]", ".2f"),
     "brier": ("Brier score", ".4f"),
 }
 """Name -> title and format."""
+COMPARED = ("average_precision_above_prevalence", "shared_threshold_macro_f", "class_thresholds_macro_f", "brier")
+"""The figures in which systems are compared with the proposed one."""
 
 
 def _read_figures(run: Mapping[str, Any]) -> dict[str, float | None]:
     """Returns those of `FIGURES` that results.json has; runs scored by an earlier version have none."""
     probabilities, floors = run.get("event_probabilities", {}), run.get("floors", {}).get("event", {})
+    of_folds = probabilities.get("fold_thresholds", {})
     return {
+        "shared_threshold_macro_f": of_folds.get("shared", {}).get("macro_f"),
+        "class_thresholds_macro_f": of_folds.get("by_event", {}).get("macro_f"),
+        "class_thresholds_micro_f": of_folds.get("by_event", {}).get("micro_f"),
         "average_precision_above_prevalence": probabilities.get("average_precision", {}).get("mean_above_prevalence"),
         "oracle_macro_f": probabilities.get("oracle_thresholds", {}).get("macro_f"),
         "floor_predicted_scene_macro_f": floors.get("events_of_predicted_scene", {}).get("macro_f"),
@@ -127,13 +136,61 @@ def build_figure_table(results: Mapping[str, Any]) -> Table:
     Args:
       results: of an experiment, as `summary.summarise_experiment` returns them.
     """
-    table = [["System", "Macro F [%]", *(title for title, _ in FIGURES.values())]]
+    rows = [row for row in results["rows"] if "event" in row]
+    shown = {name: about for name, about in FIGURES.items() if any(name in row["event_figures"] for row in rows)}
+    table = [["System", "Macro F [%]", *(title for title, _ in shown.values())]]
     for row in results["rows"]:
         if "event" in row:
             cells = [
                 format(row["event_figures"][name]["mean"], form) if name in row["event_figures"] else ""
-                for name, (_, form) in FIGURES.items()
+                for name, (_, form) in shown.items()
             ]
             system = format_system(row["system"], row["alpha"], row["sweep"])
             table.append([system, f"{row['event']['macro_f']['mean']:.2f}", *cells])
+    return table
+
+
+def compare_figures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Compares each system that detects events with the proposed one, by their common seeds.
+
+    Args:
+      rows: of an experiment, as `summary.build_row` returns them.
+
+    Returns:
+      For each figure of `COMPARED` that both have: `first`, `second`, `alpha`, `sweep`, `figure`, and the fields of
+      `statistics.PairedComparison`. `p_holm` is corrected for the number of systems that are compared by this figure.
+    """
+    entries: list[dict[str, Any]] = []
+    for figure in COMPARED:
+        with_figure = [row for row in rows if figure in row["event_figures"]]
+        proposed = {row["alpha"]: row for row in with_figure if row["system"] == paper.PROPOSED and not row["sweep"]}
+        compared = [
+            _compare(row, base, figure)
+            for row in with_figure
+            if (base := proposed.get(row["alpha"])) is not None and row is not base and set(row["seeds"]) & set(base["seeds"])
+        ]
+        corrected = statistics.correct_holm([entry["p_t"] for entry in compared])
+        entries += [{**entry, "p_holm": p_holm} for entry, p_holm in zip(compared, corrected, strict=True)]
+    return entries
+
+
+def _compare(row: Mapping[str, Any], base: Mapping[str, Any], figure: str) -> dict[str, Any]:
+    seeds = sorted(set(row["seeds"]) & set(base["seeds"]))
+    values = [[one["event_figures"][figure]["values"][one["seeds"].index(seed)] for seed in seeds] for one in (row, base)]
+    about = {"first": row["system"], "second": base["system"], "alpha": row["alpha"], "sweep": row["sweep"], "figure": figure}
+    return about | dataclasses.asdict(statistics.compare_pairs(*values))
+
+
+def build_figure_comparison_table(results: Mapping[str, Any]) -> Table:
+    """Paired differences of `COMPARED`, each system minus the proposed one."""
+    table = [["First", "Second", "Figure", "Pairs", "Difference", "95 % interval", "p (t)", "p (Holm)"]]
+    for entry in results["event_figure_comparisons"]:
+        title, form = FIGURES[entry["figure"]]
+        difference = entry["difference"]
+        interval = (
+            "" if difference["interval"] is None else " to ".join(format(end, f"+{form}") for end in difference["interval"])
+        )
+        names = format_system(entry["first"], entry["alpha"], entry["sweep"]), format_system(entry["second"], None)
+        numbers = str(difference["n"]), format(difference["mean"], f"+{form}"), interval
+        table.append([*names, title, *numbers, format_p(entry["p_t"]), format_p(entry["p_holm"])])
     return table

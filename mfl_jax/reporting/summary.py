@@ -190,6 +190,7 @@ def summarise_experiment(home: pathlib.Path) -> dict[str, Any]:
         "rows": rows,
         "recordings_note": recording_bootstrap.note_missing(rows, folds=bool(config["folds"])),
         "event_figures_note": event_figures.note_pooling(rows, folds=bool(config["folds"])),
+        "event_figure_comparisons": event_figures.compare_figures(rows),
         "comparisons": comparisons,
         "claims": _judge_claims(comparisons, by_alpha=bool(config["alphas"])) | alpha_dependence.judge_alpha_claims(alpha),
         "alpha_dependence": alpha,

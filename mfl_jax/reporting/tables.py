@@ -160,14 +160,15 @@ def build_comparison_table(results: Mapping[str, Any]) -> Table:
                 f"{difference['mean']:+.2f}",
                 _format_interval(difference["interval"], "+"),
                 _format_interval(entry["recordings_interval"], "+"),
-                *(_format_p(entry[key]) for key in ("p_t", "p_holm", "p_wilcoxon")),
+                *(format_p(entry[key]) for key in ("p_t", "p_holm", "p_wilcoxon")),
                 effect_size,
             ]
         )
     return table
 
 
-def _format_p(p: float | None) -> str:
+def format_p(p: float | None) -> str:
+    """Formats a p value; "" for None."""
     return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -199,7 +200,7 @@ def _format_comparison(entry: Mapping[str, Any]) -> str:
     """Formats a paired difference with its interval and p (Holm), as far as it has them."""
     difference = entry["difference"]
     interval = "" if difference["interval"] is None else " ({:+.2f} to {:+.2f})".format(*difference["interval"])
-    return f"{difference['mean']:+.2f}{interval}" + ("" if entry["p_holm"] is None else f", p {_format_p(entry['p_holm'])}")
+    return f"{difference['mean']:+.2f}{interval}" + ("" if entry["p_holm"] is None else f", p {format_p(entry['p_holm'])}")
 
 
 def find_numbers(table: Table) -> list[bool]:

@@ -58,6 +58,8 @@ def build_tables(results: Mapping[str, Any]) -> dict[str, tables.Table]:
     }
     if any("event" in row for row in results["rows"]):
         built["event_figures"] = event_figures.build_figure_table(results)
+        if results["event_figure_comparisons"]:
+            built["event_figure_comparisons"] = event_figures.build_figure_comparison_table(results)
         built["table5"] = tables.build_table_v(results)
     if any(row["training_gap"] for row in results["rows"]):
         built["training_gap"] = training_gap.build_gap_table(results)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import types
 
 import jax
 import numpy as np
@@ -12,14 +13,15 @@ from sklearn.metrics import average_precision_score
 from tensorboardX.proto import event_pb2
 
 from mfl_jax import metrics
-from mfl_jax.data import batching
+from mfl_jax.data import batching, random_crops
 from mfl_jax.errors import InputError
 from mfl_jax.inference import trained_model
 from mfl_jax.scoring import clip_scores, evaluate_run
 from mfl_jax.training import checkpoints as checkpointing
-from mfl_jax.training import loop, recording_counts
+from mfl_jax.training import loop, recording_counts, resident_clips
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.epoch_log import validation_score
+from mfl_jax.training.group_batches import GroupBatches
 from support.small import merged, small_config
 
 pytestmark = pytest.mark.lightly_optimised
@@ -320,3 +322,50 @@ def test_single_task_systems_log_and_score_their_task_alone(small_data, tmp_path
         results = evaluate_run.evaluate_run(config, dataset, tmp_path / task)
         assert task in results and other not in results and set(results["floors"]) == {task}
         assert other not in records(tmp_path / task)[0]["train"]
+
+
+@pytest.fixture(params=["resident", "streamed"])
+def job_with_crops(small_data, tmp_path, request):
+    """A job that only makes batches and reports bad ones, without a network."""
+    root, dataset = small_data
+    job = object.__new__(loop._Job)
+    job.run = types.SimpleNamespace(
+        config=small_config(root, random_crops=0.8, seed=3), dataset=dataset, padded_size=5, rows=slice(0, 5)
+    )
+    job.clips, job.training, job.epoch_steps, job.workdir = dataset.read("development"), np.arange(1, 24), 5, tmp_path
+    job.resident = resident_clips.place_clips(job.clips, jax.devices()[:1]) if request.param == "resident" else {}
+    job.take_batch = resident_clips.compile_take_batch(jax.devices()[:1])
+    job.background = types.SimpleNamespace(wait=lambda: None)
+    job.checkpoints = types.SimpleNamespace(last_good=lambda: "there is no checkpoint yet")
+    return job
+
+
+def test_an_epoch_resumed_within_has_the_same_random_crops_as_a_member_of_a_group(job_with_crops):
+    job = job_with_crops
+    whole = list(job._batches(1, 0))
+    assert [clips for _, clips in whole] == [5, 5, 5, 5, 3]
+    for first in (2, 4):
+        for resumed, batch in zip(job._batches(1, first), whole[first:], strict=True):
+            jax.tree.map(np.testing.assert_array_equal, resumed, batch)
+    group = GroupBatches([7, 3], 5, job.clips, job.training, jax.devices()[:1], random_crops=0.8)
+    for (batch, clips), (of_group, _) in zip(whole, group.epoch(1), strict=True):
+        member = resident_clips.take_batch(group.clips, {name: array[1] for name, array in of_group.items()})
+        for name, array in batch.items():
+            np.testing.assert_array_equal(array[:clips], member[name][:clips])
+    plain = batching.shuffle_indices(job.training, seed=3, epoch=1)
+    moved = np.concatenate([batch["log_mel"][:clips] for batch, clips in whole]) != job.clips.take(plain)["log_mel"]
+    assert 5 < moved.any((1, 2)).sum() < 16
+
+
+def test_a_bad_batch_is_listed_with_the_starts_of_its_random_crops(job_with_crops):
+    job = job_with_crops
+    with pytest.raises(InputError, match=r"the loss of step 7 \(epoch 2, batch 2 of 5\) is not finite"):
+        job._report_bad_batch(7, np.float32("nan"))
+    listed = json.loads((job.workdir / "bad_batch.json").read_text())["clips"]
+    order, clips = batching.shuffle_indices(job.training, seed=3, epoch=1), job.clips
+    offsets = random_crops.draw_offsets(order, clips.next_clip, clips.valid_frames, probability=0.8, seed=3, epoch=1)
+    numbers, offsets = order[5:10], offsets[5:10]
+    assert [clip["recording"] for clip in listed] == clips.recording[numbers].tolist() and offsets.any()
+    np.testing.assert_allclose([clip["start_s"] for clip in listed], clips.clip_start_s[numbers] + 0.02 * offsets)
+    windows = clips.take(numbers, offsets)["log_mel"]
+    assert [clip["log_mel"] for clip in listed] == [[float(one.min()), float(one.max())] for one in windows]
