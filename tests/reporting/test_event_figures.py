@@ -37,7 +37,9 @@ def test_figures_are_means_over_folds_and_then_over_seeds():
 def test_what_one_run_lacks_is_left_out():
     """Nothing predicts scenes in a system of events alone; a run scored by an earlier version has none of the figures."""
     alone = RUN | {"floors": {"event": {"events_of_true_scene": {"macro_f": 12.0}}}}
-    assert event_figures.collect_figures([alone], None).keys() == event_figures.FIGURES.keys() - {"floor_predicted_scene_macro_f"}
+    assert event_figures.collect_figures([alone], None).keys() == {
+        "average_precision_above_prevalence", "oracle_macro_f", "brier", "floor_true_scene_macro_f",
+    }  # fmt: skip
     assert event_figures.collect_figures([RUN, {"floors": {"event": {}}}], None) == {}
     assert event_figures.summarise_figures([{}, {"brier": 0.5}]) == {}
 
@@ -136,7 +138,8 @@ def test_a_cross_validation_is_summarised_from_pooled_scores(homes):
 def test_summary_of_an_experiment(homes, small_data):
     results = summary.summarise_experiment(homes["table4"])
     rows = {row["system"]: row["event_figures"] for row in results["rows"]}
-    assert rows["cnn_asc"] == {} and rows["proposed"].keys() == event_figures.FIGURES.keys()
+    of_folds = {"shared_threshold_macro_f", "class_thresholds_macro_f", "class_thresholds_micro_f"}
+    assert rows["cnn_asc"] == {} and rows["proposed"].keys() == event_figures.FIGURES.keys() - of_folds
     assert "floor_predicted_scene_macro_f" not in rows["cnn_bigru_sed"]
     read = [json.loads((homes["table4"] / "members" / f"proposed-seed{n}" / "results.json").read_text()) for n in (0, 1)]
     want = np.mean([run["floors"]["event"]["events_of_predicted_scene"]["macro_f"] for run in read])
@@ -157,3 +160,36 @@ def test_experiments_scored_by_an_earlier_version_are_summarised(homes, tmp_path
     (row,) = summary.summarise_experiment(home)["rows"]
     assert row["reliability"] is None and not row["event_scores_pooled"]
     assert row["event_figures"] == {} and set(event_figures.build_figure_table({"rows": [row]})[1][2:]) == {""}
+
+
+def build_row(system, seeds, **figures):
+    """A row with figures of each seed."""
+    of_seeds = [dict(zip(figures, values, strict=True)) for values in zip(*figures.values(), strict=True)]
+    summarised = event_figures.summarise_figures(of_seeds)
+    return {"system": system, "alpha": None, "sweep": None, "seeds": seeds, "event_figures": summarised}
+
+
+def test_figures_are_compared_with_the_proposed_system_by_common_seeds():
+    rows = [
+        build_row("proposed", [0, 1, 2], average_precision_above_prevalence=[0.1, 0.2, 0.3], brier=[0.5, 0.5, 0.5]),
+        build_row("improved", [1, 2, 3], average_precision_above_prevalence=[0.25, 0.45, 0.9], brier=[0.4, 0.4, 0.4]),
+        build_row("other", [0, 1, 2], average_precision_above_prevalence=[0.1, 0.2, 0.3]),
+    ]
+    entries = event_figures.compare_figures(rows)
+    assert [(entry["first"], entry["figure"]) for entry in entries] == [
+        ("improved", "average_precision_above_prevalence"), ("other", "average_precision_above_prevalence"), ("improved", "brier"),
+    ]  # fmt: skip
+    assert entries[0]["difference"]["n"] == 2 and entries[0]["difference"]["mean"] == pytest.approx((0.05 + 0.15) / 2)
+    # Student's t with one degree of freedom: 0.1 / (0.0707 / sqrt(2)) = 2, p = 1 - 2 / pi * atan(2).
+    assert entries[0]["p_t"] == pytest.approx(1 - 2 / np.pi * np.arctan(2)) and entries[1]["p_t"] == 1
+    assert entries[0]["p_holm"] == pytest.approx(2 * entries[0]["p_t"])
+    table = event_figures.build_figure_comparison_table({"event_figure_comparisons": entries})
+    assert table[1][:5] == ["improved", "Proposed (multi-focal)", "Macro AP minus prevalence", "2", "+0.1000"]
+
+
+def test_figures_at_the_thresholds_of_folds_are_read():
+    scores = {"shared": {"macro_f": 40.0}, "by_event": {"macro_f": 50.0, "micro_f": 60.0}}
+    run = RUN | {"event_probabilities": RUN["event_probabilities"] | {"fold_thresholds": scores}}
+    figures = event_figures.collect_figures([run], run["event_probabilities"])
+    names = ("shared_threshold_macro_f", "class_thresholds_macro_f", "class_thresholds_micro_f")
+    assert [figures[name] for name in names] == [40, 50, 60]
