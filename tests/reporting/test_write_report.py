@@ -96,7 +96,7 @@ def test_files_hold_the_results_and_tables(reports):
     for name, table in write_report.build_tables(results).items():
         for suffix, format_table in tables.FORMATS.items():
             assert (home / "tables" / f"{name}.{suffix}").read_text() == format_table(table)
-    assert len(list((home / "tables").iterdir())) == 7 * 3
+    assert len(list((home / "tables").iterdir())) == 8 * 3
 
 
 def test_command_writes_the_report_again(homes, tmp_path, capsys):
