@@ -79,7 +79,7 @@ def _add_training(table: rich.table.Table, training: Mapping[str, Any]) -> None:
     tasks = [task for task in ("scene", "event") if task in training]
     if tasks:
         scores = " / ".join(f"{training[task]['macro_f']:.2f}" for task in tasks)
-        table.add_row("macro F, training", scores, "", f"{' / '.join(tasks)}, on the clips that it was trained on; not a result")
+        table.add_row("macro F, training clips", scores, "", f"({' / '.join(tasks)}; not a result)")
 
 
 def print_event_scores(scores: Mapping[str, Any], console: rich.console.Console | None = None) -> None:

@@ -53,7 +53,7 @@ def test_training_scores_are_printed_in_one_row(tasks):
     score_tables.print_results(results, rich.console.Console(file=(out := io.StringIO()), width=140))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.getvalue().splitlines()]
     scores = " / ".join({"scene": "91.00", "event": "62.50"}[task] for task in tasks)
-    assert [row[:2] for row in rows if "training" in "".join(row)] == [["macro F, training", scores]]
+    assert [row[:2] for row in rows if "training" in "".join(row)] == [["macro F, training clips", scores]]
     del results["training"]  # an earlier version
     score_tables.print_results(results, rich.console.Console(file=(out := io.StringIO()), width=140))
     assert "training" not in out.getvalue()
