@@ -1,8 +1,10 @@
 """model.json: everything a program needs to feed an exported model and to read its output."""
 
+import dataclasses
 import importlib.metadata
 
 from mfl_jax.exporting.formats import FILES
+from mfl_jax.inference import postprocessing
 from mfl_jax.inference.trained_model import TrainedModel
 
 
@@ -32,11 +34,22 @@ def describe_model(model: TrainedModel, form: str) -> dict:
         "scenes": list(model.scenes),
         "events": list(model.events),
         "threshold": model.config.threshold,
+        "rules": {label: dataclasses.asdict(rule) for label, rule in read_run_rules(model).items()},
         "system": model.config.name,
         "dataset": model.config.dataset,
         "checkpoint": {"which": model.which, "step": model.step},
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }
+
+
+def read_run_rules(model: TrainedModel) -> dict[str, postprocessing.Rule]:
+    """Reads the rules with which `mfl_jax.predict` detects the events of a run; empty if only the threshold of the config applies.
+
+    Raises:
+      InputError: the file of rules is invalid.
+    """
+    file = model.directory / postprocessing.RULES_FILE
+    return postprocessing.read_rules(file, model.events, step=model.step) if model.events and file.is_file() else {}
 
 
 def _describe_outputs(model: TrainedModel) -> list[dict]:

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from mfl_jax.errors import InputError
+from mfl_jax.exporting.description import read_run_rules
+from mfl_jax.inference import postprocessing
 from mfl_jax.inference.trained_model import TrainedModel
 
 LICENCES = {
@@ -19,6 +21,8 @@ LICENCES = {
 FLOORS = {
     ("scene", "majority"): "always the most frequent scene",
     ("event", "oracle_scene"): "true scene known, its usual events always",
+    ("event", "events_of_true_scene"): "true scene known, all its events always",
+    ("event", "events_of_predicted_scene"): "all events of the predicted scene always",
     ("event", "always_on"): "every event always",
     ("event", "all_off"): "no event ever",
 }
@@ -51,6 +55,7 @@ def build_model_card(model: TrainedModel, results: Mapping | None, form: str) ->
         _format_training(model),
         _format_data(model),
         _format_scores(model, results),
+        *_format_rules(model),
         _format_interface(model, form),
         _format_limits(model, form),
     ]
@@ -100,8 +105,34 @@ def _format_training(model: TrainedModel) -> str:
         "epochs of the config, seed": f"{config.epochs}, {config.seed}",
         "checkpoint": f"{model.which}, step {model.step}",
         "convolutions in training": config.compute,
+        "parameters": f"averaged over steps (decay {_number(config.ema_decay)})" if config.ema_decay else "of the last step",
+        "beyond the paper": ", ".join(_list_options(config)) or "nothing",
     }
     return f"## Training\n\n{_format_table(('', ''), rows.items())}"
+
+
+def _list_options(config) -> list[str]:
+    """Lists the options of training that the paper does not have."""
+    fields = ("dropout", "class_weight_exponent", "logit_adjustment", "rare_event_sampling", "random_crops")
+    options = [f"{field} {_number(config[field])}" for field in fields if config[field]]
+    options += [f"{name} {_number(strength)}" for name, strength in config.augmentations.items() if strength]
+    return options + ([f"{config.learning_rate_decay} decay"] if config.learning_rate_decay != "none" else [])
+
+
+def _format_rules(model: TrainedModel) -> list[str]:
+    """Returns the section on the rules of the run, if it has any."""
+    if not (rules := read_run_rules(model)):
+        return []
+    rows = [
+        (label, f"{rule.threshold:.4g}", "" if rule.low_threshold is None else f"{rule.low_threshold:.4g}",
+         *(f"{_number(value)} s" if value else "" for value in (rule.median_s, rule.max_gap_s, rule.min_duration_s)))
+        for label, rule in rules.items()
+    ]  # fmt: skip
+    return [
+        "## Detection\n\nThe program gives probabilities. `mfl_jax.predict` turns those of this run into events by these rules, which "
+        f"`model.json` holds too. They are those of the run's `{postprocessing.RULES_FILE}`.\n\n"
+        + _format_table(("event", "threshold", "low threshold", "median filter", "merged gaps up to", "shortest event"), rows)
+    ]
 
 
 def _format_data(model: TrainedModel) -> str:

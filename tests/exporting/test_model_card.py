@@ -4,11 +4,13 @@ import dataclasses
 import json
 import re
 
+import ml_collections
 import pytest
 
 import mfl_jax
 from mfl_jax.errors import InputError
-from mfl_jax.exporting import model_card
+from mfl_jax.exporting import description, model_card
+from mfl_jax.inference import postprocessing
 from support.random_model import random_model
 
 pytestmark = pytest.mark.lightly_optimised
@@ -68,3 +70,24 @@ def test_licence_follows_the_data(dataset, text):
 def test_card_mentions_lower_precision_in_training(form):
     limits = model_card._format_limits(random_model(compute="bfloat16"), form)
     assert ("bfloat16" in limits) == (form == "onnx")
+
+
+def test_card_and_model_json_hold_the_rules_of_the_run(tmp_path):
+    model = dataclasses.replace(random_model(), directory=tmp_path)
+    assert model_card._format_rules(model) == [] and description.describe_model(model, "onnx")["rules"] == {}
+    label = model.events[0]
+    rules = {label: postprocessing.Rule(threshold=0.125, max_gap_s=0.4)}
+    (tmp_path / postprocessing.RULES_FILE).write_text(postprocessing.rules_to_json(rules))
+    (section,) = model_card._format_rules(model)
+    assert f"| {label} | 0.125 |  |  | 0.4 s |  |" in section
+    stored = description.describe_model(model, "onnx")["rules"]
+    assert list(stored) == list(model.events) and stored[label] == dataclasses.asdict(rules[label])
+
+
+def test_card_names_what_the_paper_does_not_have():
+    options = {"augmentations": {"time_mask": 50.0, "gain": 0.0}, "learning_rate_decay": "cosine", "ema_decay": 0.99}
+    model = random_model()
+    config = ml_collections.ConfigDict(model.config.to_dict() | options)
+    card = model_card._format_training(dataclasses.replace(model, config=config))
+    assert "| beyond the paper | time_mask 50, cosine decay |" in card and "averaged over steps (decay 0.99)" in card
+    assert "| beyond the paper | nothing |" in model_card._format_training(random_model())
