@@ -77,7 +77,15 @@ def test_tuning_writes_rules_that_raise_the_score_of_the_held_out_recordings(hel
     assert contents["chosen_on"] == "F after tuning is on the recordings it was chosen on, so it is too high"
     assert contents["cross_fitted"] is None
     assert contents["cross_fitted_missing"] == "4 parts need 4 recordings, but 2 were held out"
-    tuned = evaluate_run.evaluate_run(config, dataset, shutil.copytree(workdir, tmp_path / "scored"))["event_probabilities"]
+    of_folds = postprocessing.rules_to_json({label: Rule() for label in model.events}, shared_threshold=0.5)
+    (tmp_path / "folds" / "thresholds").mkdir(parents=True)
+    (tmp_path / "folds" / "thresholds" / f"{config.name}.json").write_text(of_folds)
+    config = type(config)(config.to_dict() | {"thresholds_from": str(tmp_path / "folds")})
+    scored = evaluate_run.evaluate_run(config, dataset, shutil.copytree(workdir, tmp_path / "scored"))
+    tuned = scored["event_probabilities"]
+    for kind in ("shared", "by_event"):  # thresholds of 0.5, that of the config
+        assert tuned["fold_thresholds"][kind]["class_f"] == pytest.approx(scored["event"]["class_f"])
+    assert (tmp_path / "scored" / "postprocessing.json").read_text() == file.read_text()  # the tuned rules stay
     assert tuned["tuned_threshold"]["threshold"] == contents["one_threshold"]["threshold"]
     assert tuned["tuned_threshold"]["macro_f"] <= tuned["oracle_thresholds"]["macro_f"]
     for way in ("before", "after"):
