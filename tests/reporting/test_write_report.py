@@ -102,7 +102,9 @@ def test_files_hold_the_results_and_tables(reports):
 def test_command_writes_the_report_again(homes, tmp_path, capsys):
     home = shutil.copytree(homes["folds"], tmp_path / "home")
     assert report.run([str(home)]) == 0
-    assert (home / "report.html").is_file() and "report.html" in capsys.readouterr().out
+    page = (home / "report.html").read_text()
+    assert "of the pooled scores of its folds" in page and "Training against evaluation" in page
+    assert "report.html" in capsys.readouterr().out
 
 
 def test_command_refuses_other_folders(tmp_path):
