@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from configs import default
-from mfl_jax.training import augmentations, setup
+from mfl_jax.runtime import parallel
+from mfl_jax.training import augmentations, setup, steps
 from mfl_jax.training.augmentations import AUGMENTATIONS, augment
+from mfl_jax.training.optimiser import make_optimiser
 
 pytestmark = pytest.mark.lightly_optimised
 
@@ -209,3 +211,93 @@ def test_hidden_bins_are_the_mean():
     assert set(hidden.sum(-1).ravel()) == {0, 1, 2, 3} and count_runs(hidden.reshape(-1, BINS)).max() == 1
     assert hidden.any(axis=(0, 1)).all()
     np.testing.assert_array_equal(events, np.broadcast_to(batch["events"], events.shape))
+
+
+DEVICES, PER_DEVICE, REAL = 8, 3, 13
+
+
+def make_global_batch():
+    """Thirteen clips of one scene on eight devices, as the last batch of an epoch: the fifth has one, the others of it none."""
+    rows, rng = DEVICES * PER_DEVICE, np.random.default_rng(1)
+    return {
+        "log_mel": rng.normal(-5, 2, (rows, FRAMES, BINS)).astype(np.float32),
+        "events": rng.random((rows, FRAMES, EVENTS)) < 0.3,
+        "scene": np.zeros(rows, np.int32),
+        "valid_frames": rng.integers(5, FRAMES + 1, rows).astype(np.int32),
+        "clip_mask": np.arange(rows) < REAL,
+        **{name: np.ones(rows, bool) for name in ("scene_mask", "event_mask")},
+    }
+
+
+def compile_steps_that_pass_on_their_batch(monkeypatch):
+    """Compiles a training step for eight devices that returns the batch of its loss, and does without a network."""
+
+    def pass_batch_on(params, batch_stats, feature_stats, batch, scalars, **_):
+        return jnp.float32(0), params, {name: batch[name] for name in ("log_mel", "events")}, {}
+
+    monkeypatch.setattr(steps, "loss_and_gradients", pass_batch_on)
+    step = functools.partial(
+        steps.train_step, graphdef=None, reduction="mean", threshold=0.5, optimiser="radam", axis_name=parallel.AXIS
+    )
+    mapped = jax.pmap(step, parallel.AXIS, in_axes=(None, 0, None), devices=jax.devices()[:DEVICES])
+    zero, opt_state = jnp.float32(0), make_optimiser("radam", {"learning_rate": 0.1}).init({})
+    state = steps.TrainState(jnp.int32(7), {}, {}, opt_state, feature_stats=STATS, sums={"loss": zero, "batches": zero})
+
+    def take_step(batch, strengths):
+        scalars = {"seed": np.uint32(3), "augmentations": strengths, "learning_rate": np.float32(0.1)}
+        return jax.device_get(mapped(state, parallel.split_batch(batch, DEVICES), scalars)[0].batch_stats)
+
+    return take_step
+
+
+def test_steps_on_eight_devices_change_the_rows_of_each_by_its_own_key(monkeypatch):
+    """One augmentation after the other, the others with strength 0, which changes nothing.
+
+    Against each device's rows alone, compiled for one device, with the keys of seed 3, step 7 and the device.
+    """
+    batch, take_step = make_global_batch(), compile_steps_that_pass_on_their_batch(monkeypatch)
+    change = jax.jit(lambda rows, strengths, key: augment(rows, strengths, key, STATS))
+    of_step = jax.random.fold_in(jax.random.key(3), 7)
+    keys = [jax.random.fold_in(jax.random.fold_in(of_step, device), steps.AUGMENTATION_KEY) for device in range(DEVICES)]
+    for name in AUGMENTATIONS:
+        strengths = {other: np.float32(STRENGTHS[name] if other == name else 0) for other in AUGMENTATIONS}
+        got = take_step(batch, strengths)
+        for device, key in enumerate(keys):
+            rows = {field: array[device * PER_DEVICE : (device + 1) * PER_DEVICE] for field, array in batch.items()}
+            alone = jax.device_get(change(rows, strengths, key))
+            np.testing.assert_array_equal(got["events"][device], alone["events"])
+            np.testing.assert_allclose(got["log_mel"][device], alone["log_mel"], rtol=0, atol=1e-5 * abs(rows["log_mel"]).max())
+            is_changed = (got["log_mel"][device] != rows["log_mel"]).any((1, 2))
+            if name == "same_scene_mixing":  # a device's rows are mixed among themselves
+                assert is_changed.tolist() == [device < REAL // PER_DEVICE] * PER_DEVICE
+            other = change(rows, strengths, keys[(device + 1) % DEVICES])["log_mel"]
+            assert not is_changed.any() or abs(got["log_mel"][device] - other).max() > 1e-3, name
+        assert (got["log_mel"].reshape(batch["log_mel"].shape) != batch["log_mel"]).any(), name
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("filling", ["zeros", "another clip"])
+def test_a_clip_does_not_depend_on_padding_rows(name, filling):
+    """Padding rows are zeros where batches are read, and any clip where clips stay on the devices."""
+    batch = make_batch(scene=np.zeros(CLIPS, np.int32))
+    real = batch["clip_mask"]
+    filled = jax.tree.map(np.copy, batch)
+    for field, loud in (("log_mel", 50.0), ("events", True), ("valid_frames", 3), ("scene_mask", True), ("event_mask", True)):
+        filled[field][~real] = 0 if filling == "zeros" else loud
+    (log_mel, events), (expected_log_mel, expected_events) = (draw(name, one, STRENGTHS[name], 20) for one in (filled, batch))
+    np.testing.assert_array_equal(log_mel[:, real], expected_log_mel[:, real])
+    np.testing.assert_array_equal(events[:, real], expected_events[:, real])
+    assert (log_mel[:, real] != batch["log_mel"][real]).any()
+    if name == "same_scene_mixing":
+        np.testing.assert_array_equal(log_mel[:, ~real], np.broadcast_to(filled["log_mel"][~real], log_mel[:, ~real].shape))
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_valid_frames_do_not_depend_on_silent_padding_which_stays(name):
+    batch = make_batch(scene=np.zeros(CLIPS, np.int32))
+    silent = {**batch, "log_mel": batch["log_mel"].copy(), "events": batch["events"] & IS_VALID[..., None]}
+    silent["log_mel"][~IS_VALID] = np.log(np.float32(1e-10))
+    (log_mel, events), (expected_log_mel, expected_events) = (draw(name, one, STRENGTHS[name], 20) for one in (silent, batch))
+    assert (log_mel[:, ~IS_VALID] == np.log(np.float32(1e-10))).all() and not events[:, ~IS_VALID].any()
+    np.testing.assert_array_equal(log_mel[:, IS_VALID], expected_log_mel[:, IS_VALID])
+    np.testing.assert_array_equal(events[:, IS_VALID], expected_events[:, IS_VALID])
