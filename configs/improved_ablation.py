@@ -1,16 +1,30 @@
-"""x"""
+"""What each technique of configs/improved.py gives: alone, and left out of all; on the folds of the development split alone.
+
+python -m mfl_jax.experiment --config=configs/improved_ablation.py --config.manual_dir=DIR --workdir=runs/improved_ablation
+python -m mfl_jax.experiment --config=configs/improved_ablation.py:quick --workdir=runs/improved_ablation_quick
+
+It also chooses the thresholds for configs/improved_final.py.
+"""
 
 from mfl_jax.configs import default, proposed
+from mfl_jax.configs.improved import TECHNIQUES
 
 
 def get_config(arg=""):
+    """Returns the experiment; `quick` shrinks it to minutes on two cores."""
     config = default.experiment("improved_ablation", [proposed])
     focal = config.systems.proposed.to_dict()
-    aug = lambda **k: {"augmentations": {**config.augmentations.to_dict(), **k}}
-    more = {
-        "cosine": {**focal, "learning_rate_decay": "cosine"},
-        "ema": {**focal, "ema_decay": 0.99},
-    }
-    config.systems.update(more)
+
+    def combine(names):
+        return focal | {field: value for name in names for field, value in TECHNIQUES[name].items()}
+
+    config.systems["improved"] = combine(TECHNIQUES)
+    for name in TECHNIQUES:
+        config.systems[name] = combine([name])
+        config.systems[f"without_{name}"] = combine(other for other in TECHNIQUES if other != name)
     config.folds = True
-    return default.shrunk_experiment(config, arg)
+    config.seeds = 3
+    config = default.shrunk_experiment(config, arg)
+    if arg:
+        config.seeds = 1
+    return config
