@@ -64,9 +64,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.ema_decay = 0.0  # of the average of parameters over the steps, which is then evaluated and loaded; 0: none
     config.seed = 0  # of the initial parameters, the clip order and everything random in a step
     config.random_crops = 0.0  # probability that a clip starts later in an epoch and ends within the next one of its recording
-    config.class_weight_exponent = 0.0  # active frames of an event weigh (its share of frames) ** -this
-    config.logit_adjustment = 0.0  # times the log odds of an event is added to its logits in training
-    config.rare_event_sampling = 0.0  # clips are drawn in proportion to (clips with their rarest event) ** -this
+    config.prior_bias = 0.0  # the biases of the event logits start at this times the log odds of each event's share of frames
+    config.rare_event_sampling = (
+        0.0  # clips are drawn with weight n ** -this, n being the number of clips with their rarest event
+    )
     # Strengths of augmentations, by name; 0: not computed. See mfl_jax/training/augmentations.py and docs/training.md.
     config.augmentations = ml_collections.ConfigDict()
     config.augmentations.same_scene_mixing = 0.0  # probability of adding another clip of the same scene of the batch

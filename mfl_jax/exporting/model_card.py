@@ -113,7 +113,7 @@ def _format_training(model: TrainedModel) -> str:
 
 def _list_options(config) -> list[str]:
     """Lists the options of training that the paper does not have."""
-    fields = ("dropout", "class_weight_exponent", "logit_adjustment", "rare_event_sampling", "random_crops")
+    fields = ("dropout", "prior_bias", "rare_event_sampling", "random_crops")
     options = [f"{field} {_number(config[field])}" for field in fields if config[field]]
     options += [f"{name} {_number(strength)}" for name, strength in config.augmentations.items() if strength]
     return options + ([f"{config.learning_rate_decay} decay"] if config.learning_rate_decay != "none" else [])

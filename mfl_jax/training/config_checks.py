@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from mfl_jax.errors import InputError
 from mfl_jax.network.joint_network import TASKS
 from mfl_jax.training.augmentations import AUGMENTATIONS
-from mfl_jax.training.event_imbalance import IMBALANCE_SCALARS
 from mfl_jax.training.focal_loss import REDUCTIONS
 from mfl_jax.training.loss_terms import TERMS
 from mfl_jax.training.optimiser import DECAYS, OPTIMISERS
@@ -21,6 +20,7 @@ SCORES = ("frame", "segment", "event", "psds")
 POSTPROCESSES = ("none", "tuned")
 TUNED_SCORES = ("frame", "segment")
 
+EVENT_FIELDS = ("prior_bias", "rare_event_sampling")
 CHOICES = {
     "reduction": REDUCTIONS,
     "balance": BALANCES,
@@ -40,8 +40,10 @@ def check_config(config: Mapping) -> None:
     """Raises an InputError that names the first invalid field, its value and the valid ones."""
     for field in ("epochs", "batch_size", "channels", "hidden"):
         _require(config, field, config[field] >= 1, "must be >= 1")
-    for field in (*LOSS_SCALARS, *IMBALANCE_SCALARS, "rare_event_sampling", "slope"):
+    for field in (*LOSS_SCALARS, *EVENT_FIELDS, "slope"):
         _require(config, field, math.isfinite(config[field]) and config[field] >= 0, "must be finite and >= 0")
+    for field in EVENT_FIELDS:
+        _require(config, field, "event" in config["tasks"] or not config[field], "must be 0: this system detects no events")
     _check_section(config, "loss_terms", TERMS)
     _check_section(config, "augmentations", AUGMENTATIONS)
     probability = config["augmentations"].get("same_scene_mixing", 0)

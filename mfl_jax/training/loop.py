@@ -18,7 +18,7 @@ from mfl_jax.runtime import history, parallel, storage, workdir_config, workdir_
 from mfl_jax.runtime.background import Background
 from mfl_jax.runtime.progress import progress_bar
 from mfl_jax.runtime.stop_signal import stop_requests
-from mfl_jax.training import epoch_log, evaluation, event_imbalance, resident_clips, steps, task_balance
+from mfl_jax.training import epoch_log, evaluation, rare_events, resident_clips, steps, task_balance
 from mfl_jax.training.checkpoints import Checkpoints, state_bytes
 from mfl_jax.training.epoch import Batches, EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
@@ -115,11 +115,8 @@ class _Job:
         self.run, self.clips, self.training, self.held_out = run, clips, training, held_out
         self.workdir, self.console, self.stack = workdir, console, stack
         self.epoch_steps = -(-len(training) // config.batch_size)
-        self.draws = event_imbalance.draw_probabilities(clips, training, config.rare_event_sampling)
-        of_this_host = training[jax.process_index() :: parallel.host_count()]
-        self.step_only = decay_scalars(
-            config.learning_rate_decay, self.epoch_steps * config.epochs
-        ) | event_imbalance.prior_scalars(config, clips, of_this_host, add=parallel.sum_over_hosts)
+        (self.draws,) = rare_events.draw_probabilities(clips, training, [config.rare_event_sampling])
+        self.decay = decay_scalars(config.learning_rate_decay, self.epoch_steps * config.epochs)
         self.metadata = checkpoint_metadata(config, run.dataset)
         self.checkpoints = stack.enter_context(
             Checkpoints(
@@ -147,7 +144,11 @@ class _Job:
             return state
         of_this_host = self.training[jax.process_index() :: parallel.host_count()]
         stats = feature_statistics.compute_feature_statistics(self.clips, of_this_host, add=parallel.sum_over_hosts)
-        return dataclasses.replace(run.initial, feature_stats=jax.tree.map(jnp.asarray, stats))
+        state = dataclasses.replace(run.initial, feature_stats=jax.tree.map(jnp.asarray, stats))
+        if config.prior_bias:
+            priors = rare_events.compute_event_priors(self.clips, of_this_host, add=parallel.sum_over_hosts)
+            state = rare_events.set_event_bias(state, priors, config.prior_bias)
+        return state
 
     def run_epochs(self, state: TrainState, stop: threading.Event) -> bool:
         """Runs the remaining epochs; returns False if asked to stop."""
@@ -164,7 +165,7 @@ class _Job:
                 self.background.wait()  # its weights follow from the records
             scalars = task_balance.epoch_scalars(config.balance, self.run.scalars, self.records)
             result = run_epoch(
-                self.run.train_step, state, scalars | self.step_only, self._batches(epoch, taken % self.epoch_steps),
+                self.run.train_step, state, scalars | self.decay, self._batches(epoch, taken % self.epoch_steps),
                 steps=taken, epoch_steps=self.epoch_steps, watch=watch,
                 report_step=lambda step: bar.update(task, completed=step), stop_requested=lambda: vote.cast(stop.is_set()),
             )  # fmt: skip

@@ -22,10 +22,9 @@ from mfl_jax.data import feature_statistics
 from mfl_jax.data.prepared_dataset import Clips
 from mfl_jax.runtime import parallel, workdir_config
 from mfl_jax.runtime.background import Background
-from mfl_jax.training import epoch_log, evaluation, event_imbalance, histogram_file, recording_counts, setup, task_balance
+from mfl_jax.training import epoch_log, evaluation, histogram_file, rare_events, recording_counts, setup, task_balance
 from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.epoch import EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
-from mfl_jax.training.event_imbalance import IMBALANCE_SCALARS
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
 from mfl_jax.training.optimiser import OPTIMISER_SCALARS, decay_scalars
@@ -34,7 +33,7 @@ from mfl_jax.training.steps import LOSS_SCALARS, TrainState
 
 VARYING = (
     "name", "seed", *OPTIMISER_SCALARS, *LOSS_SCALARS, "learning_rate_decay", "ema_decay", "augmentations",
-    *IMBALANCE_SCALARS, "rare_event_sampling", "random_crops",
+    "prior_bias", "rare_event_sampling", "random_crops",
 )  # fmt: skip
 """Config fields in which members of a group may differ."""
 
@@ -160,31 +159,32 @@ class _Group:
         self.about = {"members": [member.name for member in self.padded], "fingerprint": self.dataset.fingerprint}
         self.training, *_ = splits.numbers(members[0].fold)
         check_annotations(splits.development, self.training, self.training[:0], self.config.tasks)
+        configs = [member.config for member in self.padded]
         self.batches = GroupBatches(
             [member.config.seed for member in self.padded],
             self.config.batch_size, splits.development, self.training, self.devices,
-            probabilities=[
-                event_imbalance.draw_probabilities(splits.development, self.training, member.config.rare_event_sampling)
-                for member in self.padded
-            ],
-            random_crops=[member.config.random_crops for member in self.padded],
+            probabilities=rare_events.draw_probabilities(
+                splits.development, self.training, [config.rare_event_sampling for config in configs]
+            ),
+            random_crops=[config.random_crops for config in configs],
         )  # fmt: skip
-        configs = [member.config for member in self.padded]
         self.scalars = [setup.step_scalars(config, configs) for config in configs]
         total_steps = self.batches.epoch_steps * self.config.epochs
         decays = [config.learning_rate_decay for config in configs]
-        self.step_only = [
-            decay_scalars(config.learning_rate_decay, total_steps, decays)
-            | event_imbalance.prior_scalars(config, splits.development, self.training, configs)
-            for config in configs
-        ]
+        self.decays = [decay_scalars(decay, total_steps, decays) for decay in decays]
         self.starts = [setup.initial_state(config, self.dataset, configs) for config in configs]
         settings = setup.step_settings(self.config, self.starts[0][0])
         self.train_step, self.eval_step = compile_group_steps(settings, tuple(self.devices))
 
     def resume_or_start(self, checkpoints: Checkpoints) -> TrainState:
         """Restores the newest checkpoint, or stacks the first states; reads the records of complete epochs."""
-        states = stack_trees(state for _, state in self.starts)
+        biases = [member.config.prior_bias for member in self.padded]
+        priors = rare_events.compute_event_priors(self.splits.development, self.training) if any(biases) else None
+        starts = [state for _, state in self.starts]
+        states = stack_trees(
+            state if priors is None else rare_events.set_event_bias(state, priors, bias)
+            for state, bias in zip(starts, biases, strict=True)
+        )
         stats = feature_statistics.compute_feature_statistics(self.splits.development, self.training)
         states = dataclasses.replace(states, feature_stats=stack_trees([stats] * len(self.padded)))
         checkpoints.check_room(states)
@@ -219,7 +219,7 @@ class _Group:
             scalars = self._epoch_scalars()
             result = run_epoch(
                 lambda states, batch, scalars: self.train_step(states, self.batches.clips, batch, scalars),
-                states, stack_trees(one | more for one, more in zip(scalars, self.step_only, strict=True)),
+                states, stack_trees(one | more for one, more in zip(scalars, self.decays, strict=True)),
                 self.batches.epoch(epoch, taken % epoch_steps),
                 steps=taken, epoch_steps=epoch_steps, watch=watch,
                 report_step=lambda _: advance(len(self.members)), stop_requested=stop.is_set,

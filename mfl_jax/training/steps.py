@@ -19,15 +19,7 @@ import optax
 from mfl_jax import metrics
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.network.forward import apply_network, infer
-from mfl_jax.training import (
-    augmentations,
-    event_imbalance,
-    focal_loss,
-    loss_terms,
-    score_histograms,
-    task_balance,
-    weight_average,
-)
+from mfl_jax.training import augmentations, focal_loss, loss_terms, score_histograms, task_balance, weight_average
 from mfl_jax.training.optimiser import decay_learning_rate, make_optimiser
 
 EVENT_SCALARS = ("gamma", "zeta", "active_weight", "inactive_weight")
@@ -87,13 +79,8 @@ def batch_sums(scene_logits, event_logits, batch, scalars, *, threshold: float) 
     if event_logits is not None:
         valid = _annotated_frames(batch, event_logits.shape[1]) & clip_mask[:, None]
         detected = jax.nn.sigmoid(event_logits) >= threshold
-        of_loss, logits = {name: scalars[name] for name in EVENT_SCALARS}, event_logits
-        if "event_priors" in scalars:
-            priors = scalars["event_priors"]
-            of_loss["active_weight"] *= event_imbalance.class_weights(priors, scalars["class_weight_exponent"])
-            logits = event_imbalance.adjust_logits(event_logits, priors, scalars["logit_adjustment"])
         sums["event"] = {
-            **focal_loss.event_sums(logits, batch["events"], valid, **of_loss),
+            **focal_loss.event_sums(event_logits, batch["events"], valid, **{name: scalars[name] for name in EVENT_SCALARS}),
             "counts": metrics.frame_counts(detected, batch["events"], valid),
         }
     return sums

@@ -260,8 +260,7 @@ def test_members_with_and_without_every_option_equal_runs_alone_and_resume(small
     strengths = {"same_scene_mixing": 0.5, "filter_augment": 6.0, "gain": 3.0, "time_mask": 9.0, "frequency_mask": 4.0}
     options = {
         "augmentations": strengths, "learning_rate_decay": "cosine", "ema_decay": 0.9,
-        "class_weight_exponent": 0.5, "logit_adjustment": 0.5, "rare_event_sampling": 0.5,
-        "random_crops": 0.7,
+        "prior_bias": 1.0, "rare_event_sampling": 0.5, "random_crops": 0.7,
     }  # fmt: skip
     config = small_experiment(root, {"plain": {}, "all": options}, seeds=1, epochs=2)
     group = experiment_members.expand_members(config)

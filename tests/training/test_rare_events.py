@@ -1,11 +1,18 @@
-"""Priors, class weights, adjusted logits and draws against numbers by hand."""
+"""Priors, biases and draws against numbers by hand."""
+
+import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from mfl_jax.data import batching
-from mfl_jax.training import event_imbalance
+from mfl_jax.training import rare_events
+
+
+@dataclasses.dataclass
+class SimpleState:
+    params: dict
+    average: dict | None = None
 
 
 class FewClips:
@@ -24,42 +31,40 @@ class FewClips:
 
 
 def test_priors_count_valid_annotated_frames():
-    priors = event_imbalance.compute_event_priors(FewClips(), np.arange(4))
+    priors = rare_events.compute_event_priors(FewClips(), np.arange(4))
     np.testing.assert_allclose(priors, [7 / 14, 0.5 / 14, 0.5 / 14], rtol=1e-6)
 
 
 def test_priors_add_up_over_hosts():
     parts = []
-    event_imbalance.compute_event_priors(FewClips(), np.array([0]), add=lambda sums: parts.append(sums) or sums)
-    whole = event_imbalance.compute_event_priors(FewClips(), np.array([1, 2, 3]), add=lambda sums: sums + parts[0])
-    np.testing.assert_allclose(whole, event_imbalance.compute_event_priors(FewClips(), np.arange(4)))
+    rare_events.compute_event_priors(FewClips(), np.array([0]), add=lambda sums: parts.append(sums) or sums)
+    whole = rare_events.compute_event_priors(FewClips(), np.array([1, 2, 3]), add=lambda sums: sums + parts[0])
+    np.testing.assert_allclose(whole, rare_events.compute_event_priors(FewClips(), np.arange(4)))
 
 
-@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
-def test_class_weights_have_the_mean_1_over_active_frames(exponent):
-    priors = np.array([0.4, 0.1, 1e-6], np.float32)
-    weights = event_imbalance.class_weights(jnp.asarray(priors), jnp.float32(exponent))
-    assert float((priors * weights).sum() / priors.sum()) == pytest.approx(1, rel=1e-5)
-    np.testing.assert_allclose(weights / weights[0], (priors / priors[0]) ** -exponent, rtol=1e-5)
+def test_an_event_that_is_always_active_has_a_prior_below_1():
+    clips = FewClips()
+    clips.events[:, :, 2] = True
+    np.testing.assert_allclose(rare_events.compute_event_priors(clips, np.arange(4))[2], 13.5 / 14)
 
 
-def test_an_exponent_of_0_gives_exactly_1():
-    priors = jnp.array([0.3, 0.07, 0.011], jnp.float32)
-    np.testing.assert_allclose(event_imbalance.class_weights(priors, jnp.float32(0)), 1, rtol=1e-6)
-
-
-def test_logits_move_by_the_log_odds():
-    adjusted = event_imbalance.adjust_logits(jnp.zeros((2, 2)), jnp.array([0.5, 0.2]), jnp.float32(2))
-    np.testing.assert_allclose(adjusted, [[0, 2 * np.log(0.25)]] * 2, atol=1e-6)
+def test_biases_are_the_log_odds_of_the_priors():
+    params = {"event": {"output": {"bias": jnp.zeros(2), "kernel": jnp.ones((3, 2))}}, "shared": jnp.ones(1)}
+    state = SimpleState(params=params, average={"params": params, "batch_stats": {}})
+    started = rare_events.set_event_bias(state, np.array([0.5, 0.2]), 2.0)
+    for changed in (started.params, started.average["params"]):
+        np.testing.assert_allclose(changed["event"]["output"]["bias"], [0, 2 * np.log(0.25)], atol=1e-6)
+        assert changed["event"]["output"]["kernel"] is params["event"]["output"]["kernel"]
+    assert rare_events.set_event_bias(SimpleState(params=params), np.array([0.5, 0.2]), 1.0).average is None
 
 
 def test_clips_with_rare_events_are_drawn_more_often():
     clips = FewClips()
     clips.events[3, 0, 1] = True
     # Clips with each event: 3, 2, 0. Fewest of the events of each clip: 3, 2, 3, 2.
-    probabilities = event_imbalance.draw_probabilities(clips, np.arange(4), 1.0)
+    probabilities, nothing = rare_events.draw_probabilities(clips, np.arange(4), [1.0, 0.0])
     np.testing.assert_allclose(probabilities, np.array([2, 3, 2, 3]) / 10)
-    assert event_imbalance.draw_probabilities(clips, np.arange(4), 0.0) is None
+    assert nothing is None and rare_events.draw_probabilities(clips, np.arange(4), [0.0]) == [None]
 
 
 def test_draws_follow_the_probabilities_within_one():
