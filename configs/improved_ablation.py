@@ -6,25 +6,24 @@ python -m mfl_jax.experiment --config=configs/improved_ablation.py:quick --workd
 It also chooses the thresholds for configs/improved_final.py.
 """
 
-from mfl_jax.configs import default, proposed
-from mfl_jax.configs.improved import TECHNIQUES
+from mfl_jax.configs import default, improved, proposed
 
 
 def get_config(arg=""):
     """Returns the experiment; `quick` shrinks it to minutes on two cores."""
-    config = default.experiment("improved_ablation", [proposed])
+    config = default.experiment("improved_ablation", [proposed, improved])
     focal = config.systems.proposed.to_dict()
 
     def combine(names):
-        return focal | {field: value for name in names for field, value in TECHNIQUES[name].items()}
+        return focal | {field: value for name in names for field, value in improved.TECHNIQUES[name].items()}
 
-    config.systems["improved"] = combine(TECHNIQUES)
-    for name in TECHNIQUES:
+    for name in improved.TECHNIQUES:
         config.systems[name] = combine([name])
-        config.systems[f"without_{name}"] = combine(other for other in TECHNIQUES if other != name)
+        config.systems[f"without_{name}"] = combine(other for other in improved.TECHNIQUES if other != name)
     config.folds = True
     config.seeds = 3
     config = default.shrunk_experiment(config, arg)
     if arg:
         config.seeds = 1
+        config.note += "; seeds 1"
     return config

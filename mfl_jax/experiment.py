@@ -52,14 +52,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
     members = constant_weights.restore_members(experiment_members.expand_members(config), workdir)
     for member in members:  # before anything is computed: finished ones may have more epochs than the config
         workdir_config.check_workdir(member.folder(workdir), member.config)
-    thresholds = {}
-    if config.thresholds_from:
-        thresholds = {
-            member.folder(workdir): fold_thresholds.find_file(config.thresholds_from, member.system)
-            for member in members
-            if "event" in member.config.tasks
-        }
     dataset = prepare.prepare_from_config(config)
+    thresholds = fold_thresholds.read_all(config.thresholds_from, members, dataset)
     setup.configure_process(config)
     devices = setup.select_local_devices(config)
     first = parallel.is_first_host()
@@ -85,11 +79,12 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
             parts, splits, workdir, devices=devices, prepare_floors=prepare_floors, console=console
         ):
             return False
+        if first:
+            fold_thresholds.write_thresholds(workdir, config)
+            for member in members:
+                if member.system in thresholds:
+                    fold_thresholds.apply_thresholds(member.folder(workdir), thresholds[member.system])
     if first:
-        if config.folds:
-            fold_thresholds.write_thresholds(workdir)
-        for folder, file in thresholds.items():
-            fold_thresholds.apply_thresholds(folder, file)
         write_report.write_report(workdir, console)
     return True
 
@@ -100,8 +95,9 @@ def _plan_parts(config: ConfigDict, members: list[Member], dataset: Dataset, dev
     from mfl_jax.training import experiment_members
     from mfl_jax.training.device_memory import count_fitting
 
-    def count_at_once(member: Member) -> int:
-        return config.members_at_once or count_fitting(member.config, dataset, devices)
+    def count_at_once(group: Sequence[Member]) -> int:
+        configs = [member.config for member in group]
+        return config.members_at_once or count_fitting(configs[0], dataset, devices, sharing=configs)
 
     return experiment_members.split_groups(members, count_at_once, parallel.host_count())
 

@@ -57,8 +57,8 @@ def run(config: ConfigDict, workdir: pathlib.Path, mode: str) -> int:
     from mfl_jax.scoring import evaluate_run, fold_thresholds, tune
     from mfl_jax.training import loop
 
-    if config.thresholds_from:
-        fold_thresholds.find_file(config.thresholds_from, config.name)  # a missing file shows before training, not after it
+    if config.thresholds_from and "event" in config.tasks:  # a missing file shows before training, not after it
+        fold_thresholds.read_thresholds(config.thresholds_from, config.name, dataset.events, dataset.fingerprint)
 
     if mode == "tune":
         if parallel.is_first_host():

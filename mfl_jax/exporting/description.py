@@ -43,7 +43,7 @@ def describe_model(model: TrainedModel, form: str) -> dict:
 
 
 def read_run_rules(model: TrainedModel) -> dict[str, postprocessing.Rule]:
-    """Reads the rules with which `mfl_jax.predict` detects the events of a run; empty if only the threshold of the config applies.
+    """Reads the rules with which `mfl_jax.predict` detects the events of a run; none if only the config's threshold applies.
 
     Raises:
       InputError: the file of rules is invalid.

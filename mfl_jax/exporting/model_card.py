@@ -105,8 +105,8 @@ def _format_training(model: TrainedModel) -> str:
         "epochs of the config, seed": f"{config.epochs}, {config.seed}",
         "checkpoint": f"{model.which}, step {model.step}",
         "convolutions in training": config.compute,
-        "parameters": f"averaged over steps (decay {_number(config.ema_decay)})" if config.ema_decay else "of the last step",
-        "beyond the paper": ", ".join(_list_options(config)) or "nothing",
+        "parameters": f"averaged over steps (decay {_number(config.ema_decay)})" if config.ema_decay else "not averaged",
+        "options that the paper does not have": ", ".join(_list_options(config)) or "none",
     }
     return f"## Training\n\n{_format_table(('', ''), rows.items())}"
 
@@ -115,8 +115,10 @@ def _list_options(config) -> list[str]:
     """Lists the options of training that the paper does not have."""
     fields = ("dropout", "prior_bias", "rare_event_sampling", "random_crops")
     options = [f"{field} {_number(config[field])}" for field in fields if config[field]]
+    options += [f"loss term {name} {_number(weight)}" for name, weight in config.loss_terms.items() if weight]
     options += [f"{name} {_number(strength)}" for name, strength in config.augmentations.items() if strength]
-    return options + ([f"{config.learning_rate_decay} decay"] if config.learning_rate_decay != "none" else [])
+    options += [f"{config.learning_rate_decay} decay"] * (config.learning_rate_decay != "none")
+    return options + [f"optimiser {config.optimiser}"] * (config.optimiser != "radam")
 
 
 def _format_rules(model: TrainedModel) -> list[str]:
@@ -128,10 +130,10 @@ def _format_rules(model: TrainedModel) -> list[str]:
          *(f"{_number(value)} s" if value else "" for value in (rule.median_s, rule.max_gap_s, rule.min_duration_s)))
         for label, rule in rules.items()
     ]  # fmt: skip
+    header = ("event", "threshold", "low threshold", "median filter", "merged gaps up to", "shortest event")
     return [
-        "## Detection\n\nThe program gives probabilities. `mfl_jax.predict` turns those of this run into events by these rules, which "
-        f"`model.json` holds too. They are those of the run's `{postprocessing.RULES_FILE}`.\n\n"
-        + _format_table(("event", "threshold", "low threshold", "median filter", "merged gaps up to", "shortest event"), rows)
+        "## Detection\n\nThe exported program returns probabilities. `mfl_jax.predict` turns them into events with the rules "
+        f"below, from the run's `{postprocessing.RULES_FILE}`; `model.json` has them too.\n\n{_format_table(header, rows)}"
     ]
 
 

@@ -55,21 +55,9 @@ def pool_probabilities(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | No
     """
     if len(runs) == 1:
         return runs[0].get("event_probabilities")
-    histograms = [histogram for run in runs if (histogram := _read_histogram(run)) is not None]
+    read = (histogram_file.read_matching_histogram(run["folder"], run) for run in runs)
+    histograms = [histogram for histogram in read if histogram is not None]
     return score_histograms.summarise_scores(np.sum(histograms, axis=0)) if len(histograms) == len(runs) else None
-
-
-def _read_histogram(run: Mapping[str, Any]) -> np.ndarray | None:
-    """Reads the histogram of a run; returns None if it has none, or one that comes from another evaluation."""
-    if "event_probabilities" not in run or (read := histogram_file.read_histogram(run["folder"])) is None:
-        return None
-    histogram, events = read
-
-    def count_cells(probabilities):
-        return [interval["cells"] for interval in probabilities["reliability"]]
-
-    same = count_cells(score_histograms.summarise_scores(histogram)) == count_cells(run["event_probabilities"])
-    return histogram if same and list(events) == run["events"] else None
 
 
 def collect_figures(runs: Sequence[Mapping[str, Any]], probabilities: Mapping[str, Any] | None) -> dict[str, float]:
@@ -151,38 +139,42 @@ def build_figure_table(results: Mapping[str, Any]) -> Table:
 
 
 def compare_figures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Compares each system that detects events with the proposed one, by their common seeds.
+    """Compares the proposed system with each other one that detects events, by their common seeds.
+
+    A system without alpha is compared with the proposed one at each alpha. Swept values are not compared.
 
     Args:
       rows: of an experiment, as `summary.build_row` returns them.
 
     Returns:
-      For each figure of `COMPARED` that both have: `first`, `second`, `alpha`, `sweep`, `figure`, and the fields of
-      `statistics.PairedComparison`. `p_holm` is corrected for the number of systems that are compared by this figure.
+      For each figure of `COMPARED` that both have: `first`, `second`, `alpha`, `figure`, and the fields of
+      `statistics.PairedComparison`. `p_holm` is corrected for the number of systems compared by this figure at this alpha.
     """
     entries: list[dict[str, Any]] = []
     for figure in COMPARED:
-        with_figure = [row for row in rows if figure in row["event_figures"]]
-        proposed = {row["alpha"]: row for row in with_figure if row["system"] == paper.PROPOSED and not row["sweep"]}
-        compared = [
-            _compare(row, base, figure)
-            for row in with_figure
-            if (base := proposed.get(row["alpha"])) is not None and row is not base and set(row["seeds"]) & set(base["seeds"])
-        ]
-        corrected = statistics.correct_holm([entry["p_t"] for entry in compared])
-        entries += [{**entry, "p_holm": p_holm} for entry, p_holm in zip(compared, corrected, strict=True)]
+        with_figure = [row for row in rows if figure in row["event_figures"] and not row["sweep"]]
+        for proposed in (row for row in with_figure if row["system"] == paper.PROPOSED):
+            compared = [
+                _compare(proposed, row, figure)
+                for row in with_figure
+                if row["system"] != paper.PROPOSED
+                and row["alpha"] in (None, proposed["alpha"])
+                and set(row["seeds"]) & set(proposed["seeds"])
+            ]
+            corrected = statistics.correct_holm([entry["p_t"] for entry in compared])
+            entries += [{**entry, "p_holm": p_holm} for entry, p_holm in zip(compared, corrected, strict=True)]
     return entries
 
 
-def _compare(row: Mapping[str, Any], base: Mapping[str, Any], figure: str) -> dict[str, Any]:
-    seeds = sorted(set(row["seeds"]) & set(base["seeds"]))
-    values = [[one["event_figures"][figure]["values"][one["seeds"].index(seed)] for seed in seeds] for one in (row, base)]
-    about = {"first": row["system"], "second": base["system"], "alpha": row["alpha"], "sweep": row["sweep"], "figure": figure}
+def _compare(first: Mapping[str, Any], second: Mapping[str, Any], figure: str) -> dict[str, Any]:
+    seeds = sorted(set(first["seeds"]) & set(second["seeds"]))
+    values = [[row["event_figures"][figure]["values"][row["seeds"].index(seed)] for seed in seeds] for row in (first, second)]
+    about = {"first": first["system"], "second": second["system"], "alpha": first["alpha"], "figure": figure}
     return about | dataclasses.asdict(statistics.compare_pairs(*values))
 
 
 def build_figure_comparison_table(results: Mapping[str, Any]) -> Table:
-    """Paired differences of `COMPARED`, each system minus the proposed one."""
+    """Paired differences of `COMPARED`, first minus second system."""
     table = [["First", "Second", "Figure", "Pairs", "Difference", "95 % interval", "p (t)", "p (Holm)"]]
     for entry in results["event_figure_comparisons"]:
         title, form = FIGURES[entry["figure"]]
@@ -190,7 +182,7 @@ def build_figure_comparison_table(results: Mapping[str, Any]) -> Table:
         interval = (
             "" if difference["interval"] is None else " to ".join(format(end, f"+{form}") for end in difference["interval"])
         )
-        names = format_system(entry["first"], entry["alpha"], entry["sweep"]), format_system(entry["second"], None)
+        names = format_system(entry["first"], entry["alpha"]), format_system(entry["second"], None)
         numbers = str(difference["n"]), format(difference["mean"], f"+{form}"), interval
         table.append([*names, title, *numbers, format_p(entry["p_t"]), format_p(entry["p_holm"])])
     return table

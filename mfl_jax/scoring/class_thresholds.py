@@ -1,8 +1,8 @@
 """Chooses a threshold for each event on the pooled out-of-fold scores of a cross-validation.
 
 Every development recording is scored by runs that did not train on it. So the thresholds need no recordings of their own, and the
-final run can train on all of them. The best threshold of a rare event is mostly chance. It is therefore shrunk, as a logit,
-towards the best threshold for all events: n recordings with the event weigh n, the shared threshold weighs `shrinkage`.
+final run can train on all of them. For a rare event the best threshold is mostly noise, so it is shrunk towards the best threshold
+for all events. The logit is a weighted mean: an event in n recordings has weight n, the shared threshold has weight `shrinkage`.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 import scipy.special
 
 from mfl_jax.metrics import percent_f
-from mfl_jax.training.score_histograms import BINS, BINS_PER_UNIT
+from mfl_jax.training.score_histograms import BINS, BINS_PER_UNIT, count_above, score_edges
 
 SHRINKAGES = (0.0, 2.0, 8.0, 32.0, np.inf)
 """Candidates, in recordings; with infinity all events have the shared threshold."""
@@ -27,34 +27,34 @@ class ClassThresholds:
       shared: the threshold for all events.
       by_event: the threshold of each event, float64 [shape=(E,)].
       shrinkage: the one of `SHRINKAGES` that was chosen.
-      cross_fitted: {"half", "shared", "by_event"}, each {"macro_f", "micro_f"} in percent, pooled over the folds: at 0.5, and at
+      cross_fitted: {"half", "shared", "by_event"}, each as `score_thresholds` returns it, pooled over the folds: at 0.5, and at
         thresholds chosen on the other folds. `shrinkage` was chosen by the last of them, so that one may be a little too high.
     """
 
     shared: float
     by_event: np.ndarray
     shrinkage: float
-    cross_fitted: dict[str, dict[str, float]]
+    cross_fitted: dict[str, dict[str, Any]]
 
 
 def choose_thresholds(folds: Sequence[np.ndarray], recordings: np.ndarray) -> ClassThresholds:
     """Chooses the thresholds with the highest macro F.
 
     Args:
-      folds: histograms of the scores of each fold, from runs that did not train on it, as in `score_histograms.summarise_scores`
-        [shape=(E, 2, BINS)]. Several runs may be added up.
-      recordings: number of recordings with each event, int [shape=(E,)].
+      folds: histograms of the scores of each of F folds, from runs that did not train on it, as in
+        `score_histograms.summarise_scores` [shape=(E, 2, BINS)]. Several runs may be added up.
+      recordings: number of recordings of each fold with each event, int [shape=(F, E)].
     """
-    counts = np.asarray(folds, np.int64)
-    others = counts.sum(0) - counts
-    best = {
-        shrinkage: np.array([_choose_edges(histogram, recordings, shrinkage) for histogram in others]) for shrinkage in SHRINKAGES
+    counts, recordings = np.asarray(folds, np.int64), np.asarray(recordings)
+    others = list(zip(counts.sum(0) - counts, recordings.sum(0) - recordings, strict=True))
+    scores = {
+        shrinkage: _score_edges(counts, np.array([_choose_edges(*other, shrinkage) for other in others]))
+        for shrinkage in SHRINKAGES
     }
-    scores = {shrinkage: _score_edges(counts, edges) for shrinkage, edges in best.items()}
     shrinkage = max(SHRINKAGES, key=lambda shrinkage: (scores[shrinkage]["macro_f"], shrinkage))
     return ClassThresholds(
-        shared=float(_edge_probability(_choose_shared_edge(counts.sum(0)))),
-        by_event=_edge_probability(_choose_edges(counts.sum(0), recordings, shrinkage)),
+        shared=float(_to_threshold(_choose_shared_edge(counts.sum(0)))),
+        by_event=_to_threshold(_choose_edges(counts.sum(0), recordings.sum(0), shrinkage)),
         shrinkage=shrinkage,
         cross_fitted={
             "half": _score_edges(counts, np.full(counts.shape[:2], BINS // 2)),
@@ -69,7 +69,7 @@ def score_thresholds(histogram: np.ndarray, thresholds: np.ndarray) -> dict[str,
 
     Args:
       histogram: as in `score_histograms.summarise_scores`.
-      thresholds: from 0 to 1, exclusive [shape=(E,)].
+      thresholds: above 0 [shape=(E,)].
 
     Returns:
       `macro_f` and `micro_f` in percent, and `class_f`, a list.
@@ -80,23 +80,22 @@ def score_thresholds(histogram: np.ndarray, thresholds: np.ndarray) -> dict[str,
 
 def _choose_edges(histogram: np.ndarray, recordings: np.ndarray, shrinkage: float) -> np.ndarray:
     """Chooses the edge of each event, int [shape=(E,)]."""
-    f, shared = _count_f(histogram), _choose_shared_edge(histogram)
-    own = _last_maximum(f)
+    f, shared = _compute_f(histogram), _choose_shared_edge(histogram)
     weight = np.where(f.max(1) > 0, recordings, 0) / np.maximum(recordings + shrinkage, 1)
-    return np.rint(shared + weight * (own - shared)).astype(int)
+    return np.rint(shared + weight * (_find_last_maximum(f) - shared)).astype(int)
 
 
 def _choose_shared_edge(histogram: np.ndarray) -> int:
-    return int(_last_maximum(_count_f(histogram).mean(0)))
+    return int(_find_last_maximum(_compute_f(histogram).mean(0)))
 
 
-def _count_f(histogram: np.ndarray) -> np.ndarray:
+def _compute_f(histogram: np.ndarray) -> np.ndarray:
     """Computes F of each event at the lower edge of each bin [shape=(E, BINS)]."""
-    above = histogram[..., ::-1].cumsum(-1)[..., ::-1]
-    return percent_f(above[:, 1], above[:, 0], histogram[:, 1].sum(-1, keepdims=True) - above[:, 1])
+    alarms, hits = np.moveaxis(count_above(histogram), 1, 0)
+    return percent_f(hits, alarms, hits[:, :1] - hits)
 
 
-def _last_maximum(values: np.ndarray) -> np.ndarray:
+def _find_last_maximum(values: np.ndarray) -> np.ndarray:
     return BINS - 1 - values[..., ::-1].argmax(-1)
 
 
@@ -113,5 +112,6 @@ def _score_edges(folds: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _edge_probability(edges: np.ndarray | int) -> np.ndarray:
-    return scipy.special.expit((np.asarray(edges) - BINS // 2) / BINS_PER_UNIT)
+def _to_threshold(edges: np.ndarray | int) -> np.ndarray:
+    """Returns the edges as probabilities; a rule needs a threshold above 0, so the first bin is left out."""
+    return score_edges()[np.maximum(edges, 1)]

@@ -112,10 +112,10 @@ def _score_frames_and_clips(
         one = score_histograms.score_one_threshold(sums["event"]["histogram"], threshold)
         results["event_probabilities"]["tuned_threshold"] = one
     if config.thresholds_from and "event" in config.tasks:
-        file = fold_thresholds.find_file(config.thresholds_from, config.name)
-        of_folds = fold_thresholds.score_thresholds(file, sums["event"]["histogram"], dataset.events)
+        thresholds = fold_thresholds.read_thresholds(config.thresholds_from, config.name, dataset.events, dataset.fingerprint)
+        of_folds = fold_thresholds.score_thresholds(thresholds, sums["event"]["histogram"])
         results["event_probabilities"]["fold_thresholds"] = of_folds
-        fold_thresholds.copy_rules(file, folder.parent)
+        fold_thresholds.copy_rules(thresholds.file, folder.parent)
     return results, recording_counts.count_recordings(sums["by_clip"], clips), sums.get("event", {}).get("histogram")
 
 

@@ -62,14 +62,10 @@ def _add_probabilities(table: rich.table.Table, probabilities: Mapping[str, Any]
     if (mean := precision.get("mean")) is not None:
         prevalence = mean - precision["mean_above_prevalence"]
         table.add_row("event macro AP", f"{100 * mean:.2f}", f"{100 * prevalence:.2f}", "random scores (the prevalence)")
-    for kind, scores in ((kind, probabilities.get("fold_thresholds", {}).get(kind)) for kind in ("shared", "by_event")):
-        if scores:
-            note = (
-                f"threshold {scores['threshold']:.3f} for all, from the folds"
-                if kind == "shared"
-                else "a threshold each, from the folds"
-            )
-            table.add_row(f"event macro F, {kind}", f"{scores['macro_f']:.2f}", "", note)
+    if (of_folds := probabilities.get("fold_thresholds")) is not None:
+        note = f"{of_folds['shared']['threshold']:.3f}, from the folds"
+        table.add_row("event macro F, shared threshold", f"{of_folds['shared']['macro_f']:.2f}", "", note)
+        table.add_row("event macro F, threshold per event", f"{of_folds['by_event']['macro_f']:.2f}", "", "from the folds")
     if best:
         table.add_row("event macro F, oracle", f"{best['macro_f']:.2f}", "", best["note"])
 

@@ -1,6 +1,7 @@
 """Random changes of the training clips, by name; the paper has none.
 
-`config.augmentations.NAME` is the strength of the augmentation NAME. One without a strength, or of strength 0, is not computed.
+`config.augmentations.NAME` is the strength of the augmentation NAME. Without a strength it is not computed, unless another run that
+shares the step uses it; strength 0 returns the batch unchanged.
 Spectrograms are natural logarithms of power, so 1 dB is `DECIBEL`.
 """
 

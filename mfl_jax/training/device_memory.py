@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,19 +28,26 @@ def memory_bytes(device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def count_fitting(config, dataset: Dataset, devices: list) -> int:
-    """Estimates how many runs of a config fit onto the devices at once; at least 1 per device."""
-    fitting = (USED_SHARE - RESIDENT_SHARE) * memory_bytes(devices[0]) // run_bytes(config, dataset)
+def count_fitting(config, dataset: Dataset, devices: list, sharing: Sequence = ()) -> int:
+    """Estimates how many runs of a config fit onto the devices at once; at least 1 per device.
+
+    Args:
+      config: of one of the runs.
+      dataset: to train on.
+      devices: that share the runs.
+      sharing: configs of all runs, as in `setup.initial_state`.
+    """
+    fitting = (USED_SHARE - RESIDENT_SHARE) * memory_bytes(devices[0]) // run_bytes(config, dataset, sharing)
     return int(min(max(fitting, 1), MOST_AT_ONCE)) * len(devices)
 
 
-def run_bytes(config, dataset: Dataset) -> int:
+def run_bytes(config, dataset: Dataset, sharing: Sequence = ()) -> int:
     """Estimates the memory of a training step from its traced function, without compiling it.
 
     Counts twice the values that the forward pass keeps for the gradient, since the backward pass needs room of its own, and twice
     the state and the batch.
     """
-    graphdef, state = setup.initial_state(config, dataset)
+    graphdef, state = setup.initial_state(config, dataset, sharing)
     clips, frames = config.batch_size, dataset.clip_frames
     batch = {
         "log_mel": jax.ShapeDtypeStruct((clips, frames, dataset.mel.mel_bins), jnp.float32),

@@ -45,8 +45,10 @@ def _check_experiment_fields(config: ConfigDict) -> None:
     require("seeds", config.seeds >= 1, "must be >= 1")
     require("members_at_once", config.members_at_once >= 0, "must be a number of runs, or 0 for as many as fit")
     require("validation", config.validation == "none", "must be none: an experiment reports the last epoch, as the paper does")
-    if config.folds:
-        require("thresholds_from", not config.thresholds_from, "must be empty with config.folds, which gives the thresholds")
+    if config.thresholds_from:
+        varied = bool(config.alphas) or any(config.sweep.values())
+        require("thresholds_from", not config.folds, "must be empty with config.folds, which gives thresholds itself")
+        require("thresholds_from", not varied, "must be empty with config.alphas and config.sweep: a system has one file")
     require("systems", bool(config.systems), "an experiment needs at least one system")
     experiment_variants.check_variants(config)
 
@@ -98,16 +100,18 @@ def _check_weights_from(member: Member, first_runs: Mapping[str, Member]) -> Non
         )
 
 
-def split_groups(members: Sequence[Member], count_at_once: Callable[[Member], int], hosts: int = 1) -> list[list[Member]]:
+def split_groups(
+    members: Sequence[Member], count_at_once: Callable[[Sequence[Member]], int], hosts: int = 1
+) -> list[list[Member]]:
     """Splits each group into parts that train at once.
 
     Args:
       members: of all groups.
-      count_at_once: returns how many members like the given one may train at once.
+      count_at_once: returns how many members of a group may train at once.
       hosts: that train the parts; each group gets at least as many parts, if it has enough members.
     """
     groups = collections.defaultdict(list)
     for member in members:
         groups[member.group].append(member)
-    sizes = {key: min(count_at_once(group[0]), -(-len(group) // hosts)) for key, group in groups.items()}
+    sizes = {key: min(count_at_once(group), -(-len(group) // hosts)) for key, group in groups.items()}
     return [group[i : i + sizes[key]] for key, group in groups.items() for i in range(0, len(group), sizes[key])]

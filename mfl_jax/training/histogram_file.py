@@ -4,13 +4,14 @@ import io
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from mfl_jax.errors import InputError
 from mfl_jax.runtime import storage
-from mfl_jax.training.score_histograms import BINS
+from mfl_jax.training.score_histograms import BINS, summarise_scores
 
 FILE = "score_histogram.npz"
 
@@ -49,3 +50,28 @@ def read_histogram(folder: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]] |
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{file}: not readable ({error}); delete it to do without pooled event scores") from None
     return histogram, tuple(events.tolist())
+
+
+def read_matching_histogram(folder: pathlib.Path, results: Mapping[str, Any]) -> np.ndarray | None:
+    """Reads the histogram of a run, int64 [shape=(E, 2, BINS)].
+
+    Args:
+      folder: work directory of the run.
+      results: its results.json.
+
+    Returns:
+      The histogram; None if there is none, or if its events or counts are not those of results.json, so that it comes from another
+      evaluation.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    if "event_probabilities" not in results or (read := read_histogram(folder)) is None:
+        return None
+    histogram, events = read
+
+    def count_cells(probabilities: Mapping[str, Any]) -> list[int]:
+        return [interval["cells"] for interval in probabilities["reliability"]]
+
+    same = count_cells(summarise_scores(histogram)) == count_cells(results["event_probabilities"])
+    return histogram if same and list(events) == results["events"] else None

@@ -77,7 +77,7 @@ def choose_one_threshold(histogram: np.ndarray) -> dict[str, float]:
       `threshold`, and `macro_f` and `micro_f` there, in percent.
     """
     inactive, active = histogram[:, 0], histogram[:, 1]
-    hits, alarms = _count_above(active), _count_above(inactive)
+    hits, alarms = count_above(active), count_above(inactive)
     macro_f = percent_f(hits, alarms, active.sum(1, keepdims=True) - hits).mean(0)
     return score_one_threshold(histogram, float(score_edges()[BINS - 1 - macro_f[::-1].argmax()]))
 
@@ -111,14 +111,14 @@ def _mean_scores() -> np.ndarray:
     return _to_probability(np.arange(BINS) - BINS // 2 + 0.5)
 
 
-def _count_above(counts: np.ndarray) -> np.ndarray:
+def count_above(counts: np.ndarray) -> np.ndarray:
     """Returns how many frames are at or above the lower edge of each bin [shape=(..., BINS)]."""
     return counts[..., ::-1].cumsum(-1)[..., ::-1]
 
 
 def _average_precisions(inactive: np.ndarray, active: np.ndarray) -> dict[str, Any]:
-    hits, frames, total = _count_above(active), inactive.sum(1) + active.sum(1), active.sum(1)
-    precision = ratio(hits, hits + _count_above(inactive))
+    hits, frames, total = count_above(active), inactive.sum(1) + active.sum(1), active.sum(1)
+    precision = ratio(hits, hits + count_above(inactive))
     area, prevalence, present = ratio((active * precision).sum(1), total), ratio(total, frames), total > 0
     return {
         "mean_above_prevalence": _mean(area[present] - prevalence[present]),
@@ -129,8 +129,8 @@ def _average_precisions(inactive: np.ndarray, active: np.ndarray) -> dict[str, A
 
 
 def _choose_best_thresholds(inactive: np.ndarray, active: np.ndarray) -> dict[str, Any]:
-    hits = _count_above(active)
-    f = percent_f(hits, _count_above(inactive), active.sum(1, keepdims=True) - hits)
+    hits = count_above(active)
+    f = percent_f(hits, count_above(inactive), active.sum(1, keepdims=True) - hits)
     best = BINS - 1 - f[:, ::-1].argmax(1)  # the highest among equals
     class_f = f.max(1)
     return {

@@ -42,8 +42,8 @@ class TrainState:
       feature_stats: `mean` and `std` of each mel bin over the training split, float32 [shape=(M,)].
       sums: `batch_sums` since the start of the epoch. Kept in the state, so that a run stopped within an epoch resumes with
         exact figures.
-      average: `params` and `batch_stats` averaged over the steps, which are evaluated in place of the last ones; None without
-        `config.ema_decay`.
+      average: `params` and `batch_stats` averaged over the steps, which are evaluated in place of the last ones; None if no run
+        that shares the step has `config.ema_decay`.
     """
 
     step: jax.Array

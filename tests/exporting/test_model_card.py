@@ -89,5 +89,8 @@ def test_card_names_what_the_paper_does_not_have():
     model = random_model()
     config = ml_collections.ConfigDict(model.config.to_dict() | options)
     card = model_card._format_training(dataclasses.replace(model, config=config))
-    assert "| beyond the paper | time_mask 50, cosine decay |" in card and "averaged over steps (decay 0.99)" in card
-    assert "| beyond the paper | nothing |" in model_card._format_training(random_model())
+    assert (
+        "| options that the paper does not have | time_mask 50, cosine decay |" in card
+        and "averaged over steps (decay 0.99)" in card
+    )
+    assert "| options that the paper does not have | none |" in model_card._format_training(random_model())

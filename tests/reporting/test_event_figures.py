@@ -176,15 +176,23 @@ def test_figures_are_compared_with_the_proposed_system_by_common_seeds():
         build_row("other", [0, 1, 2], average_precision_above_prevalence=[0.1, 0.2, 0.3]),
     ]
     entries = event_figures.compare_figures(rows)
-    assert [(entry["first"], entry["figure"]) for entry in entries] == [
+    assert [(entry["second"], entry["figure"]) for entry in entries] == [
         ("improved", "average_precision_above_prevalence"), ("other", "average_precision_above_prevalence"), ("improved", "brier"),
     ]  # fmt: skip
-    assert entries[0]["difference"]["n"] == 2 and entries[0]["difference"]["mean"] == pytest.approx((0.05 + 0.15) / 2)
+    assert entries[0]["difference"]["n"] == 2 and entries[0]["difference"]["mean"] == pytest.approx(-(0.05 + 0.15) / 2)
     # Student's t with one degree of freedom: 0.1 / (0.0707 / sqrt(2)) = 2, p = 1 - 2 / pi * atan(2).
     assert entries[0]["p_t"] == pytest.approx(1 - 2 / np.pi * np.arctan(2)) and entries[1]["p_t"] == 1
     assert entries[0]["p_holm"] == pytest.approx(2 * entries[0]["p_t"])
     table = event_figures.build_figure_comparison_table({"event_figure_comparisons": entries})
-    assert table[1][:5] == ["improved", "Proposed (multi-focal)", "Macro AP minus prevalence", "2", "+0.1000"]
+    assert table[1][:5] == ["Proposed (multi-focal)", "improved", "Macro AP minus prevalence", "2", "-0.1000"]
+
+
+def test_a_system_without_alpha_is_compared_at_each_alpha():
+    rows = [build_row("proposed", [0, 1], brier=[0.5, 0.4]) | {"alpha": alpha} for alpha in (0.1, 1.0)]
+    rows += [build_row("cnn_bigru_sed", [0, 1], brier=[0.2, 0.3]), build_row("other", [0, 1], brier=[0.2, 0.3]) | {"alpha": 1.0}]
+    rows += [build_row("proposed", [0, 1], brier=[0.5, 0.5]) | {"sweep": {"eta": 1.0}}]
+    compared = [(entry["alpha"], entry["second"]) for entry in event_figures.compare_figures(rows)]
+    assert compared == [(0.1, "cnn_bigru_sed"), (1.0, "cnn_bigru_sed"), (1.0, "other")]
 
 
 def test_figures_at_the_thresholds_of_folds_are_read():

@@ -30,7 +30,7 @@ EMPTY = build_histogram([-4.0, -4.0, -4.0, -4.0, -4.0], [])
 
 def test_each_event_gets_its_best_threshold_where_recordings_are_many():
     folds = [np.stack([PERFECT, HIGH])] * 4
-    chosen = class_thresholds.choose_thresholds(folds, np.array([1000, 1000]))
+    chosen = class_thresholds.choose_thresholds(folds, np.full((4, 2), 250))
     assert [logit_of(t) for t in chosen.by_event] == pytest.approx([-1.0, 2.0], abs=0.1)
     assert chosen.cross_fitted["by_event"]["macro_f"] == 100.0
     # At 0.5 the first event is never detected, and the second has two false alarms beside its two frames.
@@ -39,7 +39,7 @@ def test_each_event_gets_its_best_threshold_where_recordings_are_many():
 
 def test_the_shared_threshold_has_the_highest_macro_f():
     folds = [np.stack([PERFECT, HIGH])] * 4
-    chosen = class_thresholds.choose_thresholds(folds, np.array([5, 5]))
+    chosen = class_thresholds.choose_thresholds(folds, np.full((4, 2), 5))
     # -1: F 100 and 4/6. 2: F 0 and 100. -0.5: F 2/3 (one of two) and 4/6.
     assert logit_of(chosen.shared) == pytest.approx(-1.0, abs=1e-6)
     assert chosen.cross_fitted["shared"]["macro_f"] == pytest.approx(100 * (1 + 4 / 6) / 2)
@@ -54,16 +54,25 @@ def test_a_rare_event_is_shrunk_towards_the_shared_threshold():
 
 def test_an_event_without_recordings_gets_the_shared_threshold():
     folds = [np.stack([PERFECT, EMPTY])] * 4
-    chosen = class_thresholds.choose_thresholds(folds, np.array([3, 0]))
+    chosen = class_thresholds.choose_thresholds(folds, np.array([[3, 0]] * 4))
     assert chosen.by_event[1] == pytest.approx(chosen.shared)
 
 
 def test_thresholds_of_a_fold_are_chosen_on_the_others():
-    """Fold 0 has other scores than the rest, so its cross-fitted score is that of the others' threshold."""
-    shifted = build_histogram([-0.9], [-2.0])  # at -1: one false alarm, one miss
-    chosen = class_thresholds.choose_thresholds([shifted[None], *[PERFECT[None]] * 3], np.array([100]))
-    # Folds 1 to 3 are scored at a threshold chosen with fold 0: 2 * 6 / (12 + ...) if still -1.
-    assert chosen.cross_fitted["by_event"]["macro_f"] < 100
+    """Fold 0 has most frames, best at 2. Chosen with them, all thresholds would be 2; without them, that of fold 0 is -1."""
+    many, few = build_histogram([1.0] * 10, [2.0] * 10), build_histogram([-2.0], [-1.0])
+    chosen = class_thresholds.choose_thresholds([many[None], *[few[None]] * 3], np.array([[100]] * 4))
+    assert logit_of(chosen.by_event[0]) == pytest.approx(2.0, abs=1e-6)
+    # Fold 0 at -1: 10 hits, 10 alarms. The others at 2, the best with fold 0: 3 misses.
+    assert chosen.cross_fitted["by_event"]["class_f"] == pytest.approx([100 * 20 / (20 + 10 + 3)])
+
+
+def test_an_event_of_one_fold_alone_has_the_shared_threshold_there():
+    """The recordings of the scored fold give its threshold no weight."""
+    folds = [np.stack([PERFECT, HIGH]), *[np.stack([PERFECT, EMPTY])] * 3]
+    chosen = class_thresholds.choose_thresholds(folds, np.array([[9, 9], [9, 0], [9, 0], [9, 0]]))
+    # Fold 0 at -1 for both events, the shared threshold of the others: two hits and two alarms of the second one.
+    assert chosen.cross_fitted["by_event"]["class_f"][1] == pytest.approx(100 * 4 / (4 + 2))
 
 
 def test_scores_at_thresholds_are_exact_at_the_edges():

@@ -77,7 +77,9 @@ def test_tuning_writes_rules_that_raise_the_score_of_the_held_out_recordings(hel
     assert contents["chosen_on"] == "F after tuning is on the recordings it was chosen on, so it is too high"
     assert contents["cross_fitted"] is None
     assert contents["cross_fitted_missing"] == "4 parts need 4 recordings, but 2 were held out"
-    of_folds = postprocessing.rules_to_json({label: Rule() for label in model.events}, shared_threshold=0.5)
+    of_folds = postprocessing.rules_to_json(
+        {label: Rule() for label in model.events}, shared_threshold=0.5, fingerprint=dataset.fingerprint
+    )
     (tmp_path / "folds" / "thresholds").mkdir(parents=True)
     (tmp_path / "folds" / "thresholds" / f"{config.name}.json").write_text(of_folds)
     config = type(config)(config.to_dict() | {"thresholds_from": str(tmp_path / "folds")})

@@ -71,6 +71,15 @@ def test_every_augmentation_is_a_field_of_the_config_and_off():
     assert list(STRENGTHS) == list(AUGMENTATIONS)
 
 
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_strength_0_changes_nothing(name):
+    """Members of an experiment share a program, so one without an augmentation computes it at strength 0."""
+    batch = make_batch()
+    log_mel, events = apply(name, batch, 0.0)
+    np.testing.assert_array_equal(log_mel, batch["log_mel"])
+    np.testing.assert_array_equal(events, batch["events"])
+
+
 def test_no_strength_returns_the_very_batch():
     batch = make_batch()
     assert augment(batch, {}, jax.random.key(0), STATS) is batch
