@@ -59,10 +59,10 @@ NOTES = {
     "conventional system is chosen for each score by its mean over the same runs, which favours the conventional system.",
     "event_figures": "Means over runs. AP is the average precision over frames, which needs no threshold. Random scores have "
     "an AP equal to the prevalence, the share of active frames. Macro AP minus prevalence is the mean over the events that are "
-    "active at all. Thresholds from the folds were chosen on development recordings only. Oracle thresholds are the best one "
-    "of each event, chosen on the evaluated recordings: an upper bound, not a result. The floors detect in every frame all events that occur in training in the scene of the clip, so a system below its "
-    "floor is worse than one that only recognises the scene. The Brier score is the mean squared difference of probability and "
-    "label; lower is better.",
+    "active at all. Thresholds from the folds were chosen on development recordings only. Oracle thresholds are the best one of "
+    "each event, chosen on the evaluated recordings: an upper bound, not a result. The floors detect in every frame all events "
+    "that occur in training in the scene of the clip, so a system below its floor is worse than one that only recognises the "
+    "scene. The Brier score is the mean squared difference of probability and label; lower is better.",
     "event_figure_comparisons": "Run by run on the same seeds, first minus second. p (Holm) is p (t) corrected for the number of "
     "comparisons by one figure at one alpha.",
     "training_gap": "Training: scores of the clips that each run was trained on, by the trained network without augmentation. "

@@ -1,8 +1,8 @@
 """Chooses a threshold for each event on the pooled out-of-fold scores of a cross-validation.
 
 Every development recording is scored by runs that did not train on it. So the thresholds need no recordings of their own, and the
-final run can train on all of them. For a rare event the best threshold is mostly noise, so it is shrunk towards the best threshold
-for all events. The logit is a weighted mean: an event in n recordings has weight n, the shared threshold has weight `shrinkage`.
+final run can train on all of them. For a rare event the best threshold is mostly noise, so it is shrunk towards the best one for
+all events. The logit is a weighted mean: an event in n recordings has weight n, the shared threshold has weight `shrinkage`.
 """
 
 import dataclasses

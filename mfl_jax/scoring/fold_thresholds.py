@@ -40,8 +40,8 @@ class Thresholds(NamedTuple):
 def write_thresholds(home: pathlib.Path, config: Mapping[str, Any]) -> list[pathlib.Path]:
     """Chooses the thresholds of each system that detects events, and writes them as rules for `postprocessing.read_rules`.
 
-    Only a cross-validation has such scores. With several values of alpha or of a focal parameter, a system has no thresholds of its
-    own. It gets none, with a warning, if an earlier version scored one of its runs.
+    Only a cross-validation has such scores. With several values of alpha or of a focal parameter, a system has no thresholds of
+    its own. It gets none, with a warning, if an earlier version scored one of its runs.
 
     Args:
       home: folder of a finished experiment.

@@ -1,8 +1,7 @@
 """Random changes of the training clips, by name; the paper has none.
 
-`config.augmentations.NAME` is the strength of the augmentation NAME. Without a strength it is not computed, unless another run that
-shares the step uses it; strength 0 returns the batch unchanged.
-Spectrograms are natural logarithms of power, so 1 dB is `DECIBEL`.
+`config.augmentations.NAME` is the strength of the augmentation NAME. Strength 0 returns the batch unchanged, and is not computed
+unless another run that shares the step has a strength. Spectrograms are natural logarithms of power, so 1 dB is `DECIBEL`.
 """
 
 import math

@@ -60,7 +60,7 @@ def read_matching_histogram(folder: pathlib.Path, results: Mapping[str, Any]) ->
       results: its results.json.
 
     Returns:
-      The histogram; None if there is none, or if its events or counts are not those of results.json, so that it comes from another
+      The histogram; None if there is none, or if its events or counts are not those of results.json: it comes from another
       evaluation.
 
     Raises:

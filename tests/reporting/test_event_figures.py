@@ -177,7 +177,9 @@ def test_figures_are_compared_with_the_proposed_system_by_common_seeds():
     ]
     entries = event_figures.compare_figures(rows)
     assert [(entry["second"], entry["figure"]) for entry in entries] == [
-        ("improved", "average_precision_above_prevalence"), ("other", "average_precision_above_prevalence"), ("improved", "brier"),
+        ("improved", "average_precision_above_prevalence"),
+        ("other", "average_precision_above_prevalence"),
+        ("improved", "brier"),
     ]  # fmt: skip
     assert entries[0]["difference"]["n"] == 2 and entries[0]["difference"]["mean"] == pytest.approx(-(0.05 + 0.15) / 2)
     # Student's t with one degree of freedom: 0.1 / (0.0707 / sqrt(2)) = 2, p = 1 - 2 / pi * atan(2).

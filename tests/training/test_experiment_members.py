@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from configs import ablations, figure2, table4
+from configs import ablations, figure2, improved, improved_ablation, improved_final, table4
 from mfl_jax.errors import InputError
 from mfl_jax.training import experiment_members
 from support.small import SEEDS, small_experiment
@@ -25,6 +25,18 @@ def test_the_papers_figure_has_a_run_per_alpha():
     members = experiment_members.expand_members(figure2.get_config())
     names = {member.name for member in members}
     assert len(members) == len(names) == (2 * 5 + 2) * 10 and {"proposed-alpha0.1-seed3", "cnn_asc-alpha1-seed3"} <= names
+
+
+@pytest.mark.parametrize("arg", ["", "quick"])
+def test_the_ablation_gives_the_thresholds_of_the_final_comparison(arg):
+    ablation, final = improved_ablation.get_config(arg), improved_final.get_config(arg)
+    assert final.thresholds_from == f"runs/{ablation.name}" and ablation.folds and not final.folds
+    for system, fields in final.systems.items():
+        assert ablation.systems[system].to_dict() == fields.to_dict()
+    alone = improved.get_config(arg)
+    assert all(alone[field] == value for field, value in final.systems.improved.to_dict().items() if field != "augmentations")
+    members = experiment_members.expand_members(ablation)
+    assert len({member.group for member in members}) == 4  # one for each fold: all systems share a compiled step
 
 
 def test_cross_validation_groups_the_runs_by_fold(tmp_path):
