@@ -47,11 +47,12 @@ def set_event_bias(state: TrainState, priors: np.ndarray, strength: float) -> Tr
       priors: of `compute_event_priors` [shape=(E,)].
       strength: `config.prior_bias`.
     """
-    bias = jnp.asarray(strength * (np.log(priors) - np.log1p(-priors)), jnp.float32)
+    bias = (strength * (np.log(priors) - np.log1p(-priors))).astype(np.float32)
 
     def replace(params):
         event = params["event"]
-        return {**params, "event": {**event, "output": {**event["output"], "bias": bias}}}
+        output = {**event["output"], "bias": jnp.array(bias)}  # an array each, since a step donates its state
+        return {**params, "event": {**event, "output": output}}
 
     average = state.average and {**state.average, "params": replace(state.average["params"])}
     return dataclasses.replace(state, params=replace(state.params), average=average)
