@@ -7,9 +7,8 @@ launch/local.sh --config=configs/improved.py:quick                             #
 from mfl_jax.configs import proposed
 
 TECHNIQUES = {
-    "symmetric": {"zeta": 1.0},
-    "cosine": {"learning_rate_decay": "cosine"},
-    "averaged": {"ema_decay": 0.99},
+    "prior": {"prior_bias": 1.0},
+    "rare": {"rare_event_sampling": 0.5},
     "crops": {"random_crops": 1.0},
 }
 """Name -> fields that differ from the proposed system."""
