@@ -44,9 +44,7 @@ def define_flags() -> None:
         "write", ["events", "json"], "Formats: events (TSV, for sed_eval), json, audacity, jams, raven, scores (TSV), npz."
     )
     flags.DEFINE_float("overlap", 0.5, "Share of a window that overlaps the next one, from 0 (as --mode=evaluate) to below 1.")
-    flags.DEFINE_string(
-        "postprocess", "auto", "auto: the rules that --mode=tune chose, if any; none: only a threshold; or a file of rules."
-    )
+    flags.DEFINE_string("postprocess", "auto", "auto: the rules of the run, if any; none: only a threshold; or a file of rules.")
     flags.DEFINE_string(
         "reference", None, "Labels of the recordings, to compare the predictions with: a list, or a folder of lists."
     )
@@ -138,11 +136,14 @@ def _choose_rules(model: TrainedModel) -> tuple[dict[str, Rule], str]:
     """Returns the post-processing rules that --postprocess means, and their name in the summary."""
     from mfl_jax.inference import postprocessing
 
-    choice, tuned_file = flags.FLAGS.postprocess, model.directory / postprocessing.RULES_FILE
-    if choice == "none" or (choice == "auto" and not tuned_file.is_file()):
+    choice, run_file = flags.FLAGS.postprocess, model.directory / postprocessing.RULES_FILE
+    if choice == "none" or (choice == "auto" and not run_file.is_file()):
         return {label: postprocessing.Rule(threshold=model.config.threshold) for label in model.events}, "none"
-    file, name = (tuned_file, "tuned") if choice == "auto" else (choice, choice)
-    return postprocessing.read_rules(file, model.events, step=model.step), name
+    if choice != "auto":
+        return postprocessing.read_rules(choice, model.events, step=model.step), choice
+    is_tuned = '"step"' in run_file.read_text(encoding="utf-8", errors="replace")  # only --mode=tune names a checkpoint
+    rules = postprocessing.read_rules(run_file, model.events, step=model.step)
+    return rules, "tuned" if is_tuned else postprocessing.RULES_FILE
 
 
 def _read_reference(

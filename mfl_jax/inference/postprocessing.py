@@ -19,7 +19,7 @@ from mfl_jax.errors import InputError, warn
 from mfl_jax.inference.prediction import DetectedEvent
 
 RULES_FILE = "postprocessing.json"
-"""Name of the file, in the folder of a run, with the rules that `--mode=tune` chose."""
+"""Name of the file, in the folder of a run, with the rules that `--mode=tune` chose, or thresholds from a cross-validation."""
 
 
 @dataclasses.dataclass(frozen=True)
