@@ -81,9 +81,7 @@ def run(config: ConfigDict, workdir: pathlib.Path, console: rich.console.Console
             return False
         if first:
             fold_thresholds.write_thresholds(workdir, config)
-            for member in members:
-                if member.system in thresholds:
-                    fold_thresholds.apply_thresholds(member.folder(workdir), thresholds[member.system])
+            fold_thresholds.apply_all(thresholds, members, workdir)
     if first:
         write_report.write_report(workdir, console)
     return True

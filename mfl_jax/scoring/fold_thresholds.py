@@ -124,6 +124,13 @@ def read_all(source: str, members: Iterable[Member], dataset: Dataset) -> dict[s
     return {system: read_thresholds(source, system, dataset.events, dataset.fingerprint) for system in systems}
 
 
+def apply_all(thresholds: Mapping[str, Thresholds], members: Iterable[Member], home: pathlib.Path) -> None:
+    """Applies the thresholds of `read_all` to the finished runs of an experiment in the folder `home`."""
+    for member in members:
+        if member.system in thresholds:
+            apply_thresholds(member.folder(home), thresholds[member.system])
+
+
 def score_thresholds(thresholds: Thresholds, histogram: np.ndarray) -> dict[str, Any]:
     """Scores the event scores of a run at thresholds.
 
