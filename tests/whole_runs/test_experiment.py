@@ -55,13 +55,19 @@ def test_cross_validation_scores_every_development_clip_once(small_data, tmp_pat
 
 
 @pytest.mark.ci_only
-def test_runs_of_two_seeds_are_averaged(small_data, tmp_path):
+def test_runs_of_two_seeds_are_averaged_and_scored_at_thresholds_of_folds(small_data, tmp_path):
     assert prepare_stripped(small_data, tmp_path, "events").scenes == ()
-    home, results = run_experiment(tmp_path, tmp_path / "events", {"cnn_bigru_sed": {"tasks": ("event",)}})
+    systems = {"cnn_bigru_sed": {"tasks": ("event",), "prior_bias": 1.0}}
+    folds, _ = run_experiment(tmp_path, tmp_path / "folds", systems, folds=True, seeds=1)
+    home, results = run_experiment(tmp_path, tmp_path / "events", systems, thresholds_from=str(folds))
     assert results["split"] == "evaluation" and results["runs"] == {"complete": 2, "planned": 2}
     runs = [read_json(home / "members" / f"cnn_bigru_sed-seed{seed}" / "results.json") for seed in (0, 1)]
     (row,) = results["rows"]
     assert "scene" not in row and row["event"]["micro_f"]["values"] == [run["event"]["micro_f"] for run in runs]
+    of_folds = [run["event_probabilities"]["fold_thresholds"]["by_event"]["macro_f"] for run in runs]
+    assert row["event_figures"]["class_thresholds_macro_f"]["values"] == of_folds
+    rules = (folds / "thresholds" / "cnn_bigru_sed.json").read_text()
+    assert (home / "members" / "cnn_bigru_sed-seed0" / "postprocessing.json").read_text() == rules
     assert {path.suffix for path in (home / "figures").iterdir()} == {".png", ".svg"} and (home / "report.html").is_file()
 
 
