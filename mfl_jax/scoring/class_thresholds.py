@@ -37,7 +37,7 @@ class ClassThresholds:
     cross_fitted: dict[str, dict[str, Any]]
 
 
-def choose_thresholds(folds: Sequence[np.ndarray], recordings: np.ndarray) -> ClassThresholds:
+def choose_thresholds(folds: Sequence[np.ndarray] | np.ndarray, recordings: np.ndarray) -> ClassThresholds:
     """Chooses the thresholds with the highest macro F.
 
     Args:
