@@ -65,9 +65,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.seed = 0  # of the initial parameters, the clip order and everything random in a step
     config.random_crops = 0.0  # probability that a clip starts later in an epoch and ends within the next one of its recording
     config.prior_bias = 0.0  # the biases of the event logits start at this times the log odds of each event's share of frames
-    config.rare_event_sampling = (
-        0.0  # clips are drawn with weight n ** -this, n being the number of clips with their rarest event
-    )
+    config.rare_event_sampling = 0.0  # clips are drawn with weight n ** -this; n: number of clips with their rarest event
     # Strengths of augmentations, by name; 0: not computed. See mfl_jax/training/augmentations.py and docs/training.md.
     config.augmentations = ml_collections.ConfigDict()
     config.augmentations.same_scene_mixing = 0.0  # probability of adding another clip of the same scene of the batch
