@@ -74,13 +74,13 @@ def test_card_mentions_lower_precision_in_training(form):
 
 def test_card_and_model_json_hold_the_rules_of_the_run(tmp_path):
     model = dataclasses.replace(random_model(), directory=tmp_path)
-    assert model_card._format_rules(model) == [] and description.describe_model(model, "onnx")["rules"] == {}
+    assert model_card._format_rules(model) == [] and description.describe_model(model, "stablehlo")["rules"] == {}
     label = model.events[0]
     rules = {label: postprocessing.Rule(threshold=0.125, max_gap_s=0.4)}
     (tmp_path / postprocessing.RULES_FILE).write_text(postprocessing.rules_to_json(rules))
     (section,) = model_card._format_rules(model)
     assert f"| {label} | 0.125 |  |  | 0.4 s |  |" in section
-    stored = description.describe_model(model, "onnx")["rules"]
+    stored = description.describe_model(model, "stablehlo")["rules"]
     assert list(stored) == list(model.events) and stored[label] == dataclasses.asdict(rules[label])
 
 

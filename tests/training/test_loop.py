@@ -333,6 +333,7 @@ def job_with_crops(small_data, tmp_path, request):
         config=small_config(root, random_crops=0.8, seed=3), dataset=dataset, padded_size=5, rows=slice(0, 5)
     )
     job.clips, job.training, job.epoch_steps, job.workdir = dataset.read("development"), np.arange(1, 24), 5, tmp_path
+    job.draws = None
     job.resident = resident_clips.place_clips(job.clips, jax.devices()[:1]) if request.param == "resident" else {}
     job.take_batch = resident_clips.compile_take_batch(jax.devices()[:1])
     job.background = types.SimpleNamespace(wait=lambda: None)
@@ -347,7 +348,7 @@ def test_an_epoch_resumed_within_has_the_same_random_crops_as_a_member_of_a_grou
     for first in (2, 4):
         for resumed, batch in zip(job._batches(1, first), whole[first:], strict=True):
             jax.tree.map(np.testing.assert_array_equal, resumed, batch)
-    group = GroupBatches([7, 3], 5, job.clips, job.training, jax.devices()[:1], random_crops=0.8)
+    group = GroupBatches([7, 3], 5, job.clips, job.training, jax.devices()[:1], random_crops=[0.8, 0.8])
     for (batch, clips), (of_group, _) in zip(whole, group.epoch(1), strict=True):
         member = resident_clips.take_batch(group.clips, {name: array[1] for name, array in of_group.items()})
         for name, array in batch.items():

@@ -111,7 +111,8 @@ def test_damaged_files_are_refused(tmp_path, write):
 class FiveClips(FakeClips):
     """Clips whose one frame has one event; clip n is of scene n % 2."""
 
-    def take(self, indices):
+    def take(self, indices, offsets=None):
+        assert offsets is None
         n = np.asarray(indices)
         events = np.ones((len(n), 1, 1), bool)
         return {"log_mel": np.zeros((len(n), 1, 1)), "events": events, "scene": n % 2, "valid_frames": np.ones(len(n), int)}
