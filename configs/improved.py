@@ -1,4 +1,4 @@
-"""The proposed system, trained so that it detects more events on the same recordings: docs/beyond.md.
+"""The proposed system with three options that may detect more events on the same recordings; docs/beyond.md has the evidence.
 
 python -m mfl_jax.main --config=configs/improved.py --config.manual_dir=DIR
 launch/local.sh --config=configs/improved.py:quick                             # minutes on two cores

@@ -1,4 +1,4 @@
-"""What each technique of configs/improved.py gives: alone, and left out of all; on the folds of the development split alone.
+"""Ablation of configs/improved.py: each technique alone, and all techniques but one. Uses only the development folds.
 
 python -m mfl_jax.experiment --config=configs/improved_ablation.py --config.manual_dir=DIR --workdir=runs/improved_ablation
 python -m mfl_jax.experiment --config=configs/improved_ablation.py:quick --workdir=runs/improved_ablation_quick

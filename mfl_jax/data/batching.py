@@ -19,10 +19,10 @@ def shuffle_indices(indices: np.ndarray, *, seed: int, epoch: int) -> np.ndarray
 
 
 def draw_indices(indices: np.ndarray, probabilities: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
-    """Draws as many clip indices for an epoch as there are, each about as often as its probability says, in random order.
+    """Draws n indices for an epoch of n clips, in random order.
 
-    An index comes the whole part of n * probability times, and once more with the fraction as its probability (systematic
-    sampling, which varies less than independent draws). The result depends only on the arguments.
+    Index i appears floor(n p_i) times or once more. This is systematic sampling, which varies less than independent draws. The
+    result depends only on the arguments.
     """
     random = np.random.default_rng([seed, epoch, 2])
     order = random.permutation(len(indices))
@@ -48,7 +48,7 @@ def read_batches(
 ) -> "grain.DatasetIterator[dict[str, np.ndarray]]":
     """Yields the clips at the given indices, in that order, as batches of one shape.
 
-    Every clip comes once. Missing rows of a batch are zeros, with False in all masks. The next batches are read while one is
+    Each index is read once. Missing rows of a batch are zeros, with False in all masks. The next batches are read while one is
     in use.
 
     Args:

@@ -99,7 +99,7 @@ def read_thresholds(source: str, system: str, events: Sequence[str], fingerprint
       fingerprint: of the data set.
 
     Raises:
-      InputError: there are none, or they are for other events or other data.
+      InputError: the file is missing, or its events or data set differ.
     """
     folder = storage.expand_path(source) / FOLDER
     file = folder / f"{system}.json"

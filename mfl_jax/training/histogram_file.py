@@ -60,8 +60,8 @@ def read_matching_histogram(folder: pathlib.Path, results: Mapping[str, Any]) ->
       results: its results.json.
 
     Returns:
-      The histogram; None if there is none, or if its events or counts are not those of results.json: it comes from another
-      evaluation.
+      The histogram; None if the file is missing, or if its events or counts differ from those of results.json because another
+      evaluation wrote it.
 
     Raises:
       InputError: the file is damaged.
