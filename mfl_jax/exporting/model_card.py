@@ -113,7 +113,7 @@ def _format_training(model: TrainedModel) -> str:
 
 def _list_options(config) -> list[str]:
     """Lists the options of training that the paper does not have."""
-    fields = ("dropout", "prior_bias", "rare_event_sampling", "random_crops")
+    fields = ("dropout", "prior_bias", "rare_event_sampling", "random_crops", "warmup_epochs", "weight_decay")
     options = [f"{field} {_number(config[field])}" for field in fields if config[field]]
     options += [f"loss term {name} {_number(weight)}" for name, weight in config.loss_terms.items() if weight]
     options += [f"{name} {_number(strength)}" for name, strength in config.augmentations.items() if strength]

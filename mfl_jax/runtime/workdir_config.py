@@ -41,6 +41,8 @@ ADDED_FIELDS: dict[str, Any] = {
     "optimiser": "radam",
     "thresholds_from": "",
     "learning_rate_decay": "none",
+    "warmup_epochs": 0.0,
+    "weight_decay": 0.0,
     "ema_decay": 0.0,
     "prior_bias": 0.0,
     "rare_event_sampling": 0.0,

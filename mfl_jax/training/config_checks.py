@@ -40,7 +40,7 @@ def check_config(config: Mapping) -> None:
     """Raises an InputError that names the first invalid field, its value and the valid ones."""
     for field in ("epochs", "batch_size", "channels", "hidden"):
         _require(config, field, config[field] >= 1, "must be >= 1")
-    for field in (*LOSS_SCALARS, *EVENT_FIELDS, "slope"):
+    for field in (*LOSS_SCALARS, *EVENT_FIELDS, "slope", "warmup_epochs", "weight_decay"):
         _require(config, field, math.isfinite(config[field]) and config[field] >= 0, "must be finite and >= 0")
     for field in EVENT_FIELDS:
         _require(config, field, "event" in config["tasks"] or not config[field], "must be 0: this system detects no events")

@@ -22,7 +22,7 @@ from mfl_jax.training import epoch_log, evaluation, rare_events, resident_clips,
 from mfl_jax.training.checkpoints import Checkpoints, state_bytes
 from mfl_jax.training.epoch import Batches, EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
-from mfl_jax.training.optimiser import decay_scalars
+from mfl_jax.training.optimiser import schedule_scalars
 from mfl_jax.training.setup import Run, build_run, checkpoint_metadata
 from mfl_jax.training.splits import check_annotations, split_development
 from mfl_jax.training.steps import TrainState
@@ -116,7 +116,7 @@ class _Job:
         self.workdir, self.console, self.stack = workdir, console, stack
         self.epoch_steps = -(-len(training) // config.batch_size)
         (self.draws,) = rare_events.draw_probabilities(clips, training, [config.rare_event_sampling])
-        self.decay = decay_scalars(config.learning_rate_decay, self.epoch_steps * config.epochs)
+        self.schedule = schedule_scalars(config, self.epoch_steps)
         self.metadata = checkpoint_metadata(config, run.dataset)
         self.checkpoints = stack.enter_context(
             Checkpoints(
@@ -165,7 +165,7 @@ class _Job:
                 self.background.wait()  # its weights follow from the records
             scalars = task_balance.epoch_scalars(config.balance, self.run.scalars, self.records)
             result = run_epoch(
-                self.run.train_step, state, scalars | self.decay, self._batches(epoch, taken % self.epoch_steps),
+                self.run.train_step, state, scalars | self.schedule, self._batches(epoch, taken % self.epoch_steps),
                 steps=taken, epoch_steps=self.epoch_steps, watch=watch,
                 report_step=lambda step: bar.update(task, completed=step), stop_requested=lambda: vote.cast(stop.is_set()),
             )  # fmt: skip

@@ -1,8 +1,10 @@
-"""The optimisers of training, by name; the paper's is RAdam."""
+"""The optimisers of training, by name, the learning rate over time, and weight decay. The paper has RAdam at a constant rate."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -30,28 +32,54 @@ def make_optimiser(name: str, scalars: Scalars) -> optax.GradientTransformation:
     return OPTIMISERS[name](scalars)
 
 
-def decay_scalars(decay: str, total_steps: int, sharing: Sequence[str] = ()) -> dict[str, np.float32]:
-    """Returns the scalars of a training step that `decay_learning_rate` reads; none without decay.
+def schedule_scalars(config: Any, epoch_steps: int, sharing: Sequence = ()) -> dict[str, np.float32]:
+    """Returns the scalars of a training step that `schedule_learning_rate` reads; none for a constant learning rate.
 
     Args:
-      decay: one of `DECAYS`.
-      total_steps: of all epochs.
-      sharing: decays of the runs that share the compiled step. If any of them is not `none`, a run without decay gets one of
-        infinitely many steps.
+      config: of the run.
+      epoch_steps: steps per epoch.
+      sharing: configs of the runs that share the compiled step. If any of them uses decay or warm-up, the others get a decay of
+        infinitely many steps or a warm-up of none, which change nothing.
     """
-    if {decay, *sharing} == {"none"}:
-        return {}
-    return {"decay_steps": np.float32(total_steps if decay == "cosine" else np.inf)}
+    configs, scalars = [config, *sharing], {}
+    if any(other.learning_rate_decay != "none" for other in configs):
+        scalars["decay_steps"] = np.float32(epoch_steps * config.epochs if config.learning_rate_decay == "cosine" else np.inf)
+    if any(other.warmup_epochs for other in configs):
+        scalars["warmup_steps"] = np.float32(epoch_steps * config.warmup_epochs)
+    return scalars
 
 
-def decay_learning_rate(scalars: Scalars, step: jax.Array) -> Scalars:
-    """Returns the scalars with the learning rate of a step: half a cosine from `learning_rate` to 0 in `decay_steps`, if given.
+def schedule_learning_rate(scalars: Scalars, step: jax.Array) -> Scalars:
+    """Returns the scalars with the learning rate of a step.
+
+    With `decay_steps`, it follows half a cosine from `learning_rate` to 0. With `warmup_steps` W, it is also multiplied by
+    (n + 1) / W in the steps n = 0, 1, ... that are before W.
 
     Args:
       scalars: of the training step.
-      step: number of steps taken before.
+      step: n, the number of steps taken before.
     """
-    if "decay_steps" not in scalars:
-        return scalars
-    share = optax.cosine_decay_schedule(1.0, 1)(step / scalars["decay_steps"])
-    return {**scalars, "learning_rate": scalars["learning_rate"] * share}
+    rate = scalars["learning_rate"]
+    if "decay_steps" in scalars:
+        rate *= optax.cosine_decay_schedule(1.0, 1)(step / scalars["decay_steps"])
+    if "warmup_steps" in scalars:
+        rate *= jnp.minimum(1, (step + 1) / jnp.maximum(scalars["warmup_steps"], 1))
+    return {**scalars, "learning_rate": rate}
+
+
+def decay_weights(updates: Any, params: Any, scalars: Scalars) -> Any:
+    """Returns the updates with decoupled weight decay (Loshchilov and Hutter, ICLR 2019).
+
+    Adds -`learning_rate` `weight_decay` w to the update of each weight w of a kernel. Biases and the gains of batch norm do not
+    decay. The optimiser's state does not depend on it, so a checkpoint has the same arrays with and without.
+
+    Args:
+      updates: of the optimiser.
+      params: before the step.
+      scalars: of the step; without `weight_decay` the updates are returned as they are.
+    """
+    if "weight_decay" not in scalars:
+        return updates
+    kernels = jax.tree_util.tree_map_with_path(lambda path, _: str(path[-1].key).endswith("kernel"), params)
+    decay = optax.add_decayed_weights(-scalars["learning_rate"] * scalars["weight_decay"], mask=kernels)
+    return decay.update(updates, decay.init(params), params)[0]

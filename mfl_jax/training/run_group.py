@@ -27,13 +27,13 @@ from mfl_jax.training.checkpoints import Checkpoints
 from mfl_jax.training.epoch import EpochResult, end_epoch, is_checkpoint_due, is_finite, resume, run_epoch
 from mfl_jax.training.group_batches import GroupBatches, take_clips_by_number
 from mfl_jax.training.loss_watch import LossWatch, nan_loss_error
-from mfl_jax.training.optimiser import OPTIMISER_SCALARS, decay_scalars
+from mfl_jax.training.optimiser import OPTIMISER_SCALARS, schedule_scalars
 from mfl_jax.training.splits import Splits, check_annotations
 from mfl_jax.training.steps import LOSS_SCALARS, TrainState
 
 VARYING = (
-    "name", "seed", *OPTIMISER_SCALARS, *LOSS_SCALARS, "learning_rate_decay", "ema_decay", "augmentations",
-    "prior_bias", "rare_event_sampling", "random_crops",
+    "name", "seed", *OPTIMISER_SCALARS, *LOSS_SCALARS, "learning_rate_decay", "warmup_epochs", "weight_decay", "ema_decay",
+    "augmentations", "prior_bias", "rare_event_sampling", "random_crops",
 )  # fmt: skip
 """Config fields in which members of a group may differ."""
 
@@ -169,9 +169,7 @@ class _Group:
             random_crops=[config.random_crops for config in configs],
         )  # fmt: skip
         self.scalars = [setup.step_scalars(config, configs) for config in configs]
-        total_steps = self.batches.epoch_steps * self.config.epochs
-        decays = [config.learning_rate_decay for config in configs]
-        self.decays = [decay_scalars(decay, total_steps, decays) for decay in decays]
+        self.schedules = [schedule_scalars(config, self.batches.epoch_steps, configs) for config in configs]
         self.starts = [setup.initial_state(config, self.dataset, configs) for config in configs]
         settings = setup.step_settings(self.config, self.starts[0][0])
         self.train_step, self.eval_step = compile_group_steps(settings, tuple(self.devices))
@@ -219,7 +217,7 @@ class _Group:
             scalars = self._epoch_scalars()
             result = run_epoch(
                 lambda states, batch, scalars: self.train_step(states, self.batches.clips, batch, scalars),
-                states, stack_trees(one | more for one, more in zip(scalars, self.decays, strict=True)),
+                states, stack_trees(one | more for one, more in zip(scalars, self.schedules, strict=True)),
                 self.batches.epoch(epoch, taken % epoch_steps),
                 steps=taken, epoch_steps=epoch_steps, watch=watch,
                 report_step=lambda _: advance(len(self.members)), stop_requested=stop.is_set,

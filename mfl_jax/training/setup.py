@@ -170,19 +170,19 @@ def initial_state(config, dataset: Dataset, sharing: Sequence = ()) -> tuple[Any
 def step_scalars(config, sharing: Sequence = ()) -> dict:
     """Reads the config fields that a step takes as arrays, by name: float32, and `seed` as uint32.
 
-    Loss terms, augmentations and `ema_decay` are left out where they are 0, so that the step does not compute them.
+    Loss terms, augmentations, `weight_decay` and `ema_decay` are left out where they are 0, so that a step does not compute them.
 
     Args:
       config: of the run.
-      sharing: configs of the runs that share the compiled step. Augmentations and `ema_decay` that any of them uses are not left
-        out; 0 changes nothing then.
+      sharing: configs of the runs that share the compiled step. What any of them uses is not left out; 0 changes nothing then.
     """
     configs = [config, *sharing]
     scalars: dict[str, Any] = {field: np.float32(config[field]) for field in (*steps.LOSS_SCALARS, *OPTIMISER_SCALARS)}
     scalars["balance_learning_rate"] = np.float32(config.balance_learning_rate or config.learning_rate)
     scalars["seed"] = np.uint32(config.seed)
-    if any(other.ema_decay for other in configs):
-        scalars["ema_decay"] = np.float32(config.ema_decay)
+    for field in ("weight_decay", "ema_decay"):
+        if any(other[field] for other in configs):
+            scalars[field] = np.float32(config[field])
     scalars["loss_terms"] = {name: np.float32(value) for name, value in config.loss_terms.items() if value}
     used = sorted({name for other in configs for name, value in other.augmentations.items() if value})
     scalars["augmentations"] = {name: np.float32(config.augmentations.get(name, 0)) for name in used}

@@ -20,7 +20,7 @@ from mfl_jax import metrics
 from mfl_jax.frame_mask import frame_mask
 from mfl_jax.network.forward import apply_network, infer
 from mfl_jax.training import augmentations, focal_loss, loss_terms, score_histograms, task_balance, weight_average
-from mfl_jax.training.optimiser import decay_learning_rate, make_optimiser
+from mfl_jax.training.optimiser import decay_weights, make_optimiser, schedule_learning_rate
 
 EVENT_SCALARS = ("gamma", "zeta", "active_weight", "inactive_weight")
 LOSS_SCALARS = ("alpha", "beta", "eta", "scene_weight", *EVENT_SCALARS)
@@ -190,8 +190,8 @@ def train_step(
       state: before the step.
       batch: this device's part of the batch.
       scalars: `LOSS_SCALARS`, `OPTIMISER_SCALARS` and, with uncertainty weighting, `balance_learning_rate`, float32;
-        `loss_terms` and `augmentations`, dictionaries of those that are used; `optimiser.decay_scalars` and `ema_decay`, if
-        used; and the `seed` of the random keys, uint32. They are arrays, so that changing them compiles nothing.
+        `loss_terms` and `augmentations`, dictionaries of those that are used; `optimiser.schedule_scalars`, `weight_decay` and
+        `ema_decay`, if used; and the `seed` of the random keys, uint32. They are arrays, so that changing them compiles nothing.
       graphdef: structure of the network.
       reduction: of `focal_loss.multi_focal_loss`.
       threshold: of the detections that are counted.
@@ -209,9 +209,9 @@ def train_step(
         state.params, state.batch_stats, state.feature_stats, batch, scalars,
         graphdef=graphdef, reduction=reduction, threshold=threshold, axis_name=axis_name, key=key,
     )  # fmt: skip
-    updates, opt_state = make_optimiser(optimiser, decay_learning_rate(scalars, state.step)).update(
-        gradients, state.opt_state, state.params
-    )
+    scheduled = schedule_learning_rate(scalars, state.step)
+    updates, opt_state = make_optimiser(optimiser, scheduled).update(gradients, state.opt_state, state.params)
+    updates = decay_weights(updates, state.params, scheduled)
     if task_balance.LOG_VARIANCES in updates:
         updates = task_balance.rescale_updates(updates, scalars["balance_learning_rate"] / scalars["learning_rate"])
     following = dataclasses.replace(

@@ -12,7 +12,7 @@ from mfl_jax.data.mel_spectrogram import MelConfig
 from mfl_jax.data.prepared_dataset import Dataset
 from mfl_jax.training import setup, steps
 from mfl_jax.training.augmentations import AUGMENTATIONS
-from mfl_jax.training.optimiser import decay_scalars
+from mfl_jax.training.optimiser import schedule_scalars
 
 SYSTEMS = ("proposed", "conventional_mtl", "cnn_asc", "cnn_bigru_sed")
 FRAMES, BINS = 50, 32
@@ -54,7 +54,7 @@ def lower(system, **fields):
     """Returns the training step of a system as text, and the shapes of its first state."""
     graphdef, state = build(system, **{name: value for name, value in fields.items() if name == "ema_decay"})
     config = make_config(system, **fields)
-    scalars = setup.step_scalars(config) | decay_scalars(config.learning_rate_decay, 10)
+    scalars = setup.step_scalars(config) | schedule_scalars(config, 10)
     step = functools.partial(setup.bind_steps(setup.step_settings(config, graphdef))[0], axis_name=None)
     return jax.jit(lambda *arguments: step(*arguments)).lower(state, BATCH, scalars).as_text(), state
 
@@ -69,7 +69,8 @@ def test_the_step_of_a_system_of_the_paper_is_that_without_hooks(programs, monke
     program, state = programs[system]
     assert state.average is None
     monkeypatch.setattr(steps.augmentations, "augment", lambda batch, *_: batch)
-    monkeypatch.setattr(steps, "decay_learning_rate", lambda scalars, _: scalars)
+    monkeypatch.setattr(steps, "schedule_learning_rate", lambda scalars, _: scalars)
+    monkeypatch.setattr(steps, "decay_weights", lambda updates, *_: updates)
     assert lower(system)[0] == program
 
 
@@ -81,8 +82,14 @@ def test_the_systems_differ(programs):
 
 @pytest.mark.parametrize(
     "fields",
-    [*({"augmentations": {name: 0.5}} for name in AUGMENTATIONS), {"learning_rate_decay": "cosine"}, {"ema_decay": 0.9}],
-    ids=[*AUGMENTATIONS, "learning_rate_decay", "ema_decay"],
+    [
+        *({"augmentations": {name: 0.5}} for name in AUGMENTATIONS),
+        {"learning_rate_decay": "cosine"},
+        {"warmup_epochs": 5.0},
+        {"weight_decay": 0.1},
+        {"ema_decay": 0.9},
+    ],
+    ids=[*AUGMENTATIONS, "learning_rate_decay", "warmup_epochs", "weight_decay", "ema_decay"],
 )
 def test_what_is_turned_on_is_in_the_program(monkeypatch, fields):
     """With two mel bins in place of a network, which no option depends on."""

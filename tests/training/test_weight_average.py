@@ -88,6 +88,6 @@ def test_a_step_without_options_is_the_program_of_a_package_without_them(monkeyp
     program = lower()
     monkeypatch.setattr(augmentations, "AUGMENTATIONS", {})
     monkeypatch.setattr(steps.augmentations, "augment", lambda batch, *_: batch)
-    monkeypatch.setattr(steps, "decay_learning_rate", lambda scalars, step: scalars)
+    monkeypatch.setattr(steps, "schedule_learning_rate", lambda scalars, step: scalars)
     monkeypatch.setattr(weight_average, "update_average", None)
     assert lower() == program
