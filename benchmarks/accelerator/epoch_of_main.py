@@ -14,7 +14,7 @@ from benchmarks.accelerator.setting import Setting
 from mfl_jax.training import loop, setup
 
 
-class _EpochTimes(rich.console.Console):
+class EpochTimes(rich.console.Console):
     """Notes when the loop prints the line of an epoch."""
 
     def __init__(self):
@@ -31,7 +31,7 @@ def measure(setting: Setting) -> Iterator[dict]:
     """Times the bare step, then the epochs; `overhead` is the time of an epoch over that of its bare steps, less one."""
     config, dataset = setting.config(epochs=setting.epochs + 1), noise_clips.make(setting)
     bare = blocks.measure(workload.make_stepper(setup.build_run(config, dataset)), setting)
-    console = _EpochTimes()
+    console = EpochTimes()
     with tempfile.TemporaryDirectory() as folder:
         loop.train(config, dataset, pathlib.Path(folder, "run"), console)
     epoch_s = (console.ends[-1] - console.ends[0]) / setting.epochs

@@ -11,7 +11,21 @@ import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import epoch, features, forward, members, predict, profile, roofline, scaling, start, timing, train_step, workload
+from benchmarks import (
+    epoch,
+    features,
+    forward,
+    host,
+    members,
+    predict,
+    profile,
+    roofline,
+    scaling,
+    start,
+    timing,
+    train_step,
+    workload,
+)
 from mfl_jax.data import prepare
 from mfl_jax.errors import InputError
 from mfl_jax.network import forward as network_forward
@@ -124,9 +138,19 @@ def test_epoch_in_memory_and_streamed(tmp_path):
     config = small_config(tmp_path)
     assert prepare.open_dataset(config.dataset, config.data_dir) == dataset
     for kind in (type(dataset), epoch.Streamed):
-        result = epoch.measure(config, kind(**vars(dataset)), dataset.clips["development"], 2, 1)
+        result = epoch.measure(config, kind(**vars(dataset)), 2, 1)
         assert_times(result, "epoch", "steps")
         assert result["overhead"] > -1
+
+
+@pytest.mark.ci_only
+def test_host_waits_for_the_steps_of_the_simulated_device():
+    run, group = host.results(step_ms=20, member_step_ms=20, members=2, epochs=2, rounds=1, channels=2)
+    for result, step_s in ((run, 0.02), (group, 0.04)):
+        assert result["steps_s"] == pytest.approx(host.STEPS * step_s)
+        assert result["overhead"] == pytest.approx(result["epoch"]["median_s"] / result["steps_s"] - 1)
+        assert result["overhead"] > -0.2
+    assert (run["members"], group["members"]) == (1, 2)
 
 
 @pytest.mark.ci_only
