@@ -85,12 +85,15 @@ def test_card_and_model_json_hold_the_rules_of_the_run(tmp_path):
 
 
 def test_card_names_what_the_paper_does_not_have():
-    options = {"augmentations": {"time_mask": 50.0, "gain": 0.0}, "learning_rate_decay": "cosine", "ema_decay": 0.99}
+    options = {
+        "augmentations": {"time_mask": 50.0, "gain": 0.0}, "learning_rate_decay": "cosine",
+        "weight_decay": 0.5, "ema_decay": 0.99,
+    }  # fmt: skip
     model = random_model()
     config = ml_collections.ConfigDict(model.config.to_dict() | options)
     card = model_card._format_training(dataclasses.replace(model, config=config))
     assert (
-        "| options that the paper does not have | time_mask 50, cosine decay |" in card
+        "| options that the paper does not have | weight_decay 0.5, time_mask 50, cosine decay |" in card
         and "averaged over steps (decay 0.99)" in card
     )
     assert "| options that the paper does not have | none |" in model_card._format_training(random_model())

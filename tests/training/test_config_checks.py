@@ -19,6 +19,8 @@ from support.small import small_config
         ({"min_clip_share": -0.1}, "config.min_clip_share is -0.1; must be from 0 to 1"),
         ({"min_clip_share": 1.01}, "config.min_clip_share is 1.01; must be from 0 to 1"),
         ({"min_clip_share": float("nan")}, "config.min_clip_share is nan; must be from 0 to 1"),
+        ({"warmup_epochs": -1.0}, "config.warmup_epochs is -1.0; must be finite and >= 0"),
+        ({"weight_decay": float("inf")}, "config.weight_decay is inf; must be finite and >= 0"),
         ({"random_crops": -0.1}, "config.random_crops is -0.1; must be from 0 to 1"),
         ({"random_crops": 1.01}, "config.random_crops is 1.01; must be from 0 to 1"),
         ({"random_crops": float("nan")}, "config.random_crops is nan; must be from 0 to 1"),

@@ -255,12 +255,12 @@ def test_as_many_members_at_once_as_fit(small_data, monkeypatch):
 
 @pytest.mark.ci_only
 def test_members_with_and_without_every_option_equal_runs_alone_and_resume(small_data, tmp_path):
-    """Augmentations, decay of the learning rate, class weights, draws and averaged parameters, beside a run without them."""
+    """Augmentations, schedule, weight decay, biases, draws, crops and averaged parameters, beside a run without them."""
     root, dataset = small_data
     strengths = {"same_scene_mixing": 0.5, "filter_augment": 6.0, "gain": 3.0, "time_mask": 9.0, "frequency_mask": 4.0}
     options = {
-        "augmentations": strengths, "learning_rate_decay": "cosine", "ema_decay": 0.9,
-        "prior_bias": 1.0, "rare_event_sampling": 0.5, "random_crops": 0.7,
+        "augmentations": strengths, "learning_rate_decay": "cosine", "warmup_epochs": 0.5, "weight_decay": 0.1,
+        "ema_decay": 0.9, "prior_bias": 1.0, "rare_event_sampling": 0.5, "random_crops": 0.7,
     }  # fmt: skip
     config = small_experiment(root, {"plain": {}, "all": options}, seeds=1, epochs=2)
     group = experiment_members.expand_members(config)
