@@ -4,8 +4,9 @@ python -m benchmarks.host [--step_ms=5] [--member_step_ms=3] [--members=10] [--e
 
 The device takes each step in the given time without occupying the host, as an accelerator does. Everything else is real: clip
 orders, batches, losses, logs, and checkpoints of the whole network. The group saves one after every epoch, the run as often as
-training does (`epoch.CHECKPOINT_SHARE`). A batch has one clip, since gathering a batch takes a CPU longer than an accelerator.
-`overhead` is the time of an epoch over that of its steps, less one. Leave the machine alone meanwhile.
+training does (`epoch.CHECKPOINT_SHARE`). Copies between host and device cost what they do on a CPU. A batch has one clip, since
+gathering a batch takes a CPU longer than an accelerator. `overhead` is the time of an epoch over that of its steps, less one.
+Leave the machine alone meanwhile.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from benchmarks import timing
 from benchmarks.accelerator import noise_clips
 from benchmarks.accelerator.epoch_of_main import EpochTimes
 from benchmarks.accelerator.setting import FULL, Setting
+from mfl_jax.errors import InputError
 from mfl_jax.training import epoch, loop, run_group, setup
 from mfl_jax.training.splits import read_splits
 
@@ -103,6 +105,8 @@ def measure(time_epoch: Callable[[SimulatedDevice, pathlib.Path], float], step_s
 
 def results(*, step_ms=5, member_step_ms=3, members=10, epochs=40, rounds=5, channels=128) -> list[dict]:
     """An entry for a run, and one for a group."""
+    if min(step_ms, member_step_ms, members, epochs, rounds, channels) < 1:
+        raise InputError("all flags must be >= 1")
     setting: Setting = dataclasses.replace(FULL, batch_size=1, clips=STEPS, channels=channels)
     dataset = noise_clips.make(setting)
     configs = [setting.config(compute="float32", seed=seed, epochs=epochs + 1) for seed in range(members)]

@@ -96,7 +96,8 @@ def _compute_f(histogram: np.ndarray) -> np.ndarray:
 
 
 def _find_last_maximum(values: np.ndarray) -> np.ndarray:
-    return BINS - 1 - values[..., ::-1].argmax(-1)
+    """Returns the last bin with the highest value. It is not the first one, since a rule needs a threshold above 0."""
+    return np.maximum(BINS - 1 - values[..., ::-1].argmax(-1), 1)
 
 
 def _score_edges(folds: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
@@ -113,5 +114,4 @@ def _score_edges(folds: np.ndarray, edges: np.ndarray) -> dict[str, Any]:
 
 
 def _to_threshold(edges: np.ndarray | int) -> np.ndarray:
-    """Returns the edges as probabilities; a rule needs a threshold above 0, so the first bin is left out."""
-    return score_edges()[np.maximum(edges, 1)]
+    return score_edges()[edges]

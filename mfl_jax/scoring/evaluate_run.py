@@ -9,7 +9,7 @@ import numpy as np
 import rich.console
 
 from mfl_jax.data.prepared_dataset import Dataset
-from mfl_jax.errors import InputError
+from mfl_jax.errors import InputError, warn
 from mfl_jax.inference import postprocessing, trained_model
 from mfl_jax.inference.trained_model import TrainedModel
 from mfl_jax.runtime import parallel, workdir_config, workdir_lock
@@ -52,6 +52,8 @@ def evaluate_run(
             return None
         results, counts, histogram = scored
         results |= membership
+        if config.validation == "none" and (trained := results["checkpoint"]["epoch"]) < config.epochs:
+            warn(f"{workdir}: trained for {trained} of {config.epochs} epochs; these are the scores of an unfinished run")
         if kinds:
             results["event_scores"] = score_events(config, dataset, workdir, kinds)
         recording_counts.write_counts(workdir, counts)

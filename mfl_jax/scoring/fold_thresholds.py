@@ -107,15 +107,20 @@ def read_thresholds(source: str, system: str, events: Sequence[str], fingerprint
         known = ", ".join(sorted(other.stem for other in folder.glob("*.json"))) or "none"
         raise InputError(
             f"config.thresholds_from is {source!r}, but {folder} has no thresholds of {system} (those there: {known}); run an "
-            "experiment with config.folds and this system first"
+            "experiment with config.folds and this system first, or give this run the name of one of those: --config.name"
         )
     rules, content = postprocessing.read_rules(file, events), json.loads(file.read_text(encoding="utf-8"))
     if SHARED not in content or (missing := [label for label in events if label not in content["rules"]]):
         what = SHARED if SHARED not in content else repr(missing[0])
         raise InputError(f"{file}: no threshold for {what}; run the experiment with config.folds again")
-    if content["fingerprint"] != fingerprint:
+    if content.get("fingerprint") != fingerprint:
         raise InputError(f"{file}: chosen on other data than this data set; run the experiment with config.folds on it")
-    return Thresholds(file, float(content[SHARED]), np.array([rules[label].threshold for label in events]))
+    shared = content[SHARED]
+    if not (isinstance(shared, float) and 0 < shared < 1):
+        raise InputError(
+            f"{file}: {SHARED} is {shared!r}; must be above 0 and below 1; run the experiment with config.folds again"
+        )
+    return Thresholds(file, shared, np.array([rules[label].threshold for label in events]))
 
 
 def read_all(source: str, members: Iterable[Member], dataset: Dataset) -> dict[str, Thresholds]:

@@ -1,8 +1,10 @@
 """Checks the fields of a config before anything is built from it."""
 
 import math
+import numbers
 from collections.abc import Mapping
 
+from mfl_jax.configs import default
 from mfl_jax.errors import InputError
 from mfl_jax.network.joint_network import TASKS
 from mfl_jax.training.augmentations import AUGMENTATIONS
@@ -34,10 +36,18 @@ CHOICES = {
     "tune": TUNED_SCORES,
 }
 """Fields that name one of a few options."""
+TYPES: dict[type, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "a text"),
+}
+"""Type of a default -> the type that values of the field must have, and its name."""
 
 
 def check_config(config: Mapping) -> None:
     """Raises an InputError that names the first invalid field, its value and the valid ones."""
+    _check_types(config)
     for field in ("epochs", "batch_size", "channels", "hidden"):
         _require(config, field, config[field] >= 1, "must be >= 1")
     for field in (*LOSS_SCALARS, *EVENT_FIELDS, "slope", "warmup_epochs", "weight_decay"):
@@ -51,6 +61,11 @@ def check_config(config: Mapping) -> None:
         raise InputError(f"config.augmentations.same_scene_mixing is {probability!r}; a probability must be <= 1")
     rate = config["learning_rate"]
     _require(config, "learning_rate", math.isfinite(rate) and rate > 0, "must be finite and > 0")
+    _require(config, "warmup_epochs", config["warmup_epochs"] <= config["epochs"], f"must be at most {config['epochs']} (epochs)")
+    decay = config["weight_decay"]
+    _require(
+        config, "weight_decay", decay * rate < 1, f"must be below {1 / rate:g}, 1 / learning_rate: weights would change sign"
+    )
     rate = config["balance_learning_rate"]
     _require(config, "balance_learning_rate", math.isfinite(rate) and rate >= 0, "must be finite and >= 0")
     _require(config, "min_clip_share", 0 <= config["min_clip_share"] <= 1, "must be from 0 to 1")
@@ -69,6 +84,17 @@ def check_config(config: Mapping) -> None:
     _require(config, "keep_every", config["keep_every"] >= 0, "must be a number of epochs, or 0 for none")
     valid_scores = set(requested_scores(config)) <= set(SCORES)
     _require(config, "scores", valid_scores, f"must be some of {', '.join(SCORES)}, separated by commas")
+
+
+def _check_types(config: Mapping) -> None:
+    """Checks that every field of the default config is there, and is a number or a text if the default is one."""
+    for field, standard in default.get_config().items():
+        if field not in config:
+            raise InputError(f"config.{field} is missing; configs start from configs/default.py, which has all fields")
+        if type(standard) in TYPES:
+            expected, name = TYPES[type(standard)]
+            valid = isinstance(config[field], expected) and isinstance(config[field], bool) == isinstance(standard, bool)
+            _require(config, field, valid, f"must be {name}")
 
 
 def _check_section(config: Mapping, section: str, known: Mapping[str, object]) -> None:

@@ -39,8 +39,8 @@ def compute_event_priors(clips: Clips, numbers: np.ndarray, add: Callable[[np.nd
 def set_event_bias(state: TrainState, priors: np.ndarray, strength: float) -> TrainState:
     """Sets the biases of the event logits of a first state to `strength` times the log odds of the priors.
 
-    RAdam moves a parameter by about the learning rate per step. From biases of 0, the network takes hundreds of steps to learn
-    that most events are seldom active. (Lin et al., ICCV 2017, start from a prior for the same reason.)
+    RAdam moves a parameter by about the learning rate per step. From biases of 0, the network takes hundreds to thousands of
+    steps to learn that most events are seldom active. (Lin et al., ICCV 2017, start from a prior for the same reason.)
 
     Args:
       state: before the first step.
@@ -75,5 +75,6 @@ def draw_probabilities(clips: Clips, numbers: np.ndarray, exponents: Sequence[fl
         return [None] * len(exponents)
     present = np.concatenate([clips.take(part)["events"].any(1) for part in split_into_batches(numbers, CLIPS_AT_ONCE)])
     with_event = np.maximum(present.sum(0), 1)
-    fewest = np.where(present, with_event, with_event.max()).min(1).astype(float)
-    return [fewest**-exponent / (fewest**-exponent).sum() if exponent else None for exponent in exponents]
+    fewest = np.where(present, with_event, with_event.max()).min(1)
+    share = fewest / fewest.min()  # at least one weight is 1, however large the exponent
+    return [share**-exponent / (share**-exponent).sum() if exponent else None for exponent in exponents]

@@ -58,6 +58,14 @@ def test_an_event_without_recordings_gets_the_shared_threshold():
     assert chosen.by_event[1] == pytest.approx(chosen.shared)
 
 
+def test_an_event_that_is_always_active_is_scored_at_the_threshold_that_is_written():
+    """The lowest threshold is above 0, so a score of 0 is no detection."""
+    always = build_histogram([], [-score_histograms.BINS // 2 * BIN, 0.0, 1.0])
+    chosen = class_thresholds.choose_thresholds([always[None]] * 4, np.array([[3]] * 4))
+    scores = class_thresholds.score_thresholds(4 * always[None], chosen.by_event)
+    assert chosen.by_event[0] > 0 and scores["class_f"] == chosen.cross_fitted["by_event"]["class_f"] == pytest.approx([80])
+
+
 def test_thresholds_of_a_fold_are_chosen_on_the_others():
     """Fold 0 has most frames, best at 2. Chosen with them, all thresholds would be 2; without them, that of fold 0 is -1."""
     many, few = build_histogram([1.0] * 10, [2.0] * 10), build_histogram([-2.0], [-1.0])

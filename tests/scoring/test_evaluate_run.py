@@ -63,6 +63,17 @@ def test_event_scores_do_not_change_the_paper_scores(copied_run):
     assert after == before
 
 
+def test_scores_of_an_unfinished_run_are_called_so(copied_run, capsys):
+    run, _, root = copied_run
+    evaluate(copied_run)
+    assert "unfinished" not in capsys.readouterr().err
+    epochs = small_config(root).epochs
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "epochs": epochs + 2}))
+    evaluate(copied_run, epochs=epochs + 2)
+    assert f"trained for {epochs} of {epochs + 2} epochs; these are the scores of an unfinished run" in capsys.readouterr().err
+
+
 def test_runs_that_cannot_be_scored_are_refused(copied_run, monkeypatch):
     pytest.importorskip("sed_scores_eval")
     with pytest.raises(InputError, match=r"postprocessing\.json: post-processing rules not readable"):

@@ -104,6 +104,19 @@ def test_missing_or_other_thresholds_are_refused(home):
         read(home, fingerprint="g")
 
 
+@pytest.mark.parametrize("shared", ["x", None, 5.0, 0.0, float("nan")])
+def test_a_damaged_file_is_refused(home, shared):
+    file = home / "thresholds" / "improved.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "shared_threshold": shared}))
+    with pytest.raises(InputError, match=r"improved\.json: shared_threshold is .*; must be above 0 and below 1"):
+        read(home)
+    del content["fingerprint"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="chosen on other data"):
+        read(home)
+
+
 def test_a_histogram_of_another_evaluation_gives_no_thresholds(home, capsys):
     folder = home / "members" / "improved-fold3-seed1"
     histogram_file.write_histogram(folder, build_histogram(FRAMES[1:]), EVENTS)

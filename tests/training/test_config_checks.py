@@ -1,5 +1,6 @@
 """Invalid config fields are refused in one line that names the field, its value and the rule."""
 
+import numpy as np
 import pytest
 
 from mfl_jax.errors import InputError
@@ -19,6 +20,8 @@ from support.small import small_config
         ({"min_clip_share": -0.1}, "config.min_clip_share is -0.1; must be from 0 to 1"),
         ({"min_clip_share": 1.01}, "config.min_clip_share is 1.01; must be from 0 to 1"),
         ({"min_clip_share": float("nan")}, "config.min_clip_share is nan; must be from 0 to 1"),
+        ({"warmup_epochs": 2.5, "epochs": 2}, "config.warmup_epochs is 2.5; must be at most 2 (epochs)"),
+        ({"weight_decay": 100.0, "learning_rate": 0.02}, "config.weight_decay is 100.0; must be below 50, 1 / learning_rate"),
         ({"warmup_epochs": -1.0}, "config.warmup_epochs is -1.0; must be finite and >= 0"),
         ({"weight_decay": float("inf")}, "config.weight_decay is inf; must be finite and >= 0"),
         ({"random_crops": -0.1}, "config.random_crops is -0.1; must be from 0 to 1"),
@@ -39,6 +42,32 @@ def test_an_invalid_field_is_refused(tmp_path, fields, message):
     with pytest.raises(InputError) as refusal:
         config_checks.check_config(small_config(tmp_path, **fields))
     assert str(refusal.value).startswith(message) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("warmup_epochs", "5", "config.warmup_epochs is '5'; must be a number"),
+        ("alpha", None, "config.alpha is None; must be a number"),
+        ("alpha", True, "config.alpha is True; must be a number"),
+        ("epochs", "many", "config.epochs is 'many'; must be a whole number"),
+        ("epochs", 2.5, "config.epochs is 2.5; must be a whole number"),
+        ("mask_padding", 1, "config.mask_padding is 1; must be True or False"),
+        ("dataset", 3, "config.dataset is 3; must be a text"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(tmp_path, field, value, message):
+    """Systems of an experiment are not checked by ml_collections."""
+    with pytest.raises(InputError, match=f"^{message}$"):
+        config_checks.check_config(small_config(tmp_path).to_dict() | {field: value})
+
+
+def test_whole_numbers_are_numbers_and_missing_fields_are_named(tmp_path):
+    config = small_config(tmp_path).to_dict()
+    config_checks.check_config(config | {"alpha": 1, "epochs": np.int64(3)})
+    del config["weight_decay"]
+    with pytest.raises(InputError, match=r"^config\.weight_decay is missing; configs start from"):
+        config_checks.check_config(config)
 
 
 def test_a_valid_config_passes(tmp_path):

@@ -1,5 +1,6 @@
 """The training loop on a small data set: its files, and that a stopped run ends like an uninterrupted one."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -322,6 +323,26 @@ def test_single_task_systems_log_and_score_their_task_alone(small_data, tmp_path
         results = evaluate_run.evaluate_run(config, dataset, tmp_path / task)
         assert task in results and other not in results and set(results["floors"]) == {task}
         assert other not in records(tmp_path / task)[0]["train"]
+
+
+def test_steps_get_the_schedule_and_the_weight_decay_of_the_config(small_data, tmp_path, monkeypatch):
+    root, dataset = small_data
+    given = []
+
+    def train_step(state, batch, scalars):
+        given.append(scalars)
+        counted = jax.tree.map(lambda leaf: leaf + 1, state.sums)
+        return dataclasses.replace(state, step=state.step + 1, sums=counted), np.float32(0)
+
+    build_run = loop.build_run
+    monkeypatch.setattr(loop, "build_run", lambda *of: dataclasses.replace(build_run(*of), train_step=train_step))
+    options = {"learning_rate_decay": "cosine", "warmup_epochs": 0.5, "weight_decay": 0.25}
+    config = small_config(root, epochs=2, **options)
+    loop.train(config, dataset, tmp_path / "run")
+    steps_taken = -(-dataset.clips["development"] // config.batch_size) * config.epochs
+    expected = {"decay_steps": steps_taken, "warmup_steps": steps_taken / 4, "weight_decay": 0.25}
+    assert len(given) == steps_taken
+    assert all({name: float(scalars[name]) for name in expected} == expected for scalars in given)
 
 
 @pytest.fixture(params=["resident", "streamed"])

@@ -67,6 +67,14 @@ def test_clips_with_rare_events_are_drawn_more_often():
     assert nothing is None and rare_events.draw_probabilities(clips, np.arange(4), [0.0]) == [None]
 
 
+def test_weights_of_a_large_exponent_do_not_vanish():
+    """2 to the power of -2000 is 0 in float64; the clips with the rarest event are drawn alone."""
+    clips = FewClips()
+    clips.events[3, 0, 1] = True
+    (probabilities,) = rare_events.draw_probabilities(clips, np.arange(4), [2000.0])
+    np.testing.assert_array_equal(probabilities, [0, 0.5, 0, 0.5])
+
+
 def test_draws_follow_the_probabilities_within_one():
     """Systematic sampling: each clip comes the whole part of its expected count, or once more."""
     probabilities = np.array([0.5, 0.25, 0.05, 0.2])

@@ -1,5 +1,6 @@
-"""The moving average of parameters: its closed form, in the training step and in evaluation; and steps without options."""
+"""Options of the training step with a network of one parameter: averaging, schedule and weight decay; and a step without any."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mfl_jax.training import augmentations, steps, weight_average
+from mfl_jax.training import augmentations, steps, task_balance, weight_average
 from mfl_jax.training.optimiser import make_optimiser
 
 pytestmark = pytest.mark.lightly_optimised
@@ -79,6 +80,33 @@ def test_steps_average_what_they_compute_and_evaluation_uses_it():
         loss = (np.log(np.exp(logits).sum(-1)) - logits[np.arange(3), BATCH["scene"]]).sum()
         np.testing.assert_allclose(losses[name], loss, rtol=1e-5)
     assert abs(losses["a"] - losses["p"]) > 1e-3
+
+
+def test_a_step_takes_its_scheduled_rate_and_decays_kernels_alone(monkeypatch):
+    """In step 1 of a warm-up of 4 the rate is a half; so is that of the weight decay and of the log variances."""
+
+    def apply_network(params, batch_stats, feature_stats, batch, **_):
+        return (params["kernel"] * batch["x"] + params["bias"] * np.float32([1, 0]), None), batch_stats
+
+    monkeypatch.setattr(steps, "apply_network", apply_network)
+    params = {"kernel": jnp.float32(0.5), "bias": jnp.float32(0.25), task_balance.LOG_VARIANCES: {"scene": jnp.float32(0.5)}}
+    start = dataclasses.replace(
+        first_state(), step=jnp.int32(1), params=params, opt_state=make_optimiser("radam", SCALARS).init(params)
+    )
+    scalars = {**SCALARS, "balance_learning_rate": np.float32(0.3)}
+    after = {
+        name: jax.device_get(jax.jit(train_step)(start, BATCH, {**scalars, **more})[0].params)
+        for name, more in {
+            "plain": {}, "warm": {"warmup_steps": np.float32(4)},
+            "both": {"warmup_steps": np.float32(4), "weight_decay": np.float32(0.8)},
+        }.items()
+    }  # fmt: skip
+    moved = {name: jax.tree.map(lambda new, old: float(new - old), tree, params) for name, tree in after.items()}
+    for half, whole in zip(*map(jax.tree.leaves, (moved["warm"], moved["plain"])), strict=True):
+        assert whole != 0 and half == pytest.approx(whole / 2, rel=1e-3)
+    assert after["both"]["kernel"] - after["warm"]["kernel"] == pytest.approx(-0.1 / 2 * 0.8 * 0.5, rel=1e-3)
+    for name in ("bias", task_balance.LOG_VARIANCES):
+        assert after["both"][name] == after["warm"][name]
 
 
 def test_a_step_without_options_is_the_program_of_a_package_without_them(monkeypatch):
