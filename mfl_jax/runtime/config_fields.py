@@ -63,6 +63,11 @@ def _parse_function(lines: list[str], section: str) -> Iterator[Field]:
         after_gap = not line
 
 
+def run_defaults() -> Mapping:
+    """Returns the default config of a run."""
+    return importlib.import_module("mfl_jax.configs.default").get_config()
+
+
 def all_defaults() -> Mapping:
     """Returns the default config of an experiment, which has every field."""
     return importlib.import_module("mfl_jax.configs.default").experiment("default", [])

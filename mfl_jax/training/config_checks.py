@@ -4,9 +4,9 @@ import math
 import numbers
 from collections.abc import Mapping
 
-from mfl_jax.configs import default
 from mfl_jax.errors import InputError
 from mfl_jax.network.joint_network import TASKS
+from mfl_jax.runtime import config_fields
 from mfl_jax.training.augmentations import AUGMENTATIONS
 from mfl_jax.training.focal_loss import REDUCTIONS
 from mfl_jax.training.loss_terms import TERMS
@@ -88,7 +88,7 @@ def check_config(config: Mapping) -> None:
 
 def _check_types(config: Mapping) -> None:
     """Checks that every field of the default config is there, and is a number or a text if the default is one."""
-    for field, standard in default.get_config().items():
+    for field, standard in config_fields.run_defaults().items():
         if field not in config:
             raise InputError(f"config.{field} is missing; configs start from configs/default.py, which has all fields")
         if type(standard) in TYPES:
