@@ -1,4 +1,4 @@
-"""What the host costs beside an accelerator: epochs of a run and of a group whose steps a simulated device takes.
+"""Times the host's part of training: epochs of a run and of a group on a simulated accelerator.
 
 python -m benchmarks.host [--step_ms=5] [--member_step_ms=3] [--members=10] [--epochs=40] [--rounds=5] [--channels=128]
 
@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks import timing
 from benchmarks.accelerator import noise_clips
 from benchmarks.accelerator.epoch_of_main import EpochTimes
-from benchmarks.accelerator.setting import FULL, Setting
+from benchmarks.accelerator.setting import FULL
 from mfl_jax.errors import InputError
 from mfl_jax.training import epoch, loop, run_group, setup
 from mfl_jax.training.splits import read_splits
@@ -107,7 +107,7 @@ def results(*, step_ms=5, member_step_ms=3, members=10, epochs=40, rounds=5, cha
     """An entry for a run, and one for a group."""
     if min(step_ms, member_step_ms, members, epochs, rounds, channels) < 1:
         raise InputError("all flags must be >= 1")
-    setting: Setting = dataclasses.replace(FULL, batch_size=1, clips=STEPS, channels=channels)
+    setting = dataclasses.replace(FULL, batch_size=1, clips=STEPS, channels=channels)
     dataset = noise_clips.make(setting)
     configs = [setting.config(compute="float32", seed=seed, epochs=epochs + 1) for seed in range(members)]
     setup.configure_process(configs[0])

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -63,7 +62,7 @@ def schedule_learning_rate(scalars: Scalars, step: jax.Array) -> Scalars:
     if "decay_steps" in scalars:
         rate *= optax.cosine_decay_schedule(1.0, 1)(step / scalars["decay_steps"])
     if "warmup_steps" in scalars:
-        rate *= jnp.minimum(1, (step + 1) / jnp.maximum(scalars["warmup_steps"], 1))
+        rate *= optax.linear_schedule(0.0, 1.0, 1)((step + 1) / scalars["warmup_steps"])  # 1 after 0 steps of warm-up
     return {**scalars, "learning_rate": rate}
 
 
